@@ -186,12 +186,12 @@ function fillRing(destinations: readonly number[]): void {
 }
 
 /** runHere - one configuration in this thread: the best of several runs of a good quarter second each. */
-function runHere(config: BareLoopConfig, seconds: number): BareLoopResult {
-  const routes = makeRoutes(config.routes)
+function runHere(config: BareLoopConfig, seconds: number, seed: number): BareLoopResult {
+  const routes = makeRoutes(config.routes, seed)
   heap = HEAP
   i32.fill(0, LOCKS >> 2)
   for (let len = 0; len <= 32; len++) buildZone(len, routes)
-  const destinations = makeDestinations(config.destinations, routes)
+  const destinations = makeDestinations(config.destinations, routes, seed + 1)
   let best = Infinity
   for (let round = 0; round < 4; round++) {
     let [spent, packets] = [0, 0]
@@ -216,12 +216,12 @@ export const BARE_LOOPS: readonly BareLoopConfig[] = [
 ]
 
 /** measureBareLoop - each configuration in a worker of its own, so that no one's types colour another's code. */
-export async function measureBareLoop(configs = BARE_LOOPS, seconds = 1): Promise<BareLoopResult[]> {
+export async function measureBareLoop(configs = BARE_LOOPS, seconds = 1, seed = 1): Promise<BareLoopResult[]> {
   const results: BareLoopResult[] = []
   for (const config of configs)
     results.push(
       await new Promise<BareLoopResult>((resolve, reject) => {
-        const w = new Worker(fileURLToPath(import.meta.url), { workerData: { bareLoop: config, seconds } })
+        const w = new Worker(fileURLToPath(import.meta.url), { workerData: { bareLoop: config, seconds, seed } })
         w.once('message', resolve)
         w.once('error', reject)
       }),
@@ -229,7 +229,7 @@ export async function measureBareLoop(configs = BARE_LOOPS, seconds = 1): Promis
   return results
 }
 
-const job = workerData as { bareLoop?: BareLoopConfig; seconds: number } | null
-if (!isMainThread && job?.bareLoop !== undefined) parentPort?.postMessage(runHere(job.bareLoop, job.seconds))
+const job = workerData as { bareLoop?: BareLoopConfig; seconds: number; seed: number } | null
+if (!isMainThread && job?.bareLoop !== undefined) parentPort?.postMessage(runHere(job.bareLoop, job.seconds, job.seed))
 else if (process.argv[1] === fileURLToPath(import.meta.url))
   for (const r of await measureBareLoop()) console.log(JSON.stringify(r))

@@ -105,6 +105,7 @@ class Bench implements Disposable {
   constructor(
     readonly routes: number,
     readonly core: number,
+    readonly seed: number,
   ) {
     for (const s of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(s, this.onSignal)
     process.once('exit', this.onExit)
@@ -140,7 +141,9 @@ class Bench implements Disposable {
       'echo 1 > /proc/sys/net/ipv4/ip_forward; for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done',
     )
     const batch = join(this.dir, 'routes')
-    const lines = makeRoutes(this.routes).map(t => `route add ${dotted(t.prefix)}/${t.len} via 198.19.0.2 dev r1\n`)
+    const lines = makeRoutes(this.routes, this.seed).map(
+      t => `route add ${dotted(t.prefix)}/${t.len} via 198.19.0.2 dev r1\n`,
+    )
     writeFileSync(batch, lines.join(''))
     ip('-n', r, '-batch', batch)
   }
@@ -156,7 +159,7 @@ class Bench implements Disposable {
 
   async point(flood: string, destinations: number, own: boolean, seconds: number): Promise<VethPoint> {
     const file = join(this.dir, `dests-${destinations}`)
-    const dests = makeDestinations(destinations, makeRoutes(this.routes))
+    const dests = makeDestinations(destinations, makeRoutes(this.routes, this.seed), this.seed + 1)
     writeFileSync(file, dests.map(a => `${dotted(a)}\n`).join(''))
     this.steer(own ? this.core : -1)
     const cpu = own ? this.core : 0
@@ -203,13 +206,17 @@ function check(): void {
 
 /** measureVeth - forwarding cost of the host kernel, one point per number of destinations, each the better of two runs
  *  (noise of a shared host only makes a rival slower). Throws LeftOut with the reason when it cannot be had here. */
-export async function measureVeth(destinations: readonly number[] = [1, 4096], seconds = 1): Promise<VethPoint[]> {
+export async function measureVeth(
+  destinations: readonly number[] = [1, 4096],
+  seconds = 1,
+  seed = 1,
+): Promise<VethPoint[]> {
   check()
   const flood = buildComparator('flood')
   sweep()
   const two = availableParallelism() > 1
   const points: VethPoint[] = []
-  const bench = new Bench(10_000, two ? 1 : 0)
+  const bench = new Bench(10_000, two ? 1 : 0, seed)
   try {
     for (const n of destinations) {
       const runs = [await bench.point(flood, n, two, seconds), await bench.point(flood, n, two, seconds)]
