@@ -1,0 +1,32 @@
+/** limits.ts - every limit and tunable default of the machine and the kernel, one per line. Sizes are powers of two. */
+
+// the machine
+export const NR_CPUS = 32
+export const CACHELINE = 128 // two lines: the adjacent-line prefetcher pairs them
+export const PAGE_SIZE = 4096
+export const MAX_NICS = 8
+export const MAX_QUEUES = 32 // per NIC
+export const NR_IRQS = 64 // interrupt lines
+export const RAM_SIZE = 64 << 20
+export const HZ = 1000
+
+// locks
+export const MAX_HELD = 48 // locks held at once by one CPU
+export const SPIN_BEFORE_PARK = 200 // tries before a waiter gives its host core away
+
+// packets
+export const SKB_CACHE = 8192 // sk_buffs
+export const SKB_DATA_2K = 8192 // packet buffers of each size
+export const SKB_DATA_16K = 64
+export const SKB_DATA_64K = 16
+export const MAX_SKB_FRAGS = 18
+export const MAX_HEADER = 32
+
+// devices
+export const NETDEV_MAX_BACKLOG = 300
+export const WEIGHT_P = 64
+export const IPQMAXLEN = 50 // 4.2BSD's IFQ_MAXLEN for ipintrq
+export const RX_RING = 256
+export const TX_RING = 256
+export const TX_QUEUE_LEN = 1000
+export const MAX_NETDEVS = 16
