@@ -1,0 +1,65 @@
+/**
+ * atomic.ts - the machine's atomic operations; with ram.ts the only place that spells `Atomics`.
+ *
+ * JavaScript has no fences: every operation here is sequentially consistent, and the smp_wmb() of the original is the
+ * store it protected. The WebAssembly twin does the same on the same memory at half the cost; turnstile threads load the
+ * plain twin so that every access passes through the (replaced) global Atomics. A test holds the two equal.
+ */
+import { boot } from './boot.js'
+import { LOCK_WASM } from './lock.wasm.js'
+import { RAM } from './ram.js'
+
+const i32 = RAM.i32
+
+export interface AtomicOps {
+  load(addr: number): number
+  store(addr: number, value: number): void
+  /** Returns the old value, as do the fetch_ operations. */
+  xchg(addr: number, value: number): number
+  cmpxchg(addr: number, old: number, value: number): number
+  fetch_add(addr: number, n: number): number
+  fetch_or(addr: number, mask: number): number
+  fetch_and(addr: number, mask: number): number
+}
+
+export const plain_ops: AtomicOps = {
+  load: addr => Atomics.load(i32, addr >> 2),
+  store: (addr, value) => {
+    Atomics.store(i32, addr >> 2, value)
+  },
+  xchg: (addr, value) => Atomics.exchange(i32, addr >> 2, value),
+  cmpxchg: (addr, old, value) => Atomics.compareExchange(i32, addr >> 2, old, value),
+  fetch_add: (addr, n) => Atomics.add(i32, addr >> 2, n),
+  fetch_or: (addr, mask) => Atomics.or(i32, addr >> 2, mask),
+  fetch_and: (addr, mask) => Atomics.and(i32, addr >> 2, mask),
+}
+
+function wasm_bytes(): Uint8Array<ArrayBuffer> {
+  const text = atob(LOCK_WASM)
+  const bytes = new Uint8Array(text.length)
+  for (let k = 0; k < text.length; k++) bytes[k] = text.charCodeAt(k)
+  return bytes
+}
+
+export const wasm_ops = new WebAssembly.Instance(new WebAssembly.Module(wasm_bytes()), { m: { ram: boot.memory } })
+  .exports as unknown as AtomicOps
+
+const ops = boot.plainAtomics === true ? plain_ops : wasm_ops
+
+export const load = ops.load
+export const store = ops.store
+export const xchg = ops.xchg
+export const cmpxchg = ops.cmpxchg
+export const fetch_add = ops.fetch_add
+export const fetch_or = ops.fetch_or
+export const fetch_and = ops.fetch_and
+
+/** wait_on_address - sleep on the host until somebody wakes the word, unless it no longer holds `value`. */
+export function wait_on_address(addr: number, value: number, timeout_ms: number): void {
+  Atomics.wait(i32, addr >> 2, value, timeout_ms)
+}
+
+/** wake_by_address - wake up to `n` threads that sleep on the word. */
+export function wake_by_address(addr: number, n: number): void {
+  Atomics.notify(i32, addr >> 2, n)
+}

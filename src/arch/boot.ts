@@ -1,0 +1,26 @@
+/** boot.ts - what a thread is told before any kernel module loads: which memory is RAM, and which CPU it is. */
+
+export interface BootInfo {
+  /** The machine's RAM. */
+  memory: WebAssembly.Memory
+  /** This thread's CPU number, 0 to 31; -1 on a thread that is no CPU (NIC, host). */
+  cpu: number
+  /** Nanoseconds of the host's monotonic clock, on one time base for every thread of the machine. */
+  now(): number
+  /** Lock kind of this machine: 0 test-and-set, 1 ticket, 2 MCS. */
+  lockKind: number
+  /** Use the plain twin of the lock module, whose every access goes through the global Atomics. */
+  plainAtomics?: boolean
+}
+
+declare global {
+  var softnet_boot: BootInfo | undefined
+}
+
+/** A thread that loads kernel modules without being given a machine gets a small RAM of its own (unit tests, tools). */
+export const boot: BootInfo = globalThis.softnet_boot ?? {
+  memory: new WebAssembly.Memory({ initial: 1024, maximum: 1024, shared: true }),
+  cpu: 0,
+  now: () => performance.now() * 1e6,
+  lockKind: 0,
+}

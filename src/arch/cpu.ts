@@ -1,0 +1,262 @@
+/**
+ * cpu.ts - one CPU: registers, interrupt flag, accounting, the points where it looks at its pending word.
+ *
+ * A CPU's area in RAM begins with
+ *   line 0  written by others   +0 pending word  +4 parked (its thread sleeps)
+ *   line 1  its own registers   +128 IF  +132 preempt_count  +136 current  +140 context  +144 locks held
+ *                               +152 lock it waits for  +156 ticket it waits for   +160 time of the last change (f64)
+ *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
+ *
+ * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
+ */
+import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
+import { boot } from './boot.js'
+import { KernelPanic, POWER, PowerOff, publish_panic, RUNNING, BOOTING, UNPARK, VEC_HALT } from './machine.js'
+import { PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
+import { trace_switch } from './trace.js'
+
+const i32 = RAM.i32
+const f64 = RAM.f64
+
+export const cpu_id = boot.cpu
+const AREA = PERCPU_BASE + ((cpu_id < 0 ? 0 : cpu_id) << PERCPU_SHIFT)
+
+export const CPU_PENDING = 0
+export const CPU_PARKED = 4
+export const CPU_IF = 128
+export const CPU_PREEMPT = 132
+export const CPU_CURRENT = 136
+export const CPU_CONTEXT = 140
+export const CPU_HELD = 144
+export const CPU_WAITS_FOR = 152
+export const CPU_TICKET = 156
+export const CPU_CLOCK = 160
+export const CPU_HELD_STACK = 256
+export const CPU_STAT = 448
+export const CPU_MCS = 512
+export const CPU_VARS = 1024
+
+const PENDING = AREA >> 2
+const IF = (AREA + CPU_IF) >> 2
+const PREEMPT = (AREA + CPU_PREEMPT) >> 2
+const CONTEXT = (AREA + CPU_CONTEXT) >> 2
+const CLOCK = (AREA + CPU_CLOCK) >> 3
+const STAT = (AREA + CPU_STAT) >> 3
+
+/** cpu_area - address of a CPU's area. */
+export function cpu_area(cpu: number): number {
+  return PERCPU_BASE + (cpu << PERCPU_SHIFT)
+}
+
+// contexts, in the order of the columns of /proc/stat
+export const USER = 0
+export const NICE = 1
+export const SYSTEM = 2
+export const IDLE = 3
+export const IOWAIT = 4
+export const HARDIRQ = 5
+export const SOFTIRQ = 6
+export const CONTEXT_NAMES = ['user', 'nice', 'system', 'idle', 'iowait', 'hardirq', 'softirq'] as const
+
+/** now_ns - the machine's clock, ns. About 55 ns a call: never once per packet. */
+export const now_ns = boot.now
+
+/** enter_context - charge the time since the last change to the old context and start the new one; returns the old. */
+export function enter_context(context: number, arg: number): number {
+  const now = now_ns()
+  const old = i32[CONTEXT]
+  f64[STAT + old] += now - f64[CLOCK]
+  f64[CLOCK] = now
+  i32[CONTEXT] = context
+  trace_switch(now, context, arg)
+  return old
+}
+
+/** Upcalls, filled once per thread while the kernel's modules load: how hardware enters a kernel that it knows nothing of. */
+export interface EntryVector {
+  interrupt(vector: number): undefined
+  describe(addr: number): string
+}
+const entry: EntryVector = {
+  interrupt: vector => panic(`no handler for vector ${vector}`),
+  describe: addr => `0x${addr.toString(16)}`,
+}
+
+/** set_entry - install the kernel's entry points. */
+export function set_entry(points: Partial<EntryVector>): void {
+  Object.assign(entry, points)
+}
+
+// ---- interrupt flag -------------------------------------------------------------------------------------------------
+
+/** local_irq_save - disable interrupts; returns the old flag for local_irq_restore. */
+export function local_irq_save(): number {
+  const flags = i32[IF]
+  i32[IF] = 0
+  return flags
+}
+
+/** local_irq_restore - back to the saved flag; pending interrupts are taken at once when that enables them. */
+export function local_irq_restore(flags: number): void {
+  i32[IF] = flags
+  if (flags !== 0 && i32[PENDING] !== 0) take_interrupts()
+}
+
+export function local_irq_disable(): void {
+  i32[IF] = 0
+}
+
+export function local_irq_enable(): void {
+  i32[IF] = 1
+  if (i32[PENDING] !== 0) take_interrupts()
+}
+
+export function irqs_disabled(): boolean {
+  return i32[IF] === 0
+}
+
+/** tick - a kernel function of weight says what it costs (cycles), and lets a pending interrupt in. */
+export function tick(_cost: number): void {
+  if (i32[PENDING] !== 0 && i32[IF] !== 0) take_interrupts()
+}
+
+/** take_interrupts - serve everything pending, lowest vector first, before one more instruction of the code below runs. */
+export function take_interrupts(): void {
+  while (i32[IF] !== 0) {
+    const pending = i32[PENDING]
+    if (pending === 0) return
+    if (pending < 0) {
+      fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
+      continue
+    }
+    const vector = 31 - Math.clz32(pending & -pending)
+    if (vector === VEC_HALT) power_gone()
+    fetch_and(AREA, ~(1 << vector))
+    i32[IF] = 0
+    entry.interrupt(vector)
+    i32[IF] = 1
+  }
+}
+
+function power_gone(): never {
+  throw new PowerOff('power off')
+}
+
+/** burn - spend `ns` of this CPU: what real hardware takes where a function call takes nothing. Returns the time it ended. */
+export function burn(ns: number): number {
+  const start = now_ns()
+  const end = start + ns
+  let now = start
+  while (now < end) now = now_ns()
+  return now
+}
+
+// ---- waiting --------------------------------------------------------------------------------------------------------
+
+const PARK_MS = 2 // a parked waiter looks again by itself: insurance against a dead host thread, never relied on
+
+/** cpu_relax - one turn of a spin loop: lets interrupts in, and sees the power go. */
+export function cpu_relax(): void {
+  if (i32[PENDING] !== 0) {
+    if (i32[IF] !== 0) take_interrupts()
+    else if ((i32[PENDING] & (1 << VEC_HALT)) !== 0) power_gone()
+  }
+}
+
+/** park_announce - say which lock (and ticket) this CPU is about to sleep for. The caller then looks at the lock once more. */
+export function park_announce(lock: number, ticket: number): void {
+  i32[(AREA + CPU_TICKET) >> 2] = ticket
+  store(AREA + CPU_WAITS_FOR, lock)
+}
+
+/** park - give the host core away until unparked or interrupted. */
+export function park(): void {
+  store(AREA + CPU_PARKED, 1)
+  const pending = load(AREA)
+  if (pending >= 0 && (pending === 0 || i32[IF] === 0)) wait_on_address(AREA, pending, PARK_MS)
+  store(AREA + CPU_PARKED, 0)
+  if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
+  cpu_relax()
+}
+
+/** park_done - this CPU waits no longer. */
+export function park_done(): void {
+  store(AREA + CPU_WAITS_FOR, 0)
+}
+
+/** unpark_cpu - hand-over to a CPU that sleeps for a lock. */
+export function unpark_cpu(cpu: number): void {
+  const area = cpu_area(cpu)
+  fetch_or(area, UNPARK)
+  if (load(area + CPU_PARKED) !== 0) wake_by_address(area, 1)
+}
+
+/** idle_wait - wait for the next interrupt: spin for `spin_ns`, then sleep. Interrupts are on. */
+export function idle_wait(spin_ns: number): void {
+  if (spin_ns > 0) {
+    const end = now_ns() + spin_ns
+    do {
+      for (let k = 0; k < 64; k++) if (i32[PENDING] !== 0) return
+    } while (now_ns() < end)
+  }
+  store(AREA + CPU_PARKED, 1)
+  const pending = load(AREA)
+  if (pending === 0) wait_on_address(AREA, 0, 100)
+  store(AREA + CPU_PARKED, 0)
+  if (load(POWER) !== RUNNING && load(POWER) !== BOOTING) power_gone()
+}
+
+// ---- the end --------------------------------------------------------------------------------------------------------
+
+function where(): string {
+  const context = CONTEXT_NAMES[i32[CONTEXT]] ?? '?'
+  const count = i32[PREEMPT] >>> 0
+  let held = ''
+  for (let k = 0; k < i32[(AREA + CPU_HELD) >> 2]; k++) {
+    held += ` ${entry.describe(i32[(AREA + CPU_HELD_STACK + k * 4) >> 2])}`
+  }
+  return (
+    `CPU: ${cpu_id}  context: ${context}  preempt_count: 0x${count.toString(16)}  ` +
+    `irqs: ${i32[IF] !== 0 ? 'on' : 'off'}\nheld locks:${held === '' ? ' none' : held}`
+  )
+}
+
+function frames(error: Error, skip: RegExp): string[] {
+  return (error.stack ?? '')
+    .split('\n')
+    .filter(line => /^\s+at /.test(line) && !skip.test(line))
+    .map(line => line.trim().replace(/\(.*[\\/](?=(src|workers|test)[\\/])/, '('))
+}
+
+/** dump - what the host prints when a machine dies: the function, the CPU, the context, the held locks, the call trace. */
+export function dump(title: string, error: Error): string {
+  const trace = frames(error, /\b(panic|BUG_ON|dump|BUG)\b/)
+  const name = trace[0]?.replace(/^at (\S+).*$/, '$1') ?? '?'
+  return `${title}\nEIP is at ${name}\n${where()}\nCall Trace:\n ${trace.slice(0, 12).join('\n ')}\n`
+}
+
+/** panic - stop the whole machine. @context any */
+export function panic(why: string): never {
+  const error = new KernelPanic(why)
+  publish_panic(dump(`Kernel panic - ${why}`, error))
+  throw error
+}
+
+/** BUG_ON - a broken invariant stops the machine, with two words that name it. */
+export function BUG_ON(condition: boolean, words: string): void {
+  if (condition) panic(`BUG: ${words}`)
+}
+
+/** oops - an exception that no kernel code caught. */
+export function oops(error: unknown): void {
+  const e = error instanceof Error ? error : new Error(String(error))
+  publish_panic(dump(`Oops: ${e.name}: ${e.message}`, e))
+}
+
+/** cpu_reset - registers at power-on. */
+export function cpu_reset(): void {
+  i32[IF] = 0
+  i32[PREEMPT] = 0
+  i32[CONTEXT] = SYSTEM
+  f64[CLOCK] = now_ns()
+}

@@ -1,0 +1,116 @@
+/** machine.ts - the boot page: power state, configuration, panic text. Written by the host and CPU 0, read by everybody. */
+import { cmpxchg, fetch_or, load, store, wake_by_address } from './atomic.js'
+import { boot } from './boot.js'
+import { BOOT_PAGE, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
+
+const i32 = RAM.i32
+const u8 = RAM.u8
+
+// words of the boot page (addresses)
+export const POWER = BOOT_PAGE
+export const ONLINE = BOOT_PAGE + 4 // mask of CPUs that run
+export const PANIC_CPU = BOOT_PAGE + 8
+export const PANIC_LEN = BOOT_PAGE + 12
+export const BOOT_HASH = BOOT_PAGE + 16 // symbols and layouts, as CPU 0 sees them
+export const DOORBELL = BOOT_PAGE + 20 // counts requests of the host to a running machine
+export const PAUSED = BOOT_PAGE + 24 // CPUs that stand still for a snapshot
+export const JIFFIES = BOOT_PAGE + 128 // on a line of its own: read everywhere, written by one
+export const CONFIG = BOOT_PAGE + 256
+const PANIC_TEXT = BOOT_PAGE + 1024
+const PANIC_MAX = 3000
+
+// power states
+export const OFF = 0
+export const BOOTING = 1
+export const RUNNING = 2
+export const HALTING = 3
+export const PANIC = 4
+
+/** Words of the configuration block, set by the host before boot. */
+export const CONFIG_WORDS = [
+  'ncpus',
+  'hz',
+  'lock_kind',
+  'irq_cost_ns', // entry and exit together
+  'spin_limit', // tries before a waiter parks
+  'idle_spin_ns', // how long an idle CPU spins before it sleeps
+  'seed',
+  'rx_arch', // 0 interrupt, 1 softnet, 2 napi
+  'irq_work', // packets per receive interrupt; 0 means until the ring is empty
+  'trace', // 1: record context changes
+  'nports',
+  'nqueues',
+  'rx_ring',
+  'tx_ring',
+  'user_spin', // 1: run the compute-bound user process
+  'ip_input', // bounded IP input queue of the interrupt architecture, packets
+  'skbs', // sk_buffs in the pool
+  'routes', // extra routes for benches
+] as const
+export type ConfigWord = (typeof CONFIG_WORDS)[number]
+
+/** config_addr - where a configuration word lives. */
+export function config_addr(name: ConfigWord): number {
+  return CONFIG + CONFIG_WORDS.indexOf(name) * 4
+}
+
+/** config - read a configuration word; for boot and slow paths. */
+export function config(name: ConfigWord): number {
+  return i32[config_addr(name) >> 2]
+}
+
+/** num_cpus - CPUs of this machine. */
+export function num_cpus(): number {
+  return i32[CONFIG >> 2]
+}
+
+/** Thrown to unwind a CPU out of the kernel when the power goes. */
+export class PowerOff extends Error {
+  override name = 'PowerOff'
+}
+
+/** Thrown by the CPU that found a broken invariant, after the whole machine was told. */
+export class KernelPanic extends Error {
+  override name = 'KernelPanic'
+}
+
+// vectors: bits of a CPU's pending word, lowest first
+export const VEC_HALT = 0
+export const VEC_TIMER = 1
+export const VEC_RESCHED = 2
+export const VEC_CALL = 3
+export const VEC_DEVICE = 4 // 4 to 30: device lines
+export const UNPARK = 1 << 31 // not an interrupt: a lock was handed to a sleeping waiter
+
+/** send_vector - set a bit of a CPU's pending word, and wake its thread if it sleeps. @context any, any thread */
+export function send_vector(cpu: number, vector: number): void {
+  const area = PERCPU_BASE + (cpu << PERCPU_SHIFT)
+  fetch_or(area, 1 << vector)
+  if (load(area + 4) !== 0) wake_by_address(area, 1)
+}
+
+/** power_down - stop the machine: every CPU leaves the kernel at its next look at the pending word. */
+export function power_down(state: number = HALTING): boolean {
+  const was = load(POWER)
+  if (was === HALTING || was === PANIC || was === OFF) return false
+  if (cmpxchg(POWER, was, state) !== was) return false
+  for (let cpu = 0; cpu < num_cpus(); cpu++) send_vector(cpu, VEC_HALT)
+  return true
+}
+
+/** publish_panic - first caller wins: write the dump where the host finds it, and stop everybody. */
+export function publish_panic(text: string): boolean {
+  if (!power_down(PANIC)) return false
+  const n = Math.min(text.length, PANIC_MAX)
+  for (let k = 0; k < n; k++) u8[PANIC_TEXT + k] = text.charCodeAt(k) & 0xff
+  store(PANIC_CPU, boot.cpu)
+  store(PANIC_LEN, n)
+  return true
+}
+
+/** panic_text - the dump of a machine that panicked, or ''. */
+export function panic_text(): string {
+  let text = ''
+  for (let k = 0; k < load(PANIC_LEN); k++) text += String.fromCharCode(u8[PANIC_TEXT + k])
+  return text
+}

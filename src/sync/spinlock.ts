@@ -1,0 +1,297 @@
+/**
+ * spinlock.ts - spinlocks of three kinds, chosen per machine: test-and-set (2.6.11), ticket (2.6.25), MCS.
+ *
+ * Words of a lock:  TAS     val 0 free, 1 held    more 1 when a waiter sleeps
+ *                   ticket  val next ticket, aux ticket served, more = waiters that sleep
+ *                   MCS     val tail node, aux the holder's node
+ * `owner` is the holding CPU + 1: for dumps and for the recursion check, not for exclusion.
+ *
+ * The machine may have more CPUs than the host has cores, so a waiter spins `spin_limit` times and then sleeps on its own
+ * CPU's pending word. Each kind names the waiter to be woken: TAS any one sleeper, ticket the CPU with the served ticket,
+ * MCS the CPU of the next node. In every kind the waiter announces itself before it looks once more and the holder frees
+ * the lock before it looks for sleepers; both are sequentially consistent, so one of the two sees the other.
+ * A waiter that spins or sleeps with interrupts enabled takes them, as a real one does.
+ *
+ * Never under a spinlock: sleeping, waiting for another CPU's interrupt.
+ */
+import { type Layout, layout, Struct, word } from '../abi/layout.js'
+import { cmpxchg, fetch_add, load, store, xchg } from '../arch/atomic.js'
+import { boot } from '../arch/boot.js'
+import {
+  BUG_ON, CPU_HELD, CPU_HELD_STACK, CPU_MCS, CPU_PREEMPT, CPU_TICKET, CPU_WAITS_FOR, cpu_area, cpu_id, cpu_relax,
+  local_irq_restore, local_irq_save, panic, park, park_announce, park_done, unpark_cpu,
+} from '../arch/cpu.js'
+import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
+import { PERCPU_BASE, PERCPU_SHIFT, RAM } from '../arch/ram.js'
+import { MAX_HELD } from '../lib/limits.js'
+
+const i32 = RAM.i32
+const AREA = cpu_area(Math.max(cpu_id, 0))
+const HELD = (AREA + CPU_HELD) >> 2
+const HELD_STACK = (AREA + CPU_HELD_STACK) >> 2
+const PREEMPT = (AREA + CPU_PREEMPT) >> 2
+const NODES = AREA + CPU_MCS // 31 nodes of 16 bytes {next, locked}; the 32nd slot is the map of those in use
+const NODE_MAP = (NODES + 31 * 16) >> 2
+const SPIN = (CONFIG + CONFIG_WORDS.indexOf('spin_limit') * 4) >> 2
+const ME = cpu_id + 1
+
+export const LOCK_TAS = 0
+export const LOCK_TICKET = 1
+export const LOCK_MCS = 2
+export const LOCK_KINDS = ['tas', 'ticket', 'mcs'] as const
+const KIND = boot.lockKind
+
+export class spinlock_t extends Struct {
+  declare val: number
+  declare aux: number
+  declare more: number
+  declare owner: number
+}
+export const SPINLOCK: Layout<spinlock_t> = layout('spinlock_t', spinlock_t, { val: word, aux: word, more: word, owner: word })
+
+export function spin_lock_init(lock: spinlock_t): void {
+  lock.val = 0
+  lock.aux = 0
+  lock.more = 0
+  lock.owner = 0
+}
+
+// ---- waiters that sleep ---------------------------------------------------------------------------------------------
+
+function unpark_any(lock: number): void {
+  for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
+    const slot = cpu_area(cpu) + CPU_WAITS_FOR
+    if (load(slot) === lock && cmpxchg(slot, lock, 0) === lock) {
+      unpark_cpu(cpu)
+      return
+    }
+  }
+}
+
+function unpark_ticket(lock: number, ticket: number): void {
+  for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
+    const area = cpu_area(cpu)
+    if (load(area + CPU_WAITS_FOR) === lock && i32[(area + CPU_TICKET) >> 2] === ticket) {
+      unpark_cpu(cpu)
+      return
+    }
+  }
+}
+
+// ---- test-and-set ---------------------------------------------------------------------------------------------------
+
+export function tas_lock(lock: number): void {
+  if (cmpxchg(lock, 0, 1) !== 0) tas_slow(lock)
+}
+
+function tas_slow(lock: number): void {
+  for (;;) {
+    for (let spins = i32[SPIN]; spins > 0; spins--) {
+      if (i32[lock >> 2] === 0 && cmpxchg(lock, 0, 1) === 0) return
+      cpu_relax()
+    }
+    park_announce(lock, 0)
+    store(lock + 8, 1)
+    const won = cmpxchg(lock, 0, 1) === 0
+    if (!won) park()
+    park_done()
+    if (won) return
+    if (cmpxchg(lock, 0, 1) === 0) {
+      store(lock + 8, 1) // others may still sleep: this holder's unlock looks for them
+      return
+    }
+  }
+}
+
+export function tas_unlock(lock: number): void {
+  store(lock, 0)
+  if (i32[(lock >> 2) + 2] !== 0 && xchg(lock + 8, 0) !== 0) unpark_any(lock)
+}
+
+// ---- ticket ---------------------------------------------------------------------------------------------------------
+
+export function ticket_lock(lock: number): void {
+  const ticket = fetch_add(lock, 1)
+  if (load(lock + 4) !== ticket) ticket_slow(lock, ticket)
+}
+
+function ticket_slow(lock: number, ticket: number): void {
+  for (;;) {
+    for (let spins = i32[SPIN]; spins > 0; spins--) {
+      const ahead = (ticket - load(lock + 4)) | 0
+      if (ahead === 0) return
+      if (ahead > 1 && spins > 16) spins = 16 // others go first: not worth the host's core
+      cpu_relax()
+    }
+    park_announce(lock, ticket)
+    fetch_add(lock + 8, 1)
+    while (load(lock + 4) !== ticket) {
+      park()
+      park_announce(lock, ticket) // an interrupt taken meanwhile may have waited for another lock
+    }
+    fetch_add(lock + 8, -1)
+    park_done()
+    return
+  }
+}
+
+export function ticket_unlock(lock: number): void {
+  const next = (i32[(lock >> 2) + 1] + 1) | 0
+  store(lock + 4, next)
+  if (i32[(lock >> 2) + 2] !== 0) unpark_ticket(lock, next)
+}
+
+// ---- MCS ------------------------------------------------------------------------------------------------------------
+
+function node_get(): number {
+  const map = i32[NODE_MAP]
+  const free = ~map & 0x7fffffff
+  if (free === 0) panic('out of MCS nodes')
+  const bit = free & -free
+  i32[NODE_MAP] = map | bit
+  return NODES + ((31 - Math.clz32(bit)) << 4)
+}
+
+function node_put(node: number): void {
+  i32[NODE_MAP] &= ~(1 << ((node - NODES) >> 4))
+}
+
+export function mcs_lock(lock: number): void {
+  const node = node_get()
+  i32[node >> 2] = 0
+  i32[(node >> 2) + 1] = 1
+  const prev = xchg(lock, node)
+  if (prev !== 0) mcs_slow(prev, node)
+  i32[(lock >> 2) + 1] = node
+}
+
+function mcs_slow(prev: number, node: number): void {
+  store(prev, node)
+  for (let spins = i32[SPIN]; spins > 0; spins--) {
+    if (load(node + 4) === 0) return
+    cpu_relax()
+  }
+  park_announce(node, 0)
+  while (load(node + 4) !== 0) {
+    park()
+    park_announce(node, 0)
+  }
+  park_done()
+}
+
+export function mcs_unlock(lock: number): void {
+  const node = i32[(lock >> 2) + 1]
+  let next = load(node)
+  if (next === 0) {
+    if (cmpxchg(lock, node, 0) === node) {
+      node_put(node)
+      return
+    }
+    for (let spins = 0; (next = load(node)) === 0; spins++) {
+      cpu_relax()
+      if (spins > 100) park() // the next waiter lost its core between the swap and the link
+    }
+  }
+  store(next + 4, 0)
+  const cpu = (next - PERCPU_BASE) >> PERCPU_SHIFT
+  if (load(cpu_area(cpu) + CPU_WAITS_FOR) === next) unpark_cpu(cpu)
+  node_put(node)
+}
+
+// ---- the lock of this machine ---------------------------------------------------------------------------------------
+
+function held_push(lock: spinlock_t): void {
+  const depth = i32[HELD]
+  if (depth >= MAX_HELD) panic('too many locks held')
+  i32[HELD_STACK + depth] = lock.addr
+  i32[HELD] = depth + 1
+}
+
+function held_pop(lock: spinlock_t): void {
+  const depth = i32[HELD] - 1
+  if (i32[HELD_STACK + depth] !== lock.addr) held_remove(lock.addr, depth)
+  i32[HELD] = depth
+}
+
+function held_remove(addr: number, top: number): void {
+  let at = top
+  while (at >= 0 && i32[HELD_STACK + at] !== addr) at--
+  if (at < 0) panic('unlock of a lock that is not held')
+  for (; at < top; at++) i32[HELD_STACK + at] = i32[HELD_STACK + at + 1]
+}
+
+/** spin_lock - @context any, but see _irqsave and _bh for locks shared with interrupts. @locks takes lock */
+export function spin_lock(lock: spinlock_t): void {
+  i32[PREEMPT]++
+  if (lock.owner === ME) panic('spinlock recursion')
+  if (KIND === LOCK_TAS) tas_lock(lock.addr)
+  else if (KIND === LOCK_TICKET) ticket_lock(lock.addr)
+  else {
+    const flags = local_irq_save() // an interrupt between xchg and aux would find the holder's node missing
+    mcs_lock(lock.addr)
+    lock.owner = ME
+    held_push(lock)
+    local_irq_restore(flags)
+    return
+  }
+  lock.owner = ME
+  held_push(lock)
+}
+
+/** spin_trylock - true when taken. */
+export function spin_trylock(lock: spinlock_t): boolean {
+  if (!raw_trylock(lock.addr)) return false
+  i32[PREEMPT]++
+  lock.owner = ME
+  held_push(lock)
+  return true
+}
+
+function raw_trylock(lock: number): boolean {
+  if (KIND === LOCK_TAS) return i32[lock >> 2] === 0 && cmpxchg(lock, 0, 1) === 0
+  if (KIND === LOCK_TICKET) {
+    const serving = load(lock + 4)
+    return cmpxchg(lock, serving, (serving + 1) | 0) === serving
+  }
+  if (i32[lock >> 2] !== 0) return false
+  const node = node_get()
+  i32[node >> 2] = 0
+  i32[(node >> 2) + 1] = 1
+  if (cmpxchg(lock, 0, node) !== 0) {
+    node_put(node)
+    return false
+  }
+  i32[(lock >> 2) + 1] = node
+  return true
+}
+
+/** spin_unlock - @locks releases lock */
+export function spin_unlock(lock: spinlock_t): void {
+  held_pop(lock)
+  lock.owner = 0
+  if (KIND === LOCK_TAS) tas_unlock(lock.addr)
+  else if (KIND === LOCK_TICKET) ticket_unlock(lock.addr)
+  else mcs_unlock(lock.addr)
+  i32[PREEMPT]--
+}
+
+/** spin_is_locked - for assertions and statistics only. */
+export function spin_is_locked(lock: spinlock_t): boolean {
+  return KIND === LOCK_TICKET ? load(lock.addr) !== load(lock.addr + 4) : load(lock.addr) !== 0
+}
+
+/** lockdep_assert_held - first statement of a function whose caller must hold the lock. */
+export function lockdep_assert_held(lock: spinlock_t): void {
+  BUG_ON(lock.owner !== ME, 'lock not held')
+}
+
+/** spin_lock_irqsave - for locks that interrupt handlers take. Returns the flags. */
+export function spin_lock_irqsave(lock: spinlock_t): number {
+  const flags = local_irq_save()
+  spin_lock(lock)
+  return flags
+}
+export function spin_unlock_irqrestore(lock: spinlock_t, flags: number): void {
+  spin_unlock(lock)
+  local_irq_restore(flags)
+}
