@@ -1,0 +1,161 @@
+/** types.ts - the shapes that experiments, reports and the command line share. No code. */
+
+/** Receive architecture: 4.2BSD's interrupt-driven one, netif_rx with a backlog per CPU, or polling. */
+export type RxArch = 'interrupt' | 'softnet' | 'napi'
+export type LockKind = 'tas' | 'ticket' | 'mcs'
+
+/** What every experiment gets from its caller. */
+export interface ProgressHook {
+  /** Called now and then: `done` of `total` steps, `label` says what runs now. `total` may grow. */
+  progress?(done: number, total: number, label: string): void
+  /** Once aborted, the experiment powers its machines off and rejects with an AbortError. */
+  signal?: AbortSignal
+  /** Takes the trace of one point, when the configuration asks for traces. */
+  trace?(capture: TraceCapture): void
+}
+
+export interface LivelockConfig {
+  /** CPUs of the machine, 1 to 32. */
+  cpus: number
+  rx: RxArch[]
+  lock: LockKind
+  /** Offered loads in packets per second, ascending; 'auto' sweeps from MLFRR / 5 to 4 x MLFRR. */
+  rates: number[] | 'auto'
+  /** Host time that one point is measured for, ms. */
+  durationMs: number
+  seed: number
+  /** Cost of one interrupt, entry and exit together, ns. */
+  irqCostNs: number
+  /** Flows of the generated load. */
+  flows: number
+  /** Receive queues of each NIC. */
+  queues: number
+  hz: number
+  /** Packets that the receive interrupt handler of `interrupt` and `softnet` takes at most; 0: until the ring is empty. */
+  irqWork: number
+  /** Capture to offer instead of generated packets, or null. */
+  pcap: string | null
+  /** Record context changes and drops of the points, and hand them to the trace hook. */
+  trace: boolean
+}
+
+export interface HostInfo {
+  cpu_model: string
+  cores: number
+  memory_mib: number
+  os: string
+  node: string
+  v8: string
+  softnet: string
+}
+
+/** The configuration as it stands in the JSON file. */
+export interface LivelockConfigRecord {
+  cpus: number
+  rx: RxArch[]
+  lock: LockKind
+  rates: number[] | 'auto'
+  duration_ms: number
+  irq_cost_ns: number
+  flows: number
+  queues: number
+  hz: number
+  irq_work: number
+  pcap: string | null
+}
+
+/** Shares of one CPU's time, 0 to 1; their sum is 1. */
+export interface CpuShares {
+  hardirq: number
+  softirq: number
+  system: number
+  user: number
+  idle: number
+}
+
+/** One offered load. Counts are those of the measured time of the point. */
+export interface LivelockPoint {
+  /** What the wire carried to the NIC, packets per second. */
+  offered_pps: number
+  /** What the kernel took out of the NIC's rings. */
+  received_pps: number
+  /** What left on the far wire. */
+  delivered_pps: number
+  irqs: number
+  polls: number
+  time_squeeze: number
+  drops: Record<string, number>
+  /** One entry per CPU. */
+  cpu: CpuShares[]
+  /** Share of all CPUs' time that the compute-bound user process got, 0 to 1. */
+  user_share: number
+  /** From wire to wire; null when nothing was delivered. */
+  latency_us: { p50: number | null; p99: number | null; p999: number | null }
+}
+
+export interface LivelockSeries {
+  rx: RxArch
+  cpus: number
+  /** Maximum loss-free receive rate. */
+  mlfrr_pps: number
+  /** Lowest offered load from which delivery stays below a tenth of its peak, or null: no livelock in this sweep. */
+  livelock_pps: number | null
+  points: LivelockPoint[]
+}
+
+export interface LivelockResult {
+  schema: 'softnet.livelock/1'
+  host: HostInfo
+  seed: number
+  config: LivelockConfigRecord
+  series: LivelockSeries[]
+}
+
+/** A capture file tied to an interface of the router. */
+export interface PortFile {
+  iface: string
+  file: string
+}
+
+export interface ForwardConfig {
+  inputs: PortFile[]
+  outputs: PortFile[]
+  /** The file of interfaces, routes and neighbours. */
+  routes: string
+  cpus: number
+  rx: RxArch
+  lock: LockKind
+  seed: number
+  hz: number
+}
+
+/** received = forwarded + delivered + the sum of dropped. */
+export interface ForwardResult {
+  received: number
+  forwarded: number
+  delivered: number
+  icmp_sent: number
+  dropped: Record<string, number>
+}
+
+export type TraceSlice = 'hardirq' | 'softirq' | 'process' | 'idle'
+
+/** One line of a trace: a slice of a CPU's time begins or ends, or a packet is dropped. */
+export type TraceRecord = {
+  cpu: number
+  /** On one clock for all CPUs of the machine, ns. */
+  tsNs: number
+} & (
+  | { kind: 'begin' | 'end'; slice: TraceSlice; /** irq, softirq vector, or "pid name" */ arg: number | string }
+  | { kind: 'drop'; reason: string }
+)
+
+/** A change of context, as a CPU's ring records it: what ran before ends, `slice` begins. */
+export type TraceSwitch = { cpu: number; tsNs: number; slice: TraceSlice; arg: number | string }
+
+export interface TraceCapture {
+  /** Which run this is, such as "napi, 320 kpps offered". */
+  label: string
+  cpus: number
+  records: readonly TraceRecord[]
+}

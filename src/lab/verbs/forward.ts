@@ -1,0 +1,117 @@
+/** forward.ts - `softnet forward`: options, the run, its summary. */
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
+import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
+import { startProgress } from '../progress.js'
+import { forwardReport } from '../report/terminal.js'
+import type { ForwardConfig, ForwardResult, LockKind, PortFile, RxArch } from '../types.js'
+import { OutputFiles, oneOf, readableFile, type VerbRunner, warnOvercommit, wholeNumber } from './verb.js'
+
+interface ForwardOptions {
+  in: PortFile[]
+  out: PortFile[]
+  routes: string
+  cpus: number
+  rx: RxArch
+  lock: LockKind
+  seed: number
+  json?: string
+}
+
+/** Linux's IFNAMSIZ is 16 with the final zero. */
+const IFACE = /^[^=/\s]{1,15}$/
+
+/** A parser for IFACE=FILE that may be given once per interface. */
+function portFiles(flag: string, check: (path: string) => string): (text: string, before: PortFile[]) => PortFile[] {
+  return (text, before) => {
+    const at = text.indexOf('=')
+    const iface = text.slice(0, Math.max(at, 0))
+    const file = text.slice(at + 1)
+    if (at < 0 || file === '' || !IFACE.test(iface))
+      throw new UsageError(`${flag} ${text}: must be IFACE=FILE, such as eth0=a.pcap`)
+    if (before.some(p => p.iface === iface)) throw new UsageError(`${flag} ${text}: ${iface} has a file already`)
+    check(file)
+    return [...before, { iface, file }]
+  }
+}
+
+const EXAMPLES = `
+What was captured on a wire goes into that interface of the router; each output file holds what the router put on
+that wire. Captures are classic pcap of Ethernet, of either byte order, in micro- or nanoseconds.
+
+Example:
+  softnet forward --in eth0=a.pcap --out eth1=b.pcap --routes routes.conf --cpus 2 --json result.json
+`
+
+/** registerForward - adds the verb to the program. */
+export function registerForward(program: Command, run: VerbRunner): void {
+  const d = forwardDefaults()
+  const [min, max] = RANGES.cpus
+  program
+    .command('forward')
+    .description('Forward captured frames through the emulated router and write what it put on each wire.')
+    .option('--in <iface=file>', 'capture to send into an interface; once per interface', portFiles('--in', readableFile('--in')), [])
+    .option('--out <iface=file>', 'capture to write of an interface; once per interface', portFiles('--out', f => f), [])
+    .option('--routes <file>', 'interfaces, routes and neighbours of the router', readableFile('--routes'))
+    .option('--cpus <n>', `CPUs of the machine, ${min} to ${max}`, wholeNumber('--cpus', 'cpus'), d.cpus)
+    .option('--rx <arch>', `receive architecture: ${RX_ARCHS.join(', ')}`, oneOf('--rx', RX_ARCHS), d.rx)
+    .option('--lock <kind>', `spinlocks: ${LOCK_KINDS.join(', ')}`, oneOf('--lock', LOCK_KINDS), d.lock)
+    .option('--seed <n>', 'seed of hashes and timers', wholeNumber('--seed', 'seed'), d.seed)
+    .option('--json <file>', 'write the counts as JSON; - writes them to standard output instead of the summary')
+    .helpOption('--help', 'print help')
+    .addHelpText('after', EXAMPLES)
+    .allowExcessArguments(false)
+    .action((options: Partial<ForwardOptions>) => {
+      const complete = checkOptions(options)
+      return run(signal => forward(complete, signal))
+    })
+}
+
+function checkOptions(o: Partial<ForwardOptions>): ForwardOptions {
+  const { in: inputs = [], out = [], routes, json } = o
+  if (inputs.length === 0) throw new UsageError('--in: at least one IFACE=FILE is needed')
+  if (routes === undefined) throw new UsageError('--routes: a file is needed')
+  const reads = [...inputs.map(p => p.file), routes].map(f => resolve(f))
+  const writes = [...out.map(p => p.file), ...(json === undefined || json === '-' ? [] : [json])]
+  for (const [i, file] of writes.entries()) {
+    if (reads.includes(resolve(file))) throw new UsageError(`${file}: is read and written in one run`)
+    if (writes.slice(0, i).some(f => resolve(f) === resolve(file))) throw new UsageError(`${file}: is written twice`)
+  }
+  const { cpus, rx, lock, seed } = { ...forwardDefaults(), ...o }
+  return { in: inputs, out, routes, cpus, rx, lock, seed, ...(json === undefined ? {} : { json }) }
+}
+
+/** What was received has gone somewhere. */
+function conserved(r: ForwardResult): boolean {
+  return r.received === r.forwarded + r.delivered + Object.values(r.dropped).reduce((a, b) => a + b, 0)
+}
+
+async function forward(options: ForwardOptions, signal: AbortSignal): Promise<number> {
+  const { json } = options
+  const files = new OutputFiles({ '--json': json })
+  try {
+    warnOvercommit(options.cpus)
+    const { in: inputs, out: outputs, routes, cpus, rx, lock, seed } = options
+    const result = await convey({ inputs, outputs, routes, cpus, rx, lock, seed, hz: forwardDefaults().hz }, signal)
+    files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
+    files.commit()
+    process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : forwardReport(result)}\n`)
+    if (conserved(result)) return EXIT_CLEAN
+    process.stderr.write('softnet: packets are not conserved: received is not forwarded + delivered + dropped\n')
+    return EXIT_FINDING
+  } finally {
+    files.discard()
+  }
+}
+
+/** The run with its progress bar; loaded late, so that help and wrong flags need no machine. */
+async function convey(config: ForwardConfig, signal: AbortSignal): Promise<ForwardResult> {
+  const { runForward } = await import('../forward.js')
+  const bar = startProgress()
+  try {
+    return await runForward(config, { progress: bar.update, signal })
+  } finally {
+    bar.stop()
+  }
+}

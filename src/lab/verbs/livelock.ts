@@ -1,0 +1,131 @@
+/** livelock.ts - `softnet livelock`: options, the run, its reports. */
+import type { Command } from 'commander'
+import { IRQ_COST_NS, LOCK_KINDS, livelockDefaults, RANGES, RX_ARCHS } from '../config.js'
+import { EXIT_CLEAN } from '../errors.js'
+import { startProgress } from '../progress.js'
+import { livelockCsv } from '../report/csv.js'
+import { livelockHtml } from '../report/html.js'
+import { livelockReport } from '../report/terminal.js'
+import { TraceWriter } from '../report/trace.js'
+import type { LivelockConfig, LivelockResult, LockKind, RxArch } from '../types.js'
+import { OutputFiles, oneOf, rateList, readableFile, someOf, type VerbRunner, warnOvercommit, wholeNumber } from './verb.js'
+
+interface LivelockOptions {
+  cpus: number
+  rx: RxArch[]
+  lock: LockKind
+  rates: number[] | 'auto'
+  duration: number
+  seed: number
+  irqCost: number
+  flows: number
+  queues: number
+  hz: number
+  irqWork: number
+  pcap?: string
+  json?: string
+  csv?: string
+  html?: string
+  trace?: string
+}
+
+const EXAMPLES = `
+Examples:
+  softnet livelock
+  softnet livelock --cpus 2 --queues 2 --rx napi --html report.html
+  softnet livelock --rates 50k,100k,200k --duration 1000 --json result.json
+  softnet livelock --rx interrupt --pcap capture.pcap --trace timeline.json    (open it in Perfetto)
+`
+
+/** registerLivelock - adds the verb to the program. */
+export function registerLivelock(program: Command, run: VerbRunner): void {
+  const d = livelockDefaults()
+  const span = (name: keyof typeof RANGES): string => `${RANGES[name][0]} to ${RANGES[name][1]}`
+  program
+    .command('livelock')
+    .description('Find the loss-free receive rate of each receive architecture, then overload it and see what is left.')
+    .option('--cpus <n>', `CPUs of the machine, ${span('cpus')}`, wholeNumber('--cpus', 'cpus'), d.cpus)
+    .option('--rx <list>', `receive architectures: all, or some of ${RX_ARCHS}`, someOf('--rx', RX_ARCHS), d.rx)
+    .option('--lock <kind>', `spinlocks: ${LOCK_KINDS.join(', ')}`, oneOf('--lock', LOCK_KINDS), d.lock)
+    .option('--rates <list>', 'offered loads in packets/s such as 50k,100k,1M, or auto', rateList('--rates'), d.rates)
+    .option('--duration <ms>', `time of a point, ${span('duration')}`, wholeNumber('--duration', 'duration'), d.durationMs)
+    .option('--seed <n>', `seed of the load, ${span('seed')}`, wholeNumber('--seed', 'seed'), d.seed)
+    .option(
+      '--irq-cost <ns>',
+      `interrupt entry and exit; ${IRQ_COST_NS} was measured on a 500 MHz Pentium III (Aron and Druschel 2000)`,
+      wholeNumber('--irq-cost', 'irqCost'),
+      d.irqCostNs,
+    )
+    .option('--flows <n>', `flows of the load, ${span('flows')}`, wholeNumber('--flows', 'flows'), d.flows)
+    .option('--queues <n>', `receive queues of a NIC, ${span('queues')}`, wholeNumber('--queues', 'queues'), d.queues)
+    .option('--hz <n>', 'clock ticks per second: 100 or 1000', text => Number(oneOf('--hz', ['100', '1000'])(text)), d.hz)
+    .option(
+      '--irq-work <n>',
+      'packets that one receive interrupt of interrupt and softnet handles; 0: until the ring is empty',
+      wholeNumber('--irq-work', 'irqWork'),
+      d.irqWork,
+    )
+    .option('--pcap <file>', 'offer the frames of this capture instead of generated ones', readableFile('--pcap'))
+    .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
+    .option('--csv <file>', 'write one line per point')
+    .option('--html <file>', 'write one self-contained page with interactive charts')
+    .option('--trace <file>', 'write Chrome trace events, which open in Perfetto')
+    .helpOption('--help', 'print help')
+    .addHelpText('after', EXAMPLES)
+    .allowExcessArguments(false)
+    .action((options: LivelockOptions) => run(signal => livelock(options, signal)))
+}
+
+/** toConfig - options as the experiment takes them. */
+function toConfig(o: LivelockOptions): LivelockConfig {
+  return {
+    cpus: o.cpus,
+    rx: o.rx,
+    lock: o.lock,
+    rates: o.rates,
+    durationMs: o.duration,
+    seed: o.seed,
+    irqCostNs: o.irqCost,
+    flows: o.flows,
+    queues: o.queues,
+    hz: o.hz,
+    irqWork: o.irqWork,
+    pcap: o.pcap ?? null,
+    trace: o.trace !== undefined,
+  }
+}
+
+async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<number> {
+  const { json, csv, html, trace } = options
+  const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html, '--trace': trace })
+  try {
+    warnOvercommit(options.cpus)
+    const traceFile = files.get('--trace')
+    const tracer = traceFile === undefined ? null : new TraceWriter(text => traceFile.write(text))
+    const result = await measure(toConfig(options), signal, tracer)
+    tracer?.end()
+    files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
+    files.write('--csv', () => livelockCsv(result))
+    files.write('--html', () => livelockHtml(result))
+    files.commit()
+    const stdout = json === '-' ? JSON.stringify(result, null, 1) : livelockReport(result, process.stdout.isTTY === true)
+    process.stdout.write(`${stdout}\n`)
+    return EXIT_CLEAN
+  } finally {
+    files.discard()
+  }
+}
+
+/** The experiment with its progress bar; loaded late, so that help and wrong flags need no machine. */
+async function measure(config: LivelockConfig, signal: AbortSignal, tracer: TraceWriter | null): Promise<LivelockResult> {
+  const { runLivelock } = await import('../livelock.js')
+  const bar = startProgress()
+  try {
+    const trace = tracer === null ? {} : { trace: tracer.add.bind(tracer) }
+    const result = await runLivelock(config, { progress: bar.update, signal, ...trace })
+    signal.throwIfAborted()
+    return result
+  } finally {
+    bar.stop()
+  }
+}

@@ -1,0 +1,126 @@
+/** verb.ts - what the verbs share: parsers of option values, output files, the notices before a run. */
+import { accessSync, constants, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import { AtomicFile } from '../atomicWrite.js'
+import { hostCores, RANGES } from '../config.js'
+import { errnoText, UsageError } from '../errors.js'
+
+/** The work of a verb once its options stand; resolves to the exit code. */
+export type VerbBody = (signal: AbortSignal) => Promise<number>
+export type VerbRunner = (body: VerbBody) => Promise<void>
+export type RegisterVerb = (program: Command, run: VerbRunner) => void
+
+/** wholeNumber - a parser for a flag that takes a whole number of a range. */
+export function wholeNumber(flag: string, range: keyof typeof RANGES): (text: string) => number {
+  const [min, max] = RANGES[range]
+  return text => {
+    const n = /^\d+$/.test(text) ? Number(text) : Number.NaN
+    if (!(n >= min && n <= max)) throw new UsageError(`${flag} ${text}: must be a whole number from ${min} to ${max}`)
+    return n
+  }
+}
+
+/** oneOf - a parser for a flag that takes one of some words. */
+export function oneOf<T extends string>(flag: string, words: readonly T[]): (text: string) => T {
+  return text => {
+    const word = words.find(w => w === text)
+    if (word === undefined) throw new UsageError(`${flag} ${text}: must be one of ${words.join(', ')}`)
+    return word
+  }
+}
+
+/** someOf - a parser for a flag that takes some of a list of words, or "all"; keeps the order of the list. */
+export function someOf<T extends string>(flag: string, words: readonly T[]): (text: string) => T[] {
+  return text => {
+    if (text === 'all') return [...words]
+    const chosen = text.split(',').map(part => words.find(w => w === part.trim()))
+    if (chosen.includes(undefined))
+      throw new UsageError(`${flag} ${text}: must be all, or some of ${words.join(', ')} with commas between`)
+    return words.filter(w => chosen.includes(w))
+  }
+}
+
+const RATE_UNITS: Record<string, number> = { '': 1, k: 1e3, m: 1e6 }
+const MAX_RATES = 64
+
+/** rateList - a parser for packet rates such as 50k,100k,1.5M; sorts them and drops repeated ones. */
+export function rateList(flag: string): (text: string) => number[] | 'auto' {
+  const [min, max] = RANGES.rate
+  return text => {
+    if (text === 'auto') return 'auto'
+    const rates = text.split(',').map(part => {
+      const match = /^(\d+(?:\.\d+)?)([kKmM]?)$/.exec(part.trim())
+      const rate = match === null ? Number.NaN : Math.round(Number(match[1]) * RATE_UNITS[match[2]!.toLowerCase()]!)
+      if (!(rate >= min && rate <= max))
+        throw new UsageError(
+          `${flag} ${part.trim()}: must be auto, or packets per second from ${min} to ${max / 1e6}M such as 50k,100k,1M`,
+        )
+      return rate
+    })
+    if (rates.length > MAX_RATES) throw new UsageError(`${flag}: ${rates.length} rates given, at most ${MAX_RATES}`)
+    return [...new Set(rates)].sort((a, b) => a - b)
+  }
+}
+
+/** readableFile - a parser for an input file: it is there, is no folder and may be read. */
+export function readableFile(flag: string): (path: string) => string {
+  return path => {
+    try {
+      accessSync(path, constants.R_OK)
+    } catch (error) {
+      throw new UsageError(`${flag} ${path}: ${errnoText(error)}`, { cause: error })
+    }
+    if (statSync(path).isDirectory()) throw new UsageError(`${flag} ${path}: is a folder`)
+    return path
+  }
+}
+
+/** warnOvercommit - one line when the machine has more CPUs than the host can run at once. */
+export function warnOvercommit(cpus: number): void {
+  const cores = hostCores()
+  if (cpus <= cores) return
+  process.stderr.write(
+    `softnet: warning: ${cpus} CPUs on ${cores} host core${cores === 1 ? '' : 's'} take turns, so rates are not those of ` +
+      `${cpus} real CPUs; virtual time, once it exists, is the better tool for that\n`,
+  )
+}
+
+/** OutputFiles - the files that a run writes at its end: opened first, so that a bad path costs no run. */
+export class OutputFiles {
+  readonly #files = new Map<string, AtomicFile>()
+
+  constructor(paths: Record<string, string | undefined>) {
+    const seen = new Map<string, string>()
+    for (const [flag, path] of Object.entries(paths)) {
+      if (path === undefined || path === '-') continue
+      const other = seen.get(resolve(path))
+      if (other !== undefined) throw new UsageError(`${other} and ${flag} name the same file: ${path}`)
+      seen.set(resolve(path), flag)
+    }
+    try {
+      for (const [flag, path] of Object.entries(paths))
+        if (path !== undefined && path !== '-') this.#files.set(flag, new AtomicFile(path))
+    } catch (error) {
+      this.discard()
+      throw error
+    }
+  }
+
+  get(flag: string): AtomicFile | undefined {
+    return this.#files.get(flag)
+  }
+
+  /** Writes the text that `make` returns, when the flag was given. */
+  write(flag: string, make: () => string): void {
+    this.#files.get(flag)?.write(make())
+  }
+
+  commit(): void {
+    for (const file of this.#files.values()) file.commit()
+  }
+
+  discard(): void {
+    for (const file of this.#files.values()) file.discard()
+  }
+}
