@@ -1,0 +1,78 @@
+/**
+ * nic_regs.ts - the programming manual of the NIC: what the driver and the device agree on. No behaviour.
+ *
+ * Each NIC has one page of registers in RAM. A queue pair has its constants (written by the driver while the NIC is
+ * down) and a line of 64 bytes with doorbells (driver's half) and counters (device's half). All positions count
+ * descriptors since the queue was enabled and wrap at 2^32; the slot is `position & (size - 1)`.
+ *
+ * The device publishes RX_DONE and TX_DONE with one atomic store per batch, after the descriptors and the data; the
+ * driver publishes RX_TAIL and TX_TAIL the same way. The interrupt words of the queue are those of its line in
+ * irqchip.ts, whose RX_HEAD and TX_HEAD follow RX_DONE and TX_DONE, delayed by the mitigation.
+ */
+import { NIC_REGS } from './ram.js'
+
+/** nic_page - address of a NIC's registers. */
+export function nic_page(nic: number): number {
+  return NIC_REGS + nic * 0x1000
+}
+
+// general registers, offsets in the page
+export const NIC_CTRL = 0 // CTRL_UP: the queues are set up and the device may use them; 0: down
+export const NIC_MAC_HI = 4 // station address: bytes 0-3, big-endian
+export const NIC_MAC_LO = 8 // bytes 4-5, in the upper half
+export const NIC_QUEUES = 12 // queue pairs in use, a power of two; the flow hash picks one
+export const NIC_PROMISC = 16
+export const NIC_ITR_NS = 20 // mitigation: least time between two interrupts of one line, ns
+export const NIC_ITR_FRAMES = 24 // but never hold back more than this many frames; 0 means no limit
+export const NIC_LINK = 28 // 1: there is a carrier (device)
+export const NIC_OFFLOAD = 32 // OFF_* that the driver turned on
+export const CTRL_UP = 1
+export const OFF_RX_CSUM = 1
+export const OFF_TX_CSUM = 2
+
+// statistics of the device, words that wrap, offsets in the page
+export const STAT_RX_FRAMES = 128 // put into a ring
+export const STAT_RX_BYTES = 132
+export const STAT_RX_MISSED = 136 // no buffer posted: the ring is full
+export const STAT_RX_OVERSIZE = 140 // does not fit a receive buffer
+export const STAT_RX_RUNT = 144 // shorter than an Ethernet header
+export const STAT_RX_FILTERED = 148 // another station's address and not promiscuous: never reaches the ring
+export const STAT_RX_DOWN = 152 // arrived while the NIC was down
+export const STAT_TX_FRAMES = 192
+export const STAT_TX_BYTES = 196
+export const STAT_TX_ERRORS = 200 // bad descriptor
+
+/** queue_consts - address of a queue pair's constants, 32 bytes. */
+export function queue_consts(nic: number, queue: number): number {
+  return nic_page(nic) + 0x400 + queue * 32
+}
+export const Q_RX_BASE = 0 // address of the receive ring
+export const Q_RX_SIZE = 4 // descriptors, a power of two
+export const Q_TX_BASE = 8
+export const Q_TX_SIZE = 12
+export const Q_IRQ = 16 // interrupt line
+export const Q_RX_BUF = 20 // bytes of each receive buffer
+
+/** queue_regs - address of a queue pair's line. */
+export function queue_regs(nic: number, queue: number): number {
+  return nic_page(nic) + 0x800 + queue * 64
+}
+export const Q_RX_TAIL = 0 // receive buffers posted (driver)
+export const Q_TX_TAIL = 4 // transmit descriptors posted (driver)
+export const Q_RX_DONE = 32 // receive descriptors filled (device)
+export const Q_TX_DONE = 36 // transmit descriptors finished (device)
+
+// a descriptor: 16 bytes
+export const DESC_SHIFT = 4
+export const DESC_ADDR = 0 // of the data
+export const DESC_LEN = 4 // bytes
+export const DESC_FLAGS = 8
+export const DESC_INFO = 12 // rx: flow hash; tx: checksum start << 16 | checksum offset, from the start of the frame
+
+// receive flags
+export const RX_EOP = 1 // every received frame fits one buffer, so always set
+export const RX_CSUM_IP = 2 // IPv4 header checksum is good
+export const RX_CSUM_L4 = 4 // UDP or TCP checksum is good too
+// transmit flags
+export const TX_EOP = 1 // last descriptor of the frame
+export const TX_CSUM = 2 // fill in the ones' complement sum from checksum start to the end of the frame
