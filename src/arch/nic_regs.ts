@@ -1,6 +1,9 @@
 /**
  * nic_regs.ts - the programming manual of the NIC: what the driver and the device agree on. No behaviour.
  *
+ * Map of a page: 0x000 general registers, 0x080 statistics, 0x200 the host's control block (hw/control.ts; NOT at 0xc00,
+ * which is queue 16), 0x400 constants of 32 queue pairs, 0x800 doorbells and counters of 32 queue pairs.
+ *
  * Each NIC has one page of registers in RAM. A queue pair has its constants (written by the driver while the NIC is
  * down) and a line of 64 bytes with doorbells (driver's half) and counters (device's half). All positions count
  * descriptors since the queue was enabled and wrap at 2^32; the slot is `position & (size - 1)`.
@@ -26,6 +29,7 @@ export const NIC_ITR_NS = 20 // mitigation: least time between two interrupts of
 export const NIC_ITR_FRAMES = 24 // but never hold back more than this many frames; 0 means no limit
 export const NIC_LINK = 28 // 1: there is a carrier (device)
 export const NIC_OFFLOAD = 32 // OFF_* that the driver turned on
+export const NIC_CONTROL = 0x200 // to 0x3ff: control block of the host
 export const CTRL_UP = 1
 export const OFF_RX_CSUM = 1
 export const OFF_TX_CSUM = 2
