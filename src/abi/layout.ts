@@ -150,7 +150,8 @@ export class Layout<T extends Struct> {
   /** A new lens that nobody else will get; for embedding and for statics. */
   make(addr: number): T {
     const lens = new this.ctor(addr)
-    for (const e of this.embeds) Object.defineProperty(lens, e.name, { value: e.layout.make(addr + e.offset), enumerable: true })
+    for (const e of this.embeds)
+      Object.defineProperty(lens, e.name, { value: e.layout.make(addr + e.offset), enumerable: true })
     return lens
   }
 
@@ -196,7 +197,8 @@ export class Layout<T extends Struct> {
   /** pahole: one line a field. */
   describe(): string {
     const rows = Object.entries(this.fields).map(
-      ([key, f]) => `  ${String(this.offsets[key]).padStart(5)} ${String(f.size).padStart(5)}  ${key}${f.guard ? `  /* ${f.guard} */` : ''}`,
+      ([key, f]) =>
+        `  ${String(this.offsets[key]).padStart(5)} ${String(f.size).padStart(5)}  ${key}${f.guard ? `  /* ${f.guard} */` : ''}`,
     )
     return `struct ${this.name} { /* size ${this.size}, align ${this.align} */\n${rows.join('\n')}\n}`
   }
@@ -206,7 +208,9 @@ export class Layout<T extends Struct> {
 export function layout<T extends Struct>(
   name: string,
   ctor: new (addr: number) => T,
-  fields: { [K in Exclude<keyof T, 'addr' | '$w'> & string as T[K] extends (...args: never[]) => unknown ? never : K]: Field },
+  fields: {
+    [K in Exclude<keyof T, 'addr' | '$w'> & string as T[K] extends (...args: never[]) => unknown ? never : K]: Field
+  },
   options: { align?: number } = {},
 ): Layout<T> {
   return new Layout<T>(name, ctor, fields as Record<string, Field>, options.align)

@@ -5,13 +5,14 @@
  *   line 0  written by others   +0 pending word  +4 parked (its thread sleeps)
  *   line 1  its own registers   +128 IF  +132 preempt_count  +136 current  +140 context  +144 locks held
  *                               +152 lock it waits for  +156 ticket it waits for   +160 time of the last change (f64)
+ *                               +168 softirqs pending
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
 import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
-import { KernelPanic, POWER, PowerOff, publish_panic, RUNNING, BOOTING, UNPARK, VEC_HALT } from './machine.js'
+import { BOOTING, KernelPanic, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
 
@@ -19,7 +20,7 @@ const i32 = RAM.i32
 const f64 = RAM.f64
 
 export const cpu_id = boot.cpu
-const AREA = PERCPU_BASE + ((cpu_id < 0 ? 0 : cpu_id) << PERCPU_SHIFT)
+const AREA = PERCPU_BASE + (Math.max(cpu_id, 0) << PERCPU_SHIFT)
 
 export const CPU_PENDING = 0
 export const CPU_PARKED = 4
@@ -31,6 +32,7 @@ export const CPU_HELD = 144
 export const CPU_WAITS_FOR = 152
 export const CPU_TICKET = 156
 export const CPU_CLOCK = 160
+export const CPU_SOFTIRQ = 168
 export const CPU_HELD_STACK = 256
 export const CPU_STAT = 448
 export const CPU_MCS = 512
@@ -41,6 +43,7 @@ const IF = (AREA + CPU_IF) >> 2
 const PREEMPT = (AREA + CPU_PREEMPT) >> 2
 const CONTEXT = (AREA + CPU_CONTEXT) >> 2
 const CLOCK = (AREA + CPU_CLOCK) >> 3
+const SOFTIRQ_PENDING = (AREA + CPU_SOFTIRQ) >> 2
 const STAT = (AREA + CPU_STAT) >> 3
 
 /** cpu_area - address of a CPU's area. */
@@ -75,16 +78,32 @@ export function enter_context(context: number, arg: number): number {
 /** Upcalls, filled once per thread while the kernel's modules load: how hardware enters a kernel that it knows nothing of. */
 export interface EntryVector {
   interrupt(vector: number): undefined
+  /** Run pending softirqs: called when bottom halves are enabled again. */
+  do_softirq(): undefined
   describe(addr: number): string
 }
 const entry: EntryVector = {
   interrupt: vector => panic(`no handler for vector ${vector}`),
+  do_softirq: () => panic('softirq raised before softirq_init'),
   describe: addr => `0x${addr.toString(16)}`,
 }
 
 /** set_entry - install the kernel's entry points. */
 export function set_entry(points: Partial<EntryVector>): void {
   Object.assign(entry, points)
+}
+
+/** local_softirq_pending - mask of the softirqs raised on this CPU. */
+export function local_softirq_pending(): number {
+  return i32[SOFTIRQ_PENDING]
+}
+/** set_softirq_pending - interrupts are off. */
+export function set_softirq_pending(mask: number): void {
+  i32[SOFTIRQ_PENDING] = mask
+}
+/** enter_softirq - upcall to the kernel's do_softirq. */
+export function enter_softirq(): void {
+  entry.do_softirq()
 }
 
 // ---- interrupt flag -------------------------------------------------------------------------------------------------
@@ -257,6 +276,7 @@ export function oops(error: unknown): void {
 export function cpu_reset(): void {
   i32[IF] = 0
   i32[PREEMPT] = 0
+  i32[SOFTIRQ_PENDING] = 0
   i32[CONTEXT] = SYSTEM
   f64[CLOCK] = now_ns()
 }

@@ -15,7 +15,6 @@ export const TRACE_RECORDS = 1 << 14
 export const TRACE_BYTES = 128 + TRACE_RECORDS * 16
 const ON = (CONFIG + CONFIG_WORDS.indexOf('trace') * 4) >> 2
 
-
 /** Kinds above the contexts of cpu.ts. */
 export const TRACE_DROP = 16
 
@@ -24,7 +23,7 @@ export function trace_ring(cpu: number): number {
   return RAM.size - (cpu + 1) * TRACE_BYTES
 }
 
-const HEAD = trace_ring(boot.cpu < 0 ? 0 : boot.cpu)
+const HEAD = trace_ring(Math.max(boot.cpu, 0))
 
 /** trace_switch - this CPU changed its context; `arg` is the irq, the softirq or the pid. */
 export function trace_switch(now: number, kind: number, arg: number): void {

@@ -1,5 +1,5 @@
 /** atomic_t.ts - atomic counters and bits, as include/asm/atomic.h and bitops.h name them. @context any */
-import { type Layout, layout, Struct, word, atomic } from '../abi/layout.js'
+import { atomic, type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, fetch_and, fetch_or, load, store } from '../arch/atomic.js'
 
 export class atomic_t extends Struct {

@@ -18,8 +18,23 @@ import { type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, load, store, xchg } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import {
-  BUG_ON, CPU_HELD, CPU_HELD_STACK, CPU_MCS, CPU_PREEMPT, CPU_TICKET, CPU_WAITS_FOR, cpu_area, cpu_id, cpu_relax,
-  local_irq_restore, local_irq_save, panic, park, park_announce, park_done, unpark_cpu,
+  BUG_ON,
+  CPU_HELD,
+  CPU_HELD_STACK,
+  CPU_MCS,
+  CPU_PREEMPT,
+  CPU_TICKET,
+  CPU_WAITS_FOR,
+  cpu_area,
+  cpu_id,
+  cpu_relax,
+  local_irq_restore,
+  local_irq_save,
+  panic,
+  park,
+  park_announce,
+  park_done,
+  unpark_cpu,
 } from '../arch/cpu.js'
 import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from '../arch/ram.js'
@@ -47,7 +62,12 @@ export class spinlock_t extends Struct {
   declare more: number
   declare owner: number
 }
-export const SPINLOCK: Layout<spinlock_t> = layout('spinlock_t', spinlock_t, { val: word, aux: word, more: word, owner: word })
+export const SPINLOCK: Layout<spinlock_t> = layout('spinlock_t', spinlock_t, {
+  val: word,
+  aux: word,
+  more: word,
+  owner: word,
+})
 
 export function spin_lock_init(lock: spinlock_t): void {
   lock.val = 0
