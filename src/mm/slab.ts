@@ -1,0 +1,202 @@
+/**
+ * slab.ts - object caches: a contiguous slab per kind, per-CPU stacks of free objects in front of a shared one.
+ *
+ * Lock charter
+ *   slab.lock guards the shared stack (free, top). It is taken with interrupts off, only to move a batch, and nothing
+ *   is called under it. A CPU's own array is touched by that CPU only, with interrupts off.
+ *
+ * Objects have a power-of-two stride of at least one word line, so a lens is found by index. A byte per object says
+ * whether it is out: a double free and a free of a stranger stop the machine, and the leak audit reads the same bytes.
+ */
+import { by, embed, type Layout, layout, own, type Struct, Struct as StructClass, word } from '../abi/layout.js'
+import { DEFINE_STATIC } from '../abi/section.js'
+import { cpu_id, local_irq_restore, local_irq_save, panic } from '../arch/cpu.js'
+import { num_cpus } from '../arch/machine.js'
+import { RAM } from '../arch/ram.js'
+import { CACHELINE } from '../lib/limits.js'
+import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../sync/spinlock.js'
+import type { Bootmem } from './bootmem.js'
+
+const i32 = RAM.i32
+const u8 = RAM.u8
+const ME = Math.max(cpu_id, 0)
+
+/** The part of a cache that CPUs share. */
+class slab extends StructClass {
+  declare lock: spinlock_t
+  declare top: number
+  declare failed: number
+}
+const SLAB: Layout<slab> = layout('slab', slab, {
+  lock: embed(SPINLOCK),
+  top: by('lock', word), // objects on the shared stack
+  failed: own(word), // allocations that found nothing
+})
+
+const BATCH = 32
+const LIMIT = 2 * BATCH
+
+/** A cache. Its numbers are the same on every CPU after kmem_cache_init. */
+export class kmem_cache<T extends Struct> {
+  base = 0
+  shift = 0
+  count = 0
+  /** word index of this CPU's array: [avail, entries...] */
+  ac = 0
+  stack = 0 // shared stack of free addresses
+  state = 0 // a byte per object: 1 while it is out
+  arrays = 0 // of CPU 0; the others follow at ARRAY_BYTES
+  readonly shared: slab
+
+  constructor(
+    readonly name: string,
+    readonly layout: Layout<T>,
+    readonly size: number,
+    readonly wanted: () => number,
+  ) {
+    this.shared = DEFINE_STATIC(`slab:${name}`, SLAB)
+  }
+}
+
+const ARRAY_BYTES = 128 + LIMIT * 4
+
+/** All caches, in module order. */
+export const caches: kmem_cache<Struct>[] = []
+
+/**
+ * kmem_cache_create - declare a cache, at module load.
+ * @param count how many objects the machine has, asked at boot when the configuration is known
+ * @param size bytes of an object when it is larger than its struct (buffers)
+ */
+export function kmem_cache_create<T extends Struct>(
+  name: string,
+  layout: Layout<T>,
+  count: () => number,
+  size = layout.size,
+): kmem_cache<T> {
+  const cache = new kmem_cache(name, layout, size, count)
+  caches.push(cache as unknown as kmem_cache<Struct>)
+  return cache
+}
+
+/** kmem_cache_init - give every cache its memory. Every CPU calls it; CPU 0 fills the free stacks. @context boot */
+export function kmem_cache_init(mem: Bootmem): void {
+  for (const cache of caches) {
+    const shift = Math.max(5, 32 - Math.clz32(cache.size - 1))
+    const count = cache.wanted()
+    cache.shift = shift
+    cache.count = count
+    cache.base = mem.alloc(count << shift, Math.min(4096, Math.max(CACHELINE, 1 << shift)))
+    cache.stack = mem.alloc(count * 4)
+    cache.state = mem.alloc(count)
+    cache.arrays = mem.alloc(ARRAY_BYTES * num_cpus())
+    cache.ac = (cache.arrays + ME * ARRAY_BYTES) >> 2
+    if (cache.size === cache.layout.size) cache.layout.attach(cache.base, shift, count)
+    if (ME === 0) fill(cache)
+  }
+}
+
+function fill(cache: kmem_cache<Struct>): void {
+  spin_lock_init(cache.shared.lock)
+  for (let k = 0; k < cache.count; k++) {
+    i32[(cache.stack >> 2) + k] = cache.base + ((cache.count - 1 - k) << cache.shift)
+  }
+  cache.shared.top = cache.count
+}
+
+/** refill - move a batch from the shared stack to this CPU's array; interrupts are off. @returns objects moved */
+function refill(cache: kmem_cache<Struct>): number {
+  const shared = cache.shared
+  spin_lock(shared.lock)
+  const n = Math.min(BATCH, shared.top)
+  shared.top -= n
+  const from = (cache.stack >> 2) + shared.top
+  for (let k = 0; k < n; k++) i32[cache.ac + 1 + k] = i32[from + k]
+  if (n === 0) shared.failed++
+  spin_unlock(shared.lock)
+  i32[cache.ac] = n
+  return n
+}
+
+/** flush - give the older half of this CPU's array back; interrupts are off. */
+function flush(cache: kmem_cache<Struct>): void {
+  const shared = cache.shared
+  spin_lock(shared.lock)
+  const to = (cache.stack >> 2) + shared.top
+  for (let k = 0; k < BATCH; k++) i32[to + k] = i32[cache.ac + 1 + k]
+  shared.top += BATCH
+  spin_unlock(shared.lock)
+  const left = i32[cache.ac] - BATCH
+  for (let k = 0; k < left; k++) i32[cache.ac + 1 + k] = i32[cache.ac + 1 + BATCH + k]
+  i32[cache.ac] = left
+}
+
+/** kmem_alloc_addr - as kmem_cache_alloc, by address; 0 when the cache is empty. @context any */
+export function kmem_alloc_addr(cache: kmem_cache<Struct>): number {
+  const flags = local_irq_save()
+  let avail = i32[cache.ac]
+  if (avail === 0) {
+    avail = refill(cache)
+    if (avail === 0) {
+      local_irq_restore(flags)
+      return 0
+    }
+  }
+  i32[cache.ac] = --avail
+  const addr = i32[cache.ac + 1 + avail]
+  u8[cache.state + ((addr - cache.base) >> cache.shift)] = 1
+  local_irq_restore(flags)
+  return addr
+}
+
+/** kmem_free_addr - as kmem_cache_free, by address. @context any */
+export function kmem_free_addr(cache: kmem_cache<Struct>, addr: number): void {
+  const slot = cache.state + ((addr - cache.base) >> cache.shift)
+  const flags = local_irq_save()
+  if (u8[slot] !== 1 || addr < cache.base || slot >= cache.state + cache.count) bad_free(cache, addr)
+  u8[slot] = 0
+  if (i32[cache.ac] === LIMIT) flush(cache)
+  const avail = i32[cache.ac]
+  i32[cache.ac + 1 + avail] = addr
+  i32[cache.ac] = avail + 1
+  local_irq_restore(flags)
+}
+
+function bad_free(cache: kmem_cache<Struct>, addr: number): never {
+  panic(`BUG: bad or double free of ${cache.name} at 0x${addr.toString(16)}`)
+}
+
+/** kmem_cache_alloc - an object with undefined contents, or null when there is none. @context any @returns owned object */
+export function kmem_cache_alloc<T extends Struct>(cache: kmem_cache<T>): T | null {
+  const addr = kmem_alloc_addr(cache as unknown as kmem_cache<Struct>)
+  return addr === 0 ? null : cache.layout.ref(addr)
+}
+
+/** kmem_cache_free - @context any @consumes obj */
+export function kmem_cache_free<T extends Struct>(cache: kmem_cache<T>, obj: T): void {
+  kmem_free_addr(cache as unknown as kmem_cache<Struct>, obj.addr)
+}
+
+export interface CacheUse {
+  name: string
+  size: number
+  total: number
+  used: number
+  failed: number
+}
+
+/** slabinfo - objects out of each cache. Exact when the machine stands still. */
+export function slabinfo(): CacheUse[] {
+  return caches.map(cache => {
+    let used = 0
+    for (let k = 0; k < cache.count; k++) used += u8[cache.state + k]
+    return { name: cache.name, size: cache.size, total: cache.count, used, failed: cache.shared.failed }
+  })
+}
+
+/** objects_out - addresses of all objects of a cache that are out, for the leak audit. */
+export function objects_out(cache: kmem_cache<Struct>): number[] {
+  const out: number[] = []
+  for (let k = 0; k < cache.count; k++) if (u8[cache.state + k] !== 0) out.push(cache.base + (k << cache.shift))
+  return out
+}
