@@ -35,3 +35,8 @@ export function trace_switch(now: number, kind: number, arg: number): void {
   i32[(at >> 2) + 3] = arg
   i32[HEAD >> 2] = head + 1
 }
+
+/** trace_drop - a packet died here. */
+export function trace_drop(reason: number): void {
+  if (i32[ON] !== 0) trace_switch(boot.now(), TRACE_DROP, reason)
+}

@@ -30,3 +30,5 @@ export const RX_RING = 256
 export const TX_RING = 256
 export const TX_QUEUE_LEN = 1000
 export const MAX_NETDEVS = 16
+export const PACKET_PAGES = 256 // of 4 KiB, for fragments
+export const MAX_NEIGHBOURS = 8192

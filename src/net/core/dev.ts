@@ -1,0 +1,501 @@
+/**
+ * dev.ts - the softnet core: how packets come up from devices and go down to them.
+ *
+ * Lock charter
+ *   softnet_data belongs to its CPU and is touched with interrupts off (input_pkt_queue, ipintrq, poll_list,
+ *   output_queue, completion_queue); nobody else touches it, so it has no lock.
+ *   The packet_type lists are RCU: changed under ptype_lock, walked under rcu_read_lock.
+ *   queue_lock: a device's qdisc. xmit_lock: its hard_start_xmit. Never both: queue_lock is dropped before the driver is
+ *   called, and xmit_lock is only tried while queue_lock is held (sch_generic.ts).
+ *   A device is on at most one poll_list: whoever sets LINK_STATE_RX_SCHED owns its poll until netif_rx_complete.
+ */
+import { embed, type Layout, layout, own, ptr, rcu, Struct, word } from '../../abi/layout.js'
+import {
+  INIT_LIST_HEAD,
+  LIST,
+  list_add_tail,
+  list_del_init,
+  list_empty,
+  type list_head,
+  list_move_tail,
+} from '../../abi/list.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
+import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { fetch_and, fetch_or } from '../../arch/atomic.js'
+import {
+  cpu_id,
+  irqs_disabled,
+  local_irq_disable,
+  local_irq_enable,
+  local_irq_restore,
+  local_irq_save,
+  tick,
+} from '../../arch/cpu.js'
+import { config } from '../../arch/machine.js'
+import { RAM } from '../../arch/ram.js'
+import {
+  __raise_softirq_irqoff,
+  NET_RX_SOFTIRQ,
+  NET_TX_SOFTIRQ,
+  open_softirq,
+  raise_softirq_irqoff,
+} from '../../irq/softirq.js'
+import { jiffies } from '../../irq/timer.js'
+import { IPQMAXLEN, NETDEV_MAX_BACKLOG, WEIGHT_P } from '../../lib/limits.js'
+import { rcu_assign_pointer, rcu_read_lock, rcu_read_unlock, synchronize_kernel } from '../../rcu/rcupdate.js'
+import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { in_irq } from '../../sync/preempt.js'
+import { SPINLOCK, spin_lock, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
+import { drop_reason } from './fate.js'
+import { dev_hold, dev_put, netif_queue_stopped, netif_running } from './netdevice.js'
+import { qdisc_run } from './sch_generic.js'
+import { __skb_dequeue, __skb_queue_tail, kfree_skb, skb_clone, skb_queue_head_init, skb_sent } from './skbuff.js'
+import { netdev_rx_stat } from './stats.js'
+import {
+  INT,
+  type int_ref,
+  LINK_STATE_RX_SCHED,
+  LINK_STATE_SCHED,
+  LINK_STATE_START,
+  NET_XMIT_DROP,
+  NETDEV,
+  NETDEV_TX_OK,
+  type net_device,
+  type Qdisc,
+  SKB,
+  SKB_HEAD,
+  type sk_buff,
+  type sk_buff_head,
+} from './types.js'
+
+const i32 = RAM.i32
+
+// what netif_rx returns, and the congestion levels
+export const NET_RX_SUCCESS = 0
+export const NET_RX_DROP = 1
+export const NET_RX_CN_LOW = 2
+export const NET_RX_CN_MOD = 3
+export const NET_RX_CN_HIGH = 4
+export const NET_RX_BAD = 5
+const no_cong = 20
+const lo_cong = 100
+const mod_cong = 290
+
+export const netdev_max_backlog = NETDEV_MAX_BACKLOG // limit of the backlog and budget of net_rx_action alike
+
+class softnet_data extends Struct {
+  declare throttle: number
+  declare cng_level: number
+  declare avg_blog: number
+  declare input_pkt_queue: sk_buff_head
+  declare ipintrq: sk_buff_head
+  declare poll_list: list_head
+  declare output_queue: net_device | null
+  declare completion_queue: sk_buff | null
+  declare budget: int_ref
+  declare backlog_dev: net_device
+}
+const SOFTNET: Layout<softnet_data> = layout('softnet_data', softnet_data, {
+  throttle: own(word),
+  cng_level: own(word),
+  avg_blog: own(word),
+  input_pkt_queue: own(embed(SKB_HEAD)),
+  ipintrq: own(embed(SKB_HEAD)), // the IP input queue of the interrupt architecture
+  poll_list: own(embed(LIST)),
+  output_queue: own(ptr(() => NETDEV)),
+  completion_queue: own(ptr(() => SKB)),
+  budget: own(embed(INT)),
+  backlog_dev: embed(NETDEV), // the backlog as a device that can be polled
+})
+export const softnet_datas = DEFINE_PER_CPU('softnet_data', SOFTNET)
+const queue = softnet_datas.mine
+
+const stat = netdev_rx_stat.mine
+
+const BACKLOG_FULL = drop_reason('backlog_full')
+const IPINTRQ_FULL = drop_reason('ipintrq_full')
+const UNKNOWN_PROTOCOL = drop_reason('eth_unknown_protocol')
+const QUEUE_DEAD = drop_reason('dev_queue_dead')
+const DEV_DOWN = drop_reason('dev_down')
+
+// ---- protocol handlers ----------------------------------------------------------------------------------------------
+
+export class packet_type extends Struct {
+  declare next: packet_type | null
+  declare type: number
+  declare dev: net_device | null
+  declare func: Sym<(skb: sk_buff, dev: net_device, pt: packet_type) => number>
+}
+/** ETH_P_ALL taps have type 3 and see a clone of everything. */
+export const PACKET_TYPE: Layout<packet_type> = layout('packet_type', packet_type, {
+  next: rcu(ptr(() => PACKET_TYPE)),
+  type: word,
+  dev: ptr(() => NETDEV),
+  func: word,
+})
+const ETH_P_ALL = 3
+
+class ptype_lists extends Struct {
+  declare all: number
+  declare base: number
+  declare lock: spinlock_t
+}
+const PTYPES: Layout<ptype_lists> = layout('ptype_lists', ptype_lists, {
+  all: rcu(word),
+  base: rcu({ kind: 'bytes', size: 64, align: 4 }), // 16 buckets
+  lock: embed(SPINLOCK),
+})
+const ptypes = DEFINE_STATIC('ptypes', PTYPES)
+const PTYPE_BASE = ptypes.base
+
+/** dev_add_pack - @context process, boot @locks ptypes.lock */
+export function dev_add_pack(pt: packet_type): void {
+  spin_lock_bh(ptypes.lock)
+  const head = pt.type === ETH_P_ALL ? ptypes.addr : PTYPE_BASE + (pt.type & 15) * 4
+  i32[pt.$w] = i32[head >> 2]
+  rcu_assign_pointer(head, pt.addr)
+  spin_unlock_bh(ptypes.lock)
+}
+
+/** dev_remove_pack - returns when no CPU looks at the handler any more. @context process */
+export function* dev_remove_pack(pt: packet_type): Generator<void, void, void> {
+  spin_lock_bh(ptypes.lock)
+  let slot = pt.type === ETH_P_ALL ? ptypes.addr : PTYPE_BASE + (pt.type & 15) * 4
+  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== pt.addr) slot = i32[slot >> 2]
+  if (i32[slot >> 2] !== 0) rcu_assign_pointer(slot, i32[pt.$w])
+  spin_unlock_bh(ptypes.lock)
+  yield* synchronize_kernel()
+}
+
+function deliver_taps(skb: sk_buff, dev: net_device): void {
+  for (let pt = PACKET_TYPE.at(i32[ptypes.$w]); pt !== null; pt = pt.next) {
+    if (pt.dev !== null && pt.dev !== dev) continue
+    const clone = skb_clone(skb)
+    if (clone !== null) call(pt.func)(clone, dev, pt)
+  }
+}
+
+/** netif_receive_skb - hand a packet to its protocol. @context softirq @consumes skb */
+export function netif_receive_skb(skb: sk_buff): number {
+  tick(200)
+  stat.total++
+  skb.h = skb.data
+  skb.nh = skb.data
+  skb.mac_len = skb.nh - skb.mac
+  rcu_read_lock()
+  const dev = skb.dev!
+  if (i32[ptypes.$w] !== 0) deliver_taps(skb, dev)
+  let ret = NET_RX_DROP
+  const type = skb.protocol
+  let pt = PACKET_TYPE.at(i32[(PTYPE_BASE >> 2) + (type & 15)])
+  while (pt !== null && (pt.type !== type || (pt.dev !== null && pt.dev !== dev))) pt = pt.next
+  if (pt !== null) ret = call(pt.func)(skb, dev, pt)
+  else kfree_skb(skb, UNKNOWN_PROTOCOL)
+  rcu_read_unlock()
+  return ret
+}
+
+// ---- receive: interrupt-driven with an IP input queue (4.2BSD) ------------------------------------------------------
+
+/** schednetisr_ip - queue for the software interrupt, or drop when IFQ_MAXLEN wait. @context hardirq @consumes skb */
+export function schednetisr_ip(skb: sk_buff): number {
+  const flags = local_irq_save()
+  const q = queue.ipintrq
+  if (q.qlen >= ipqmaxlen()) {
+    stat.dropped++
+    local_irq_restore(flags)
+    kfree_skb(skb, IPINTRQ_FULL)
+    return NET_RX_DROP
+  }
+  __skb_queue_tail(q, skb)
+  __raise_softirq_irqoff(NET_RX_SOFTIRQ)
+  local_irq_restore(flags)
+  return NET_RX_SUCCESS
+}
+function ipqmaxlen(): number {
+  return config('ip_input') || IPQMAXLEN
+}
+
+/** ipintr - the software interrupt: serve the IP input queue until it is empty. @context softirq */
+function ipintr(): void {
+  for (;;) {
+    local_irq_disable()
+    const skb = __skb_dequeue(queue.ipintrq)
+    local_irq_enable()
+    if (skb === null) return
+    netif_receive_skb(skb)
+  }
+}
+
+// ---- receive: netif_rx and the per-CPU backlog (softnet) ------------------------------------------------------------
+
+function get_sample_stats(): void {
+  const avg = (queue.avg_blog >> 1) + (queue.input_pkt_queue.qlen >> 1)
+  queue.avg_blog = avg
+  queue.cng_level =
+    avg > mod_cong ? NET_RX_CN_HIGH : avg > lo_cong ? NET_RX_CN_MOD : avg > no_cong ? NET_RX_CN_LOW : NET_RX_SUCCESS
+}
+
+/** netif_rx - post a packet to this CPU's backlog. Always succeeds or drops. @context any @consumes skb */
+export function netif_rx(skb: sk_buff): number {
+  tick(100)
+  const flags = local_irq_save()
+  stat.total++
+  const q = queue.input_pkt_queue
+  if (q.qlen <= netdev_max_backlog) {
+    if (q.qlen === 0) {
+      queue.throttle = 0
+      netif_rx_schedule(queue.backlog_dev)
+    }
+    if (queue.throttle === 0) {
+      dev_hold(skb.dev!)
+      __skb_queue_tail(q, skb)
+      get_sample_stats()
+      const level = queue.cng_level
+      local_irq_restore(flags)
+      return level
+    }
+  } else if (queue.throttle === 0) {
+    queue.throttle = 1
+    stat.throttled++
+  }
+  stat.dropped++
+  local_irq_restore(flags)
+  kfree_skb(skb, BACKLOG_FULL)
+  return NET_RX_DROP
+}
+
+/** process_backlog - poll() of the backlog. @context softirq */
+function process_backlog(backlog_dev: net_device, budget: int_ref): number {
+  const quota = Math.min(backlog_dev.quota, budget.value)
+  const start = jiffies()
+  let work = 0
+  for (;;) {
+    local_irq_disable()
+    const skb = __skb_dequeue(queue.input_pkt_queue)
+    if (skb === null) break
+    local_irq_enable()
+    const dev = skb.dev!
+    netif_receive_skb(skb)
+    dev_put(dev)
+    work++
+    if (work >= quota || jiffies() - start > 1) {
+      backlog_dev.quota -= work
+      budget.value -= work
+      return -1
+    }
+  }
+  backlog_dev.quota -= work
+  budget.value -= work
+  list_del_init(backlog_dev.poll_list)
+  fetch_and(backlog_dev.addr + STATE, ~LINK_STATE_RX_SCHED)
+  queue.throttle = 0
+  local_irq_enable()
+  return 0
+}
+const process_backlog_sym = symbol('process_backlog', process_backlog)
+const STATE = NETDEV.offset('state')
+
+// ---- receive: polling (NAPI) ----------------------------------------------------------------------------------------
+
+/** netif_rx_schedule_prep - may this caller put the device on a poll list? At most one succeeds until it completes. */
+export function netif_rx_schedule_prep(dev: net_device): boolean {
+  return netif_running(dev) && (fetch_or(dev.addr + STATE, LINK_STATE_RX_SCHED) & LINK_STATE_RX_SCHED) === 0
+}
+
+/** __netif_rx_schedule - put the device on this CPU's poll list; after netif_rx_schedule_prep. @context any */
+export function __netif_rx_schedule(dev: net_device): void {
+  const flags = local_irq_save()
+  dev_hold(dev)
+  list_add_tail(dev.poll_list, queue.poll_list)
+  dev.quota = dev.quota < 0 ? dev.quota + dev.weight : dev.weight
+  __raise_softirq_irqoff(NET_RX_SOFTIRQ) // wakes nobody: irq_exit or local_bh_enable will run it
+  local_irq_restore(flags)
+}
+
+export function netif_rx_schedule(dev: net_device): void {
+  if (netif_rx_schedule_prep(dev)) __netif_rx_schedule(dev)
+}
+
+/** netif_rx_reschedule - work appeared after netif_rx_complete; `undo` packets go back on the quota. */
+export function netif_rx_reschedule(dev: net_device, undo: number): boolean {
+  if (!netif_rx_schedule_prep(dev)) return false
+  dev.quota += undo
+  const flags = local_irq_save()
+  list_add_tail(dev.poll_list, queue.poll_list)
+  __raise_softirq_irqoff(NET_RX_SOFTIRQ)
+  local_irq_restore(flags)
+  return true
+}
+
+/** __netif_rx_complete - off the poll list; interrupts are off. Only then may the driver unmask. */
+export function __netif_rx_complete(dev: net_device): void {
+  list_del_init(dev.poll_list)
+  fetch_and(dev.addr + STATE, ~LINK_STATE_RX_SCHED)
+}
+export function netif_rx_complete(dev: net_device): void {
+  const flags = local_irq_save()
+  __netif_rx_complete(dev)
+  local_irq_restore(flags)
+}
+
+/** net_rx_action - the NET_RX softirq: poll devices round-robin within a budget and one jiffy. @context softirq */
+function net_rx_action(): void {
+  const start_time = jiffies()
+  const budget = queue.budget
+  budget.value = netdev_max_backlog
+  local_irq_disable()
+  while (!list_empty(queue.poll_list)) {
+    if (budget.value <= 0 || jiffies() - start_time > 1) {
+      stat.time_squeeze++
+      __raise_softirq_irqoff(NET_RX_SOFTIRQ)
+      break
+    }
+    local_irq_enable()
+    const dev = NETDEV.container_of('poll_list', queue.poll_list.next)
+    if (dev.quota > 0) stat.polls++
+    if (dev.quota <= 0 || call(dev.poll)(dev, budget) !== 0) {
+      local_irq_disable()
+      list_move_tail(dev.poll_list, queue.poll_list)
+      dev.quota = dev.quota < 0 ? dev.quota + dev.weight : dev.weight
+    } else {
+      dev_put(dev)
+      local_irq_disable()
+    }
+  }
+  local_irq_enable()
+}
+
+// ---- transmit -------------------------------------------------------------------------------------------------------
+
+/** __netif_schedule - have net_tx_action run the device's qdisc. @context any */
+export function __netif_schedule(dev: net_device): void {
+  if ((fetch_or(dev.addr + STATE, LINK_STATE_SCHED) & LINK_STATE_SCHED) !== 0) return
+  const flags = local_irq_save()
+  dev.next_sched = queue.output_queue
+  queue.output_queue = dev
+  raise_softirq_irqoff(NET_TX_SOFTIRQ)
+  local_irq_restore(flags)
+}
+export function netif_schedule(dev: net_device): void {
+  if (!netif_queue_stopped(dev)) __netif_schedule(dev)
+}
+
+/** dev_kfree_skb_irq - the device has sent the frame; free it where interrupts are on. @context any @consumes skb */
+export function dev_kfree_skb_irq(skb: sk_buff): void {
+  const flags = local_irq_save()
+  skb.next = queue.completion_queue
+  queue.completion_queue = skb
+  raise_softirq_irqoff(NET_TX_SOFTIRQ)
+  local_irq_restore(flags)
+}
+
+/** dev_kfree_skb_any - @context any @consumes skb */
+export function dev_kfree_skb_any(skb: sk_buff): void {
+  if (in_irq() || irqs_disabled()) dev_kfree_skb_irq(skb)
+  else skb_sent(skb)
+}
+
+/** net_tx_action - the NET_TX softirq: free what was sent, run the qdiscs that were scheduled. @context softirq */
+function net_tx_action(): void {
+  if (queue.completion_queue !== null) {
+    local_irq_disable()
+    let skb = queue.completion_queue
+    queue.completion_queue = null
+    local_irq_enable()
+    while (skb !== null) {
+      const next: sk_buff | null = skb.next
+      skb.next = null
+      skb_sent(skb)
+      skb = next
+    }
+  }
+  if (queue.output_queue !== null) {
+    local_irq_disable()
+    let dev = queue.output_queue
+    queue.output_queue = null
+    local_irq_enable()
+    while (dev !== null) {
+      const next: net_device | null = dev.next_sched
+      fetch_and(dev.addr + STATE, ~LINK_STATE_SCHED)
+      if (spin_trylock(dev.queue_lock)) {
+        qdisc_run(dev)
+        spin_unlock(dev.queue_lock)
+      } else __netif_schedule(dev)
+      dev = next
+    }
+  }
+}
+
+/**
+ * dev_queue_xmit - send a packet that has its link header: through the qdisc, or at once on a device without one.
+ * @context process, softirq; interrupts on @consumes skb @returns NET_XMIT_*, or negative
+ */
+export function dev_queue_xmit(skb: sk_buff): number {
+  tick(100)
+  const dev = skb.dev!
+  local_bh_disable()
+  const q = dev.qdisc
+  let rc: number
+  if (q !== null && q.enqueue !== 0) {
+    spin_lock(dev.queue_lock)
+    rc = q_enqueue(skb, q)
+    qdisc_run(dev)
+    spin_unlock(dev.queue_lock)
+  } else rc = xmit_directly(skb, dev)
+  local_bh_enable()
+  return rc
+}
+
+function q_enqueue(skb: sk_buff, q: Qdisc): number {
+  return call(q.enqueue)(skb, q)
+}
+
+/** Devices without a queue (loopback, tunnels): the driver is called under xmit_lock right here. */
+function xmit_directly(skb: sk_buff, dev: net_device): number {
+  if ((dev.state & LINK_STATE_START) === 0) {
+    kfree_skb(skb, DEV_DOWN)
+    return NET_XMIT_DROP
+  }
+  if (dev.xmit_lock_owner === cpu_id) {
+    kfree_skb(skb, QUEUE_DEAD) // dead loop on a virtual device
+    return NET_XMIT_DROP
+  }
+  spin_lock(dev.xmit_lock)
+  dev.xmit_lock_owner = cpu_id
+  const busy = netif_queue_stopped(dev) || call(dev.hard_start_xmit)(skb, dev) !== NETDEV_TX_OK
+  dev.xmit_lock_owner = -1
+  spin_unlock(dev.xmit_lock)
+  if (busy) kfree_skb(skb, QUEUE_DEAD)
+  return busy ? NET_XMIT_DROP : 0
+}
+
+// ---- start ----------------------------------------------------------------------------------------------------------
+
+const net_tx_sym = symbol('net_tx_action', net_tx_action)
+const net_rx_sym = symbol('net_rx_action', net_rx_action)
+const ipintr_sym = symbol('ipintr', ipintr)
+
+/** Receive architectures, as numbered in the configuration. */
+export const RX_INTERRUPT = 0
+export const RX_SOFTNET = 1
+export const RX_NAPI = 2
+
+/** net_dev_init - @context boot, CPU 0 for all CPUs */
+export function net_dev_init(ncpus: number): void {
+  spin_lock_init(ptypes.lock)
+  for (let cpu = 0; cpu < ncpus; cpu++) {
+    const sd = softnet_datas.cpu(cpu)
+    skb_queue_head_init(sd.input_pkt_queue)
+    skb_queue_head_init(sd.ipintrq)
+    INIT_LIST_HEAD(sd.poll_list)
+    const backlog = sd.backlog_dev
+    INIT_LIST_HEAD(backlog.poll_list)
+    backlog.state = LINK_STATE_START
+    backlog.weight = WEIGHT_P
+    backlog.poll = process_backlog_sym
+    backlog.refcnt = 1
+  }
+  open_softirq(NET_TX_SOFTIRQ, net_tx_sym)
+  open_softirq(NET_RX_SOFTIRQ, config('rx_arch') === RX_INTERRUPT ? ipintr_sym : net_rx_sym)
+}

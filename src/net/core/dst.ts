@@ -1,0 +1,127 @@
+/**
+ * dst.ts - the protocol-independent life of a destination: references, and freeing when the last one goes.
+ *
+ * Lock charter
+ *   refcnt is atomic. A destination that is freed while somebody still refers to it waits on dst_garbage (dst_lock) for
+ *   the timer, which destroys it once the count is 0. dst_lock is taken with bottom halves off; the destructor is called
+ *   under it, as in the original, and must not take it.
+ */
+import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
+import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { fetch_add } from '../../arch/atomic.js'
+import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
+import { HZ } from '../../lib/limits.js'
+import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { SPINLOCK, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
+import { neigh_release } from './neighbour.js'
+import { DST, type dst_entry } from './types.js'
+
+const REFCNT = DST.offset('refcnt')
+const GC_MIN = HZ / 10
+const GC_INC = HZ / 2
+const GC_MAX = 120 * HZ
+
+class dst_garbage extends Struct {
+  declare lock: spinlock_t
+  declare list: number
+  declare timer_inc: number
+  declare timer_expires: number
+  declare timer: timer_list
+}
+const GARBAGE: Layout<dst_garbage> = layout('dst_garbage', dst_garbage, {
+  lock: embed(SPINLOCK),
+  list: by('lock', word), // address of the first dst_entry
+  timer_inc: by('lock', word),
+  timer_expires: by('lock', word),
+  timer: embed(TIMER),
+})
+const garbage = DEFINE_STATIC('dst_garbage', GARBAGE)
+
+/** What a protocol does with its own kind of destination. */
+export interface dst_ops {
+  /** Frees the struct. */
+  destroy(dst: dst_entry): void
+  /** The neighbour could not be reached: tell the sender. */
+  link_failure(dst: dst_entry): void
+}
+
+export function dst_hold(dst: dst_entry): void {
+  fetch_add(dst.addr + REFCNT, 1)
+}
+
+/** dst_release - @consumes a reference */
+export function dst_release(dst: dst_entry): void {
+  fetch_add(dst.addr + REFCNT, -1)
+}
+
+/** dst_free - destroy now, or when the last user is gone. No new user can come. @context softirq, process @consumes dst */
+export function dst_free(dst: dst_entry): void {
+  if (dst.obsolete > 1) return
+  if (dst.refcnt === 0) {
+    dst_destroy(dst)
+    return
+  }
+  spin_lock_bh(garbage.lock)
+  dst.obsolete = 2
+  dst.next = DST.at(garbage.list)
+  garbage.list = dst.addr
+  if (garbage.timer_inc > GC_INC) {
+    garbage.timer_inc = GC_INC
+    garbage.timer_expires = GC_MIN
+    mod_timer(garbage.timer, jiffies() + garbage.timer_expires)
+  }
+  spin_unlock_bh(garbage.lock)
+}
+
+/** dst_destroy - @consumes dst */
+export function dst_destroy(dst: dst_entry): void {
+  const neigh = dst.neighbour
+  if (neigh !== null) {
+    dst.neighbour = null
+    neigh_release(neigh)
+  }
+  call(dst.ops as Sym<dst_ops>).destroy(dst)
+}
+
+function dst_run_gc(): void {
+  if (!spin_trylock(garbage.lock)) {
+    mod_timer(garbage.timer, jiffies() + HZ / 10)
+    return
+  }
+  let kept: dst_entry | null = null
+  for (let dst = DST.at(garbage.list); dst !== null; ) {
+    const next: dst_entry | null = dst.next
+    if (dst.refcnt === 0) dst_destroy(dst)
+    else {
+      dst.next = kept
+      kept = dst
+    }
+    dst = next
+  }
+  garbage.list = kept === null ? 0 : kept.addr
+  if (kept === null) garbage.timer_inc = GC_MAX
+  else {
+    garbage.timer_expires = Math.min(garbage.timer_expires + garbage.timer_inc, GC_MAX)
+    garbage.timer_inc += GC_INC
+    mod_timer(garbage.timer, jiffies() + garbage.timer_expires)
+  }
+  spin_unlock(garbage.lock)
+}
+const dst_run_gc_sym = symbol('dst_run_gc', dst_run_gc)
+
+/** dst_init - @context boot, CPU 0 */
+export function dst_init(): void {
+  spin_lock_init(garbage.lock)
+  garbage.list = 0
+  garbage.timer_inc = GC_MAX
+  garbage.timer_expires = GC_MIN
+  init_timer(garbage.timer, dst_run_gc_sym, 0)
+}
+
+/** dst_gc_now - for the leak audit of a machine at rest: look through the garbage once more. */
+export function dst_gc_now(): void {
+  spin_lock_bh(garbage.lock)
+  spin_unlock_bh(garbage.lock)
+  dst_run_gc()
+}

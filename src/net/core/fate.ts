@@ -1,0 +1,106 @@
+/**
+ * fate.ts - where every received packet ended: the books that make "packets are conserved" a check.
+ *
+ * A packet that came out of a receive ring (ACCT_RX) is counted in `received` and later in exactly one of `forwarded`
+ * (its frame, or its first fragment, was sent), `delivered` or one drop reason. What it spawns (copies, further
+ * fragments, ICMP errors) is counted apart. Counters are per CPU and plain; the sum is exact when the machine rests.
+ */
+import { bytes, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
+import { DEFINE_PER_CPU } from '../../abi/section.js'
+import { RAM } from '../../arch/ram.js'
+import { trace_drop } from '../../arch/trace.js'
+import { ACCT_ICMP, ACCT_RX } from './types.js'
+
+const i32 = RAM.i32
+
+/** Reasons, by number. `place_reason`, for reports. */
+export const DROP_REASONS = [
+  'not_specified',
+  'rx_no_memory', // no sk_buff or buffer to refill the ring
+  'ipintrq_full', // the bounded IP input queue of the interrupt architecture
+  'backlog_full', // netif_rx: over netdev_max_backlog, or throttled
+  'eth_runt', // shorter than its Ethernet header
+  'eth_other_host', // another station's address
+  'eth_unknown_protocol',
+  'ip_truncated',
+  'ip_version',
+  'ip_header_length',
+  'ip_checksum',
+  'ip_total_length',
+  'ip_options',
+  'ip_source_route',
+  'ip_martian_source',
+  'ip_martian_destination',
+  'ip_no_route',
+  'ip_unreachable', // an unreachable, prohibit or blackhole route
+  'ip_ttl_exceeded',
+  'ip_fragmentation_needed',
+  'ip_fragment_failed',
+  'ip_unknown_protocol',
+  'ip_input_error',
+  'ip_not_forwarding',
+  'icmp_malformed',
+  'icmp_ignored',
+  'udp_malformed',
+  'route_cache_full',
+  'neigh_unresolved',
+  'qdisc_full',
+  'dev_down',
+  'dev_queue_dead',
+  'tx_error',
+  'netfilter',
+  'no_memory',
+  'shutdown', // purged when a device went down
+] as const
+export type DropReason = (typeof DROP_REASONS)[number]
+
+/** drop_reason - number of a reason; at module load. */
+export function drop_reason(name: DropReason): number {
+  return DROP_REASONS.indexOf(name)
+}
+
+class packet_fate extends Struct {
+  declare received: number
+  declare forwarded: number
+  declare delivered: number
+  declare icmp_sent: number
+  declare icmp_dropped: number
+  declare copies_dropped: number
+  declare drops: number
+}
+const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
+  received: own(word),
+  forwarded: own(word),
+  delivered: own(word),
+  icmp_sent: own(word),
+  icmp_dropped: own(word),
+  copies_dropped: own(word), // drops of packets that are not counted themselves
+  drops: own(bytes(64 * 4)), // by reason
+})
+export const packet_fates = DEFINE_PER_CPU('packet_fate', FATE)
+const MINE = packet_fates.mine
+const DROPS = MINE.drops >> 2
+
+/** fate_received - a packet came out of a receive ring; its skb carries ACCT_RX from here on. */
+export function fate_received(): void {
+  MINE.received++
+}
+
+/** fate_sent - the device has sent the frame. */
+export function fate_sent(acct: number): void {
+  if (acct === ACCT_RX) MINE.forwarded++
+  else if (acct === ACCT_ICMP) MINE.icmp_sent++
+}
+
+/** fate_delivered - a local handler took the packet. */
+export function fate_delivered(acct: number): void {
+  if (acct === ACCT_RX) MINE.delivered++
+}
+
+/** fate_dropped - the packet is freed for this reason. */
+export function fate_dropped(acct: number, reason: number): void {
+  if (acct === ACCT_RX) i32[DROPS + reason]++
+  else if (acct === ACCT_ICMP) MINE.icmp_dropped++
+  else MINE.copies_dropped++
+  trace_drop(reason)
+}

@@ -1,0 +1,198 @@
+/**
+ * neighbour.ts - who is on the link: IPv4 addresses to station addresses. Entries are permanent for now (no resolution).
+ *
+ * Lock charter
+ *   tbl.lock guards the hash chains: lookups read, creation writes. neigh.lock guards state and hardware address.
+ *   Order: tbl.lock before neigh.lock. Both with bottom halves off. Nothing that can come back here is called under them.
+ *   The transmit path reads the hardware address of a connected entry without neigh.lock: permanent entries never change
+ *   while they are connected.
+ */
+import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
+import { fetch_add } from '../../arch/atomic.js'
+import { RAM } from '../../arch/ram.js'
+import { jiffies } from '../../irq/timer.js'
+import { jhash_2words } from '../../lib/jhash.js'
+import { MAX_NEIGHBOURS } from '../../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import {
+  RWLOCK,
+  read_lock_bh,
+  read_unlock_bh,
+  rwlock_init,
+  type rwlock_t,
+  write_lock_bh,
+  write_unlock_bh,
+} from '../../sync/rwlock.js'
+import { dev_queue_xmit } from './dev.js'
+import { drop_reason } from './fate.js'
+import { dev_hold, dev_put } from './netdevice.js'
+import { kfree_skb, skb_cow, skb_push } from './skbuff.js'
+import {
+  NEIGH,
+  NUD_NOARP,
+  NUD_NONE,
+  NUD_PERMANENT,
+  NUD_REACHABLE,
+  type neighbour,
+  type net_device,
+  type sk_buff,
+} from './types.js'
+
+const dv = RAM.dv
+const i32 = RAM.i32
+const BUCKETS = 1024
+const REFCNT = NEIGH.offset('refcnt')
+const UNRESOLVED = drop_reason('neigh_unresolved')
+const NO_MEMORY = drop_reason('no_memory')
+const ETH_HLEN = 14
+export const NUD_CONNECTED = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE
+
+const neigh_cache = kmem_cache_create('arp_cache', NEIGH, () => MAX_NEIGHBOURS)
+
+class neigh_table extends Struct {
+  declare lock: rwlock_t
+  declare entries: number
+  declare hash_rnd: number
+  declare buckets: number
+}
+const TABLE: Layout<neigh_table> = layout('neigh_table', neigh_table, {
+  lock: embed(RWLOCK),
+  entries: by('lock', word),
+  hash_rnd: word,
+  buckets: by('lock', bytes(BUCKETS * 4)),
+})
+export const arp_tbl = DEFINE_STATIC('arp_tbl', TABLE)
+
+function bucket(key: number, dev: net_device): number {
+  return (arp_tbl.buckets >> 2) + (jhash_2words(key, dev.ifindex, arp_tbl.hash_rnd) & (BUCKETS - 1))
+}
+
+/** neigh_release - @consumes a reference; the last one frees the entry */
+export function neigh_release(neigh: neighbour): void {
+  if (fetch_add(neigh.addr + REFCNT, -1) !== 1) return
+  dev_put(neigh.dev!)
+  kmem_cache_free(neigh_cache, neigh)
+}
+export function neigh_hold(neigh: neighbour): void {
+  fetch_add(neigh.addr + REFCNT, 1)
+}
+
+function find(key: number, dev: net_device): neighbour | null {
+  let n = NEIGH.at(i32[bucket(key, dev)])
+  while (n !== null && (n.primary_key !== key || n.dev !== dev)) n = n.next
+  return n
+}
+
+/** neigh_lookup - @locks tbl.lock for reading @returns entry with one more reference, or null */
+export function neigh_lookup(key: number, dev: net_device): neighbour | null {
+  read_lock_bh(arp_tbl.lock)
+  const n = find(key, dev)
+  if (n !== null) neigh_hold(n)
+  read_unlock_bh(arp_tbl.lock)
+  return n
+}
+
+/** neigh_create - a new entry in state NONE, or the one that another CPU was faster with. @returns referenced, or null */
+export function neigh_create(key: number, dev: net_device): neighbour | null {
+  const n = kmem_cache_alloc(neigh_cache)
+  if (n === null) return null
+  n.next = null
+  n.primary_key = key
+  n.dev = dev
+  n.nud_state = NUD_NONE
+  n.refcnt = 2 // the table's and the caller's
+  n.ha_hi = 0
+  n.ha_lo = 0
+  n.dead = 0
+  n.used = jiffies()
+  n.confirmed = n.used
+  n.updated = n.used
+  rwlock_init(n.lock)
+  write_lock_bh(arp_tbl.lock)
+  const other = find(key, dev)
+  if (other !== null) {
+    neigh_hold(other)
+    write_unlock_bh(arp_tbl.lock)
+    kmem_cache_free(neigh_cache, n)
+    return other
+  }
+  dev_hold(dev)
+  const head = bucket(key, dev)
+  n.next = NEIGH.at(i32[head])
+  i32[head] = n.addr
+  arp_tbl.entries++
+  write_unlock_bh(arp_tbl.lock)
+  return n
+}
+
+/** __neigh_lookup - find or create. @returns referenced entry, or null */
+export function __neigh_lookup(key: number, dev: net_device): neighbour | null {
+  return neigh_lookup(key, dev) ?? neigh_create(key, dev)
+}
+
+/** neigh_add_permanent - `ip neigh replace KEY lladdr .. nud permanent`. @context process @returns 0, -ENOMEM */
+export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo: number): number {
+  const n = __neigh_lookup(key, dev)
+  if (n === null) return -12
+  write_lock_bh(n.lock)
+  n.nud_state = NUD_NONE // nobody sends while the address changes
+  n.ha_hi = hi
+  n.ha_lo = lo
+  n.nud_state = NUD_PERMANENT
+  n.updated = jiffies()
+  write_unlock_bh(n.lock)
+  neigh_release(n)
+  return 0
+}
+
+/** neigh_ifdown - forget the entries of a device; routes that refer to one keep it alive. @context process */
+export function neigh_ifdown(dev: net_device): void {
+  write_lock_bh(arp_tbl.lock)
+  for (let b = 0; b < BUCKETS; b++) {
+    let slot = (arp_tbl.buckets >> 2) + b
+    for (let n = NEIGH.at(i32[slot]); n !== null; ) {
+      const next: neighbour | null = n.next
+      if (n.dev === dev) {
+        i32[slot] = next === null ? 0 : next.addr
+        arp_tbl.entries--
+        n.dead = 1
+        n.nud_state = NUD_NONE
+        neigh_release(n)
+      } else slot = n.$w
+      n = next
+    }
+  }
+  write_unlock_bh(arp_tbl.lock)
+}
+
+/**
+ * neigh_resolve_output - build the Ethernet header and send. Without a usable entry the packet is dropped.
+ * @context process, softirq @consumes skb
+ */
+export function neigh_resolve_output(neigh: neighbour, skb: sk_buff): number {
+  if ((neigh.nud_state & NUD_CONNECTED) === 0) {
+    kfree_skb(skb, UNRESOLVED)
+    return -113
+  }
+  if (skb.data - skb.head < ETH_HLEN && skb_cow(skb, ETH_HLEN + 2) !== 0) {
+    kfree_skb(skb, NO_MEMORY)
+    return -12
+  }
+  const dev = neigh.dev!
+  const at = skb_push(skb, ETH_HLEN)
+  dv.setInt32(at, neigh.ha_hi)
+  dv.setInt16(at + 4, neigh.ha_lo)
+  dv.setInt32(at + 6, dev.dev_addr_hi)
+  dv.setInt16(at + 10, dev.dev_addr_lo)
+  dv.setInt16(at + 12, skb.protocol)
+  skb.mac = at
+  skb.dev = dev
+  return dev_queue_xmit(skb)
+}
+
+/** neigh_init - @context boot, CPU 0 */
+export function neigh_init(rnd: number): void {
+  rwlock_init(arp_tbl.lock)
+  arp_tbl.hash_rnd = rnd
+}

@@ -1,0 +1,278 @@
+/**
+ * netdevice.ts - network devices: registration, names, state bits, references, statistics.
+ *
+ * Lock charter
+ *   rtnl_sem serialises every change of the configuration (process context, may sleep).
+ *   dev_base_lock guards the device list: readers in any context take it for reading, a writer holds rtnl first.
+ *   state is changed with atomic bit operations only.
+ */
+import { by, embed, type Layout, layout, ptr, Struct, word } from '../../abi/layout.js'
+import { INIT_LIST_HEAD } from '../../abi/list.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
+import { call } from '../../abi/symbol.js'
+import { fetch_add, fetch_and, fetch_or } from '../../arch/atomic.js'
+import { BUG_ON } from '../../arch/cpu.js'
+import { RAM } from '../../arch/ram.js'
+import {
+  NOTIFIER_HEAD,
+  type notifier_block,
+  notifier_call_chain,
+  notifier_chain_register,
+  notifier_chain_unregister,
+  type notifier_head,
+} from '../../irq/notifier.js'
+import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
+import { MAX_NETDEVS, MAX_QUEUES } from '../../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { down, SEMAPHORE, sema_init, type semaphore, up } from '../../sched/semaphore.js'
+import {
+  RWLOCK,
+  read_lock_bh,
+  read_unlock_bh,
+  rwlock_init,
+  type rwlock_t,
+  write_lock_bh,
+  write_unlock_bh,
+} from '../../sync/rwlock.js'
+import { spin_lock_init } from '../../sync/spinlock.js'
+import { dev_activate, dev_deactivate, dev_init_scheduler, dev_shutdown } from './sch_generic.js'
+import {
+  IFF_UP,
+  LINK_STATE_NOCARRIER,
+  LINK_STATE_PRESENT,
+  LINK_STATE_START,
+  LINK_STATE_XOFF,
+  NETDEV,
+  NETREG_REGISTERED,
+  NETREG_UNREGISTERED,
+  type net_device,
+} from './types.js'
+
+const u8 = RAM.u8
+const i32 = RAM.i32
+const STATE = NETDEV.offset('state')
+const REFCNT = NETDEV.offset('refcnt')
+
+const netdev_cache = kmem_cache_create('net_device', NETDEV, () => MAX_NETDEVS + MAX_QUEUES)
+
+class netdev_tables extends Struct {
+  declare base: net_device | null
+  declare ifindex: number
+  declare dev_base_lock: rwlock_t
+  declare rtnl_sem: semaphore
+  declare netdev_chain: notifier_head
+}
+const TABLES: Layout<netdev_tables> = layout('netdev_tables', netdev_tables, {
+  base: by(
+    'dev_base_lock',
+    ptr(() => NETDEV),
+  ),
+  ifindex: by('rtnl', word),
+  dev_base_lock: embed(RWLOCK),
+  rtnl_sem: embed(SEMAPHORE),
+  netdev_chain: embed(NOTIFIER_HEAD),
+})
+const tables = DEFINE_STATIC('netdev_tables', TABLES)
+
+// events of the netdevice chain
+export const NETDEV_UP = 1
+export const NETDEV_DOWN = 2
+export const NETDEV_REGISTER = 5
+export const NETDEV_UNREGISTER = 6
+export const NETDEV_CHANGEMTU = 7
+export const NETDEV_GOING_DOWN = 9
+
+/** rtnl_lock - the configuration of the network is ours until rtnl_unlock. @context process */
+export function* rtnl_lock(): Generator<void, void, void> {
+  yield* down(tables.rtnl_sem)
+}
+export function rtnl_unlock(): void {
+  up(tables.rtnl_sem)
+}
+
+/** register_netdevice_notifier - @context process, boot */
+export function register_netdevice_notifier(nb: notifier_block): void {
+  notifier_chain_register(tables.netdev_chain, nb)
+}
+export function unregister_netdevice_notifier(nb: notifier_block): void {
+  notifier_chain_unregister(tables.netdev_chain, nb)
+}
+
+// ---- state ----------------------------------------------------------------------------------------------------------
+
+export function dev_hold(dev: net_device): void {
+  fetch_add(dev.addr + REFCNT, 1)
+}
+export function dev_put(dev: net_device): void {
+  fetch_add(dev.addr + REFCNT, -1)
+}
+export function netif_running(dev: net_device): boolean {
+  return (dev.state & LINK_STATE_START) !== 0
+}
+export function netif_queue_stopped(dev: net_device): boolean {
+  return (dev.state & LINK_STATE_XOFF) !== 0
+}
+/** netif_stop_queue - the ring is full. @context driver, under xmit_lock */
+export function netif_stop_queue(dev: net_device): void {
+  fetch_or(dev.addr + STATE, LINK_STATE_XOFF)
+}
+/** netif_start_queue - may transmit, and nobody waits for it. */
+export function netif_start_queue(dev: net_device): void {
+  fetch_and(dev.addr + STATE, ~LINK_STATE_XOFF)
+}
+/** netif_wake_queue_test - clears XOFF; true when it was set: the caller then schedules the device's qdisc. */
+export function netif_wake_queue_test(dev: net_device): boolean {
+  return (dev.state & LINK_STATE_XOFF) !== 0 && (fetch_and(dev.addr + STATE, ~LINK_STATE_XOFF) & LINK_STATE_XOFF) !== 0
+}
+export function netif_carrier_ok(dev: net_device): boolean {
+  return (dev.state & LINK_STATE_NOCARRIER) === 0
+}
+export function netif_carrier_on(dev: net_device): void {
+  fetch_and(dev.addr + STATE, ~LINK_STATE_NOCARRIER)
+}
+export function netif_carrier_off(dev: net_device): void {
+  fetch_or(dev.addr + STATE, LINK_STATE_NOCARRIER)
+}
+
+// ---- registration ---------------------------------------------------------------------------------------------------
+
+/** alloc_netdev - a blank device with this name. @context process, boot @returns owned device, or null */
+export function alloc_netdev(name: string): net_device | null {
+  const dev = kmem_cache_alloc(netdev_cache)
+  if (dev === null) return null
+  i32.fill(0, dev.$w, dev.$w + (NETDEV.size >> 2))
+  for (let k = 0; k < Math.min(15, name.length); k++) u8[dev.name + k] = name.charCodeAt(k)
+  INIT_LIST_HEAD(dev.poll_list)
+  spin_lock_init(dev.queue_lock)
+  spin_lock_init(dev.xmit_lock)
+  dev.xmit_lock_owner = -1
+  dev.refcnt = 1
+  return dev
+}
+
+/** free_netdev - @consumes dev, unregistered and with no reference left */
+export function free_netdev(dev: net_device): void {
+  BUG_ON(dev.reg_state === NETREG_REGISTERED, 'free of a registered device')
+  kmem_cache_free(netdev_cache, dev)
+}
+
+/** dev_name - as text. */
+export function dev_name(dev: net_device): string {
+  let name = ''
+  for (let k = 0; k < 15 && u8[dev.name + k] !== 0; k++) name += String.fromCharCode(u8[dev.name + k])
+  return name
+}
+
+/** register_netdevice - @context process, boot @locks rtnl is held @returns 0, -EEXIST */
+export function register_netdevice(dev: net_device): number {
+  if (__dev_get_by_name(dev_name(dev)) !== null) return -EEXIST
+  tables.ifindex++
+  dev.ifindex = tables.ifindex
+  fetch_or(dev.addr + STATE, LINK_STATE_PRESENT)
+  dev_init_scheduler(dev)
+  write_lock_bh(tables.dev_base_lock)
+  let last = tables.base
+  while (last !== null && last.next !== null) last = last.next
+  if (last === null) tables.base = dev
+  else last.next = dev
+  dev_hold(dev)
+  dev.reg_state = NETREG_REGISTERED
+  write_unlock_bh(tables.dev_base_lock)
+  notifier_call_chain(tables.netdev_chain, NETDEV_REGISTER, dev.addr)
+  return 0
+}
+
+/** unregister_netdevice - take it down and off the list. @context process @locks rtnl is held @returns 0, -ENODEV */
+export function unregister_netdevice(dev: net_device): number {
+  if (dev.reg_state !== NETREG_REGISTERED) return -ENODEV
+  if ((dev.flags & IFF_UP) !== 0) dev_close(dev)
+  write_lock_bh(tables.dev_base_lock)
+  let before: net_device | null = null
+  let at = tables.base
+  while (at !== null && at !== dev) {
+    before = at
+    at = at.next
+  }
+  if (at !== null) {
+    if (before === null) tables.base = dev.next
+    else before.next = dev.next
+  }
+  dev.next = null
+  write_unlock_bh(tables.dev_base_lock)
+  notifier_call_chain(tables.netdev_chain, NETDEV_UNREGISTER, dev.addr)
+  dev_shutdown(dev)
+  dev.reg_state = NETREG_UNREGISTERED
+  dev_put(dev)
+  return 0
+}
+
+/** dev_open - bring a device up. @context process, boot @locks rtnl is held @returns 0, or what open() says */
+export function dev_open(dev: net_device): number {
+  if ((dev.flags & IFF_UP) !== 0) return 0
+  if ((dev.state & LINK_STATE_PRESENT) === 0) return -ENODEV
+  fetch_or(dev.addr + STATE, LINK_STATE_START)
+  const ret = dev.open === 0 ? 0 : call(dev.open)(dev)
+  if (ret !== 0) {
+    fetch_and(dev.addr + STATE, ~LINK_STATE_START)
+    return ret
+  }
+  dev.flags |= IFF_UP
+  dev_activate(dev)
+  notifier_call_chain(tables.netdev_chain, NETDEV_UP, dev.addr)
+  return 0
+}
+
+/** dev_close - bring a device down. @context process @locks rtnl is held */
+export function dev_close(dev: net_device): number {
+  if ((dev.flags & IFF_UP) === 0) return 0
+  notifier_call_chain(tables.netdev_chain, NETDEV_GOING_DOWN, dev.addr)
+  dev_deactivate(dev)
+  fetch_and(dev.addr + STATE, ~LINK_STATE_START)
+  if (dev.stop !== 0) call(dev.stop)(dev)
+  dev.flags &= ~IFF_UP
+  notifier_call_chain(tables.netdev_chain, NETDEV_DOWN, dev.addr)
+  return 0
+}
+
+/** dev_change_mtu - @locks rtnl is held @returns 0, -EBUSY for a size the device cannot take */
+export function dev_change_mtu(dev: net_device, mtu: number): number {
+  if (mtu < 68 || mtu > 65535) return -EBUSY
+  dev.mtu = mtu
+  notifier_call_chain(tables.netdev_chain, NETDEV_CHANGEMTU, dev.addr)
+  return 0
+}
+
+function __dev_get_by_name(name: string): net_device | null {
+  for (let dev = tables.base; dev !== null; dev = dev.next) if (dev_name(dev) === name) return dev
+  return null
+}
+
+/** dev_get_by_name - @returns a device with one more reference, or null */
+export function dev_get_by_name(name: string): net_device | null {
+  read_lock_bh(tables.dev_base_lock)
+  const dev = __dev_get_by_name(name)
+  if (dev !== null) dev_hold(dev)
+  read_unlock_bh(tables.dev_base_lock)
+  return dev
+}
+
+/** dev_get_by_index - @returns a device with one more reference, or null */
+export function dev_get_by_index(ifindex: number): net_device | null {
+  read_lock_bh(tables.dev_base_lock)
+  let dev = tables.base
+  while (dev !== null && dev.ifindex !== ifindex) dev = dev.next
+  if (dev !== null) dev_hold(dev)
+  read_unlock_bh(tables.dev_base_lock)
+  return dev
+}
+
+/** first_netdev - head of the device list; next leads on. @locks rtnl or dev_base_lock is held, or the machine rests */
+export function first_netdev(): net_device | null {
+  return tables.base
+}
+
+/** netdev_init - @context boot, CPU 0 */
+export function netdev_init(): void {
+  rwlock_init(tables.dev_base_lock)
+  sema_init(tables.rtnl_sem, 1)
+}
