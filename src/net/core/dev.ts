@@ -400,7 +400,7 @@ export function dev_kfree_skb_any(skb: sk_buff): void {
 function net_tx_action(): void {
   if (queue.completion_queue !== null) {
     local_irq_disable()
-    let skb = queue.completion_queue
+    let skb: sk_buff | null = queue.completion_queue
     queue.completion_queue = null
     local_irq_enable()
     while (skb !== null) {
@@ -412,7 +412,7 @@ function net_tx_action(): void {
   }
   if (queue.output_queue !== null) {
     local_irq_disable()
-    let dev = queue.output_queue
+    let dev: net_device | null = queue.output_queue
     queue.output_queue = null
     local_irq_enable()
     while (dev !== null) {
