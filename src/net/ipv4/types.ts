@@ -71,9 +71,24 @@ export const IPCB: Layout<inet_skb_parm> = layout('inet_skb_parm', inet_skb_parm
 
 /** Counters of the IP MIB, RFC 1213, in the order of /proc/net/snmp. */
 export const IP_MIB = [
-  'InReceives', 'InHdrErrors', 'InAddrErrors', 'ForwDatagrams', 'InUnknownProtos', 'InDiscards', 'InDelivers',
-  'OutRequests', 'OutDiscards', 'OutNoRoutes', 'ReasmTimeout', 'ReasmReqds', 'ReasmOKs', 'ReasmFails', 'FragOKs',
-  'FragFails', 'FragCreates', 'InTruncatedPkts',
+  'InReceives',
+  'InHdrErrors',
+  'InAddrErrors',
+  'ForwDatagrams',
+  'InUnknownProtos',
+  'InDiscards',
+  'InDelivers',
+  'OutRequests',
+  'OutDiscards',
+  'OutNoRoutes',
+  'ReasmTimeout',
+  'ReasmReqds',
+  'ReasmOKs',
+  'ReasmFails',
+  'FragOKs',
+  'FragFails',
+  'FragCreates',
+  'InTruncatedPkts',
 ] as const
 
 export class ip_mib extends Struct {

@@ -1,0 +1,220 @@
+/** ip_input.ts - packets that come in: checks, the routing decision, local delivery. No locks of its own. */
+import { bytes, konst, type Layout, layout, Struct } from '../../abi/layout.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
+import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { tick } from '../../arch/cpu.js'
+import { RAM } from '../../arch/ram.js'
+import { ip_fast_csum } from '../../lib/checksum.js'
+import { dev_add_pack, NET_RX_DROP, PACKET_TYPE, type packet_type } from '../core/dev.js'
+import { drop_reason } from '../core/fate.js'
+import { NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
+import {
+  __skb_pull,
+  kfree_skb,
+  pskb_may_pull,
+  pskb_trim,
+  skb_cow,
+  skb_delivered,
+  skb_share_check,
+} from '../core/skbuff.js'
+import { type net_device, PACKET_HOST, PACKET_OTHERHOST, type sk_buff } from '../core/types.js'
+import { ETH_P_IP } from '../wire/eth.js'
+import { ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH } from '../wire/icmp.js'
+import {
+  IP_MF,
+  IP_OFFSET,
+  IPPROTO_UDP,
+  ip_daddr,
+  ip_frag_off,
+  ip_hdrlen,
+  ip_protocol,
+  ip_saddr,
+  ip_tos,
+  ip_tot_len,
+} from '../wire/ipv4.js'
+import { udp_len } from '../wire/udp.js'
+import { in_dev_accepts_source_route } from './devinet.js'
+import { icmp_send } from './icmp.js'
+import { ip_options_compile, ip_options_rcv_srr } from './ip_options.js'
+import { ip_stats } from './mib.js'
+import { rt_cache_input } from './route.js'
+import { ip_route_input_slow } from './route_slow.js'
+import { IPCB } from './types.js'
+
+const i32 = RAM.i32
+const u8 = RAM.u8
+const dv = RAM.dv
+
+const OTHER_HOST = drop_reason('eth_other_host')
+const TRUNCATED = drop_reason('ip_truncated')
+const VERSION = drop_reason('ip_version')
+const HEADER_LENGTH = drop_reason('ip_header_length')
+const CHECKSUM = drop_reason('ip_checksum')
+const TOTAL_LENGTH = drop_reason('ip_total_length')
+const OPTIONS = drop_reason('ip_options')
+const SOURCE_ROUTE = drop_reason('ip_source_route')
+const NO_MEMORY = drop_reason('no_memory')
+const UNKNOWN_PROTOCOL = drop_reason('ip_unknown_protocol')
+const NOT_REASSEMBLED = drop_reason('ip_not_reassembled')
+const UDP_MALFORMED = drop_reason('udp_malformed')
+
+// ---- protocols above IP ---------------------------------------------------------------------------------------------
+
+class inet_protos extends Struct {
+  declare handler: number
+}
+const PROTOS: Layout<inet_protos> = layout('inet_protos', inet_protos, { handler: konst(bytes(256 * 4)) })
+const HANDLERS = DEFINE_STATIC('inet_protos', PROTOS).handler >> 2
+
+/** What takes local packets of a protocol; skb.data is at its header. Consumes the packet. */
+export type inet_handler = (skb: sk_buff) => number
+
+/** inet_add_protocol - @context boot @returns false when the protocol is taken */
+export function inet_add_protocol(protocol: number, handler: Sym<inet_handler>): boolean {
+  if (i32[HANDLERS + protocol] !== 0) return false
+  i32[HANDLERS + protocol] = handler
+  return true
+}
+
+// ---- receive --------------------------------------------------------------------------------------------------------
+
+function bad_header(skb: sk_buff, reason: number): number {
+  ip_stats.InHdrErrors++
+  kfree_skb(skb, reason)
+  return NET_RX_DROP
+}
+
+/** ip_rcv - main IP receive routine. @context softirq @consumes skb */
+export function ip_rcv(given: sk_buff, dev: net_device, _pt: packet_type): number {
+  tick(250)
+  if (given.pkt_type === PACKET_OTHERHOST) {
+    kfree_skb(given, OTHER_HOST)
+    return NET_RX_DROP
+  }
+  ip_stats.InReceives++
+  const skb = skb_share_check(given)
+  if (skb === null) {
+    ip_stats.InDiscards++
+    return NET_RX_DROP
+  }
+  if (!pskb_may_pull(skb, 20)) return bad_header(skb, TRUNCATED)
+  let iph = skb.nh
+  const first = u8[iph]
+  if (first >> 4 !== 4) return bad_header(skb, VERSION)
+  const hlen = (first & 15) << 2
+  if (hlen < 20) return bad_header(skb, HEADER_LENGTH)
+  if (!pskb_may_pull(skb, hlen)) return bad_header(skb, TRUNCATED)
+  iph = skb.nh
+  if (ip_fast_csum(dv, iph, hlen >> 2) !== 0) return bad_header(skb, CHECKSUM)
+  const len = ip_tot_len(iph)
+  if (len < hlen) return bad_header(skb, TOTAL_LENGTH)
+  if (skb.len < len) {
+    ip_stats.InTruncatedPkts++
+    kfree_skb(skb, TRUNCATED)
+    return NET_RX_DROP
+  }
+  if (skb.len > len && pskb_trim(skb, len) !== 0) {
+    // link padding
+    ip_stats.InDiscards++
+    kfree_skb(skb, NO_MEMORY)
+    return NET_RX_DROP
+  }
+  const cb = skb.cb >> 2
+  for (let k = cb; k < cb + 10; k++) i32[k] = 0
+  if (nf_hook_active(NF_IP_PRE_ROUTING) && !nf_hook_slow(NF_IP_PRE_ROUTING, skb, dev, null)) return NET_RX_DROP
+  return ip_rcv_finish(skb)
+}
+
+/** ip_rcv_finish - the routing decision. @consumes skb */
+export function ip_rcv_finish(skb: sk_buff): number {
+  const iph = skb.nh
+  const dev = skb.dev!
+  if (skb.dst === null) {
+    const daddr = ip_daddr(iph)
+    const saddr = ip_saddr(iph)
+    const tos = ip_tos(iph)
+    if (!rt_cache_input(skb, daddr, saddr, tos, dev)) {
+      const reason = ip_route_input_slow(skb, daddr, saddr, tos, dev)
+      if (reason !== 0) {
+        kfree_skb(skb, reason)
+        return NET_RX_DROP
+      }
+    }
+  }
+  if ((u8[iph] & 15) > 5 && !ip_rcv_options(skb)) return NET_RX_DROP
+  return call(skb.dst!.input)(skb)
+}
+
+/** Options are compiled once, on a header of our own. @consumes skb unless it returns true */
+function ip_rcv_options(skb: sk_buff): boolean {
+  const dev = skb.dev!
+  if (skb_cow(skb, skb.data - skb.head) !== 0) {
+    ip_stats.InDiscards++
+    kfree_skb(skb, NO_MEMORY)
+    return false
+  }
+  const opt = IPCB.ref(skb.cb)
+  const bad = ip_options_compile(skb, opt, skb.nh)
+  if (bad < 0) {
+    ip_stats.InHdrErrors++
+    icmp_send(skb, ICMP_PARAMETERPROB, 0, (-bad & 0xff) << 24)
+    kfree_skb(skb, OPTIONS)
+    return false
+  }
+  if (opt.srr !== 0 && (!in_dev_accepts_source_route(dev) || ip_options_rcv_srr(skb) !== 0)) {
+    ip_stats.InHdrErrors++
+    kfree_skb(skb, SOURCE_ROUTE)
+    return false
+  }
+  return true
+}
+
+// ---- local delivery -------------------------------------------------------------------------------------------------
+
+/** ip_local_deliver - for an address of this machine. @context softirq @consumes skb */
+export function ip_local_deliver(skb: sk_buff): number {
+  if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) !== 0) {
+    ip_stats.ReasmReqds++
+    ip_stats.ReasmFails++
+    kfree_skb(skb, NOT_REASSEMBLED)
+    return 0
+  }
+  if (nf_hook_active(NF_IP_LOCAL_IN) && !nf_hook_slow(NF_IP_LOCAL_IN, skb, skb.dev, null)) return 0
+  return ip_local_deliver_finish(skb)
+}
+export const ip_local_deliver_sym = symbol('ip_local_deliver', ip_local_deliver)
+
+function ip_local_deliver_finish(skb: sk_buff): number {
+  const protocol = ip_protocol(skb.nh)
+  skb.h = __skb_pull(skb, ip_hdrlen(skb.nh))
+  const handler = i32[HANDLERS + protocol] as Sym<inet_handler>
+  if (handler !== 0) {
+    ip_stats.InDelivers++
+    return call(handler)(skb)
+  }
+  ip_stats.InUnknownProtos++
+  if (skb.pkt_type === PACKET_HOST) icmp_send(skb, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)
+  kfree_skb(skb, UNKNOWN_PROTOCOL)
+  return 0
+}
+
+/** udp_count - stands where UDP will be: checks the length, counts the datagram. @consumes skb */
+function udp_count(skb: sk_buff): number {
+  if (!pskb_may_pull(skb, 8) || udp_len(skb.h) < 8 || udp_len(skb.h) > skb.len) kfree_skb(skb, UDP_MALFORMED)
+  else skb_delivered(skb)
+  return 0
+}
+const udp_count_sym = symbol('udp_count', udp_count)
+
+// ---- start ----------------------------------------------------------------------------------------------------------
+
+const ip_rcv_sym = symbol('ip_rcv', ip_rcv)
+const ip_packet_type = DEFINE_STATIC('ip_packet_type', PACKET_TYPE)
+
+/** ip_init - @context boot, CPU 0 */
+export function ip_init(): void {
+  ip_packet_type.type = ETH_P_IP
+  ip_packet_type.func = ip_rcv_sym
+  dev_add_pack(ip_packet_type)
+  inet_add_protocol(IPPROTO_UDP, udp_count_sym)
+}

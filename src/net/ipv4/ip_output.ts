@@ -1,0 +1,53 @@
+/** ip_output.ts - packets that go out: fragmentation, the last hook, the neighbour. No locks of its own. */
+import { call, symbol } from '../../abi/symbol.js'
+import { tick } from '../../arch/cpu.js'
+import { RAM } from '../../arch/ram.js'
+import { ip_fast_csum } from '../../lib/checksum.js'
+import { drop_reason } from '../core/fate.js'
+import { neigh_resolve_output } from '../core/neighbour.js'
+import { NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
+import { kfree_skb } from '../core/skbuff.js'
+import type { sk_buff } from '../core/types.js'
+import { ETH_P_IP } from '../wire/eth.js'
+import { set_ip_check, set_ip_tot_len } from '../wire/ipv4.js'
+import { ip_fragment } from './ip_fragment.js'
+import { ip_stats } from './mib.js'
+
+const u8 = RAM.u8
+const dv = RAM.dv
+const UNRESOLVED = drop_reason('neigh_unresolved')
+
+/** ip_output - dst.output of a route: cut what does not fit. @context process, softirq @consumes skb */
+export function ip_output(skb: sk_buff): number {
+  tick(150)
+  ip_stats.OutRequests++
+  if (skb.len > skb.dst!.mtu) return ip_fragment(skb, ip_finish_output)
+  return ip_finish_output(skb)
+}
+export const ip_output_sym = symbol('ip_output', ip_output)
+
+/** ip_finish_output - one packet that fits its link. @consumes skb */
+export function ip_finish_output(skb: sk_buff): number {
+  const dev = skb.dst!.dev!
+  skb.dev = dev
+  skb.protocol = ETH_P_IP
+  if (nf_hook_active(NF_IP_POST_ROUTING) && !nf_hook_slow(NF_IP_POST_ROUTING, skb, null, dev)) return 1
+  const neigh = skb.dst!.neighbour
+  if (neigh !== null) return neigh_resolve_output(neigh, skb)
+  kfree_skb(skb, UNRESOLVED)
+  return -22
+}
+
+/** ip_send_check - compute the header checksum anew. */
+export function ip_send_check(iph: number): void {
+  set_ip_check(iph, 0)
+  set_ip_check(iph, ip_fast_csum(dv, iph, u8[iph] & 15))
+}
+
+/** ip_local_out - send a packet of this machine whose header is complete but for length and checksum. @consumes skb */
+export function ip_local_out(skb: sk_buff): number {
+  set_ip_tot_len(skb.nh, skb.len)
+  ip_send_check(skb.nh)
+  if (nf_hook_active(NF_IP_LOCAL_OUT) && !nf_hook_slow(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev)) return 1
+  return call(skb.dst!.output)(skb)
+}

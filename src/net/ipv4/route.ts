@@ -1,0 +1,487 @@
+/**
+ * route.ts - the route cache: who asked for what way, answered without a lock.
+ *
+ * Lock charter
+ *   A bucket's chain is RCU: readers walk it under rcu_read_lock (softirq) or rcu_read_lock_bh (process); writers hold the
+ *   bucket's lock with bottom halves off. An entry is constant once it is hashed (its counters apart) and is freed through
+ *   call_rcu_bh after it was unhashed. The neighbour is bound under the bucket lock: bucket lock before tbl.lock.
+ *   Never under a bucket lock: a FIB lookup, sending, another bucket's lock.
+ *   The FIB is asked without any lock of this file.
+ */
+import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
+import { symbol } from '../../abi/symbol.js'
+import { fetch_add, load, store } from '../../arch/atomic.js'
+import { config } from '../../arch/machine.js'
+import { RAM } from '../../arch/ram.js'
+import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
+import { EINVAL, ENOBUFS } from '../../lib/errno.js'
+import { jhash_3words } from '../../lib/jhash.js'
+import { HZ, RT_CACHE_ENTRIES, RT_HASH_BUCKETS } from '../../lib/limits.js'
+import { at_mem_init } from '../../mm/init.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import {
+  call_rcu_bh,
+  rcu_assign_pointer,
+  rcu_read_lock,
+  rcu_read_lock_bh,
+  rcu_read_unlock,
+  rcu_read_unlock_bh,
+} from '../../rcu/rcupdate.js'
+import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { in_softirq } from '../../sync/preempt.js'
+import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
+import { dst_free, type dst_ops } from '../core/dst.js'
+import { __neigh_lookup } from '../core/neighbour.js'
+import { dev_hold, dev_put } from '../core/netdevice.js'
+import { DST, type net_device, SKB, type sk_buff } from '../core/types.js'
+import { RTABLE, type rtable } from './types.js'
+
+const i32 = RAM.i32
+
+const MASK = RT_HASH_BUCKETS - 1
+const gc_thresh = RT_HASH_BUCKETS
+const max_size = RT_CACHE_ENTRIES
+const gc_elasticity = 8
+const gc_timeout = 300 * HZ
+const gc_interval = 60 * HZ
+const gc_min_interval = HZ >> 1
+const secret_interval = 600 * HZ
+
+const rt_cache = kmem_cache_create('ip_dst_cache', RTABLE, () => RT_CACHE_ENTRIES + 1024)
+
+class rt_hash_bucket extends Struct {
+  declare chain: number
+  declare lock: spinlock_t
+}
+const BUCKET: Layout<rt_hash_bucket> = layout('rt_hash_bucket', rt_hash_bucket, {
+  chain: { kind: 'word', size: 4, align: 4, guard: 'RCU, changed under lock' },
+  lock: embed(SPINLOCK),
+})
+const BUCKET_SHIFT = 5
+/** Where the buckets lie: the same on every CPU. */
+const table = { base: 0, w: 0 }
+at_mem_init(mem => {
+  table.base = mem.alloc(RT_HASH_BUCKETS << BUCKET_SHIFT)
+  table.w = table.base >> 2
+  BUCKET.attach(table.base, BUCKET_SHIFT, RT_HASH_BUCKETS)
+})
+
+class rt_cache_state extends Struct {
+  declare entries: number
+  declare rnd: number
+  declare generation: number
+  declare last_gc: number
+  declare equilibrium: number
+  declare rover: number
+  declare check_rover: number
+  declare expire: number
+  declare periodic: timer_list
+  declare secret: timer_list
+}
+const STATE: Layout<rt_cache_state> = layout('rt_cache_state', rt_cache_state, {
+  entries: { kind: 'word', size: 4, align: 128, guard: 'atomic' },
+  rnd: { kind: 'word', size: 4, align: 128, guard: 'changed by the secret rebuild only' },
+  generation: word,
+  last_gc: word,
+  equilibrium: word,
+  rover: word,
+  check_rover: word,
+  expire: word,
+  periodic: embed(TIMER),
+  secret: embed(TIMER),
+})
+const rt = DEFINE_STATIC('rt_cache', STATE)
+const RND = rt.$w + (STATE.offset('rnd') >> 2)
+
+/** Columns of /proc/net/stat/rt_cache, per CPU. */
+export class rt_cache_stat extends Struct {
+  declare in_hit: number
+  declare in_slow_tot: number
+  declare in_no_route: number
+  declare in_brd: number
+  declare in_martian_dst: number
+  declare in_martian_src: number
+  declare out_hit: number
+  declare out_slow_tot: number
+  declare gc_total: number
+  declare gc_ignored: number
+  declare gc_goal_miss: number
+  declare gc_dst_overflow: number
+  declare rnd_state: number
+}
+const RT_STAT: Layout<rt_cache_stat> = layout('rt_cache_stat', rt_cache_stat, {
+  in_hit: word,
+  in_slow_tot: word,
+  in_no_route: word,
+  in_brd: word,
+  in_martian_dst: word,
+  in_martian_src: word,
+  out_hit: word,
+  out_slow_tot: word,
+  gc_total: word,
+  gc_ignored: word,
+  gc_goal_miss: word,
+  gc_dst_overflow: word,
+  rnd_state: word,
+})
+export const rt_cache_stats = DEFINE_PER_CPU('rt_cache_stat', RT_STAT)
+export const rt_stat = rt_cache_stats.mine
+
+function rt_hash_code(daddr: number, saddr: number, tos: number): number {
+  return jhash_3words(daddr, saddr, tos, i32[RND]) & MASK
+}
+
+// ---- entries --------------------------------------------------------------------------------------------------------
+
+/** rt_entries - routes in the cache or waiting for their grace period. */
+export function rt_entries(): number {
+  return load(rt.addr)
+}
+
+/** dst_alloc - a route with one reference, or null when the cache is full and nothing could be collected. */
+export function rt_alloc(): rtable | null {
+  if (load(rt.addr) > gc_thresh && !rt_garbage_collect()) return null
+  const r = kmem_cache_alloc(rt_cache)
+  if (r === null) {
+    rt_stat.gc_dst_overflow++
+    return null
+  }
+  i32.fill(0, r.$w, r.$w + (RTABLE.size >> 2))
+  fetch_add(rt.addr, 1)
+  r.dst.refcnt = 1
+  r.dst.lastuse = jiffies()
+  r.dst.ops = ipv4_dst_ops
+  return r
+}
+
+const ops: dst_ops = {
+  destroy(dst) {
+    if (dst.dev !== null) dev_put(dst.dev)
+    fetch_add(rt.addr, -1)
+    kmem_cache_free(rt_cache, RTABLE.ref(dst.addr))
+  },
+  link_failure() {},
+}
+const ipv4_dst_ops = symbol('ipv4_dst_ops', ops)
+
+function dst_rcu_free(head: number): void {
+  dst_free(DST.container_of('rcu_head', head))
+}
+const dst_rcu_free_sym = symbol('dst_rcu_free', dst_rcu_free)
+
+/** rt_free - after it was unhashed. @consumes r */
+function rt_free(r: rtable): void {
+  call_rcu_bh(r.dst.rcu_head, dst_rcu_free_sym)
+}
+
+/** rt_drop - give an entry back that was never hashed. @consumes r */
+export function rt_drop(r: rtable): void {
+  fetch_add(r.dst.addr + REFCNT, -1)
+  dst_free(DST.ref(r.addr))
+}
+const REFCNT = DST.offset('refcnt')
+
+/** ip_rt_put - @consumes a reference; null is fine */
+export function ip_rt_put(r: rtable | null): void {
+  if (r !== null) fetch_add(r.addr + REFCNT, -1)
+}
+
+// ---- lookup ---------------------------------------------------------------------------------------------------------
+
+const FL_DST = RTABLE.offset('fl_dst') >> 2
+const FL_SRC = RTABLE.offset('fl_src') >> 2
+const FL_IIF = RTABLE.offset('fl_iif') >> 2
+const FL_OIF = RTABLE.offset('fl_oif') >> 2
+const FL_TOS = RTABLE.offset('fl_tos') >> 2
+const USE = DST.offset('use') >> 2
+const LASTUSE = DST.offset('lastuse') >> 2
+const IPTOS_RT_MASK = 0x1c
+const RTO_TOS = 0x1e
+
+function touch(r: number): void {
+  i32[(r >> 2) + LASTUSE] = jiffies()
+  fetch_add(r + REFCNT, 1)
+  i32[(r >> 2) + USE]++
+}
+
+/** Walk a chain for a key; interrupts may come, RCU keeps the entries. @returns address, or 0 */
+function chain_find(hash: number, daddr: number, saddr: number, iif: number, oif: number, tos: number): number {
+  let r = i32[table.w + (hash << (BUCKET_SHIFT - 2))]
+  while (r !== 0) {
+    const w = r >> 2
+    if (
+      i32[w + FL_DST] === daddr &&
+      i32[w + FL_SRC] === saddr &&
+      i32[w + FL_IIF] === iif &&
+      i32[w + FL_OIF] === oif &&
+      i32[w + FL_TOS] === tos
+    )
+      return r
+    r = i32[w]
+  }
+  return 0
+}
+
+/** rt_cache_input - the cached route of a received packet, referenced, on skb.dst. @context softirq @returns found */
+export function rt_cache_input(skb: sk_buff, daddr: number, saddr: number, tos: number, dev: net_device): boolean {
+  const iif = dev.ifindex
+  const key = tos & IPTOS_RT_MASK
+  const hash = rt_hash_code(daddr, saddr ^ (iif << 5), key)
+  rcu_read_lock()
+  const r = chain_find(hash, daddr, saddr, iif, 0, key)
+  if (r !== 0) {
+    touch(r)
+    i32[skb.$w + SKB_DST] = r
+  }
+  rcu_read_unlock()
+  if (r === 0) return false
+  rt_stat.in_hit++
+  return true
+}
+const SKB_DST = SKB.offset('dst') >> 2
+
+/** rt_cache_output - the cached route for packets of our own, referenced, or null. */
+export function rt_cache_output(daddr: number, saddr: number, tos: number, oif: number): rtable | null {
+  const key = tos & RTO_TOS
+  const hash = rt_hash_code(daddr, saddr ^ (oif << 5), key)
+  rcu_read_lock_bh()
+  const r = chain_find(hash, daddr, saddr, 0, oif, key)
+  if (r !== 0) touch(r)
+  rcu_read_unlock_bh()
+  if (r === 0) return null
+  rt_stat.out_hit++
+  return RTABLE.ref(r)
+}
+
+/** rt_key - fill in what a route answers to, and its bucket. */
+export function rt_key(r: rtable, daddr: number, saddr: number, iif: number, oif: number, tos: number): void {
+  r.fl_dst = daddr
+  r.fl_src = saddr
+  r.fl_iif = iif
+  r.fl_oif = oif
+  r.fl_tos = tos & (iif !== 0 ? IPTOS_RT_MASK : RTO_TOS)
+  r.hash = rt_hash_code(daddr, saddr ^ ((iif !== 0 ? iif : oif) << 5), r.fl_tos)
+}
+
+// ---- change ---------------------------------------------------------------------------------------------------------
+
+function rt_score(r: rtable): number {
+  const age = (jiffies() - r.dst.lastuse) | 0
+  let score = ~age & 0x3fffffff
+  if (r.rt_flags !== 0 || r.fl_iif === 0) score |= 0x40000000 // our own and special routes are dear
+  return score
+}
+
+/** arp_bind_neighbour - the station that leads on. @returns 0, -ENOBUFS, -EINVAL */
+function arp_bind_neighbour(r: rtable): number {
+  const dev = r.dst.dev
+  if (dev === null) return -EINVAL
+  if (r.dst.neighbour !== null) return 0
+  const n = __neigh_lookup(r.rt_gateway, dev)
+  if (n === null) return -ENOBUFS
+  r.dst.neighbour = n
+  return 0
+}
+
+/**
+ * rt_intern_hash - enter a new route, or drop it for an equal one that another CPU entered.
+ * @consumes r @returns the hashed entry, with the caller's reference, or null
+ */
+export function rt_intern_hash(r: rtable): rtable | null {
+  const bucket = BUCKET.ref(table.base + (r.hash << BUCKET_SHIFT))
+  let cand: rtable | null = null
+  let cand_slot = 0
+  let min_score = 0x7fffffff
+  let chain_length = 0
+  spin_lock_bh(bucket.lock)
+  let slot = bucket.addr
+  for (let at = RTABLE.at(i32[slot >> 2]); at !== null; at = RTABLE.at(i32[slot >> 2])) {
+    if (
+      at.fl_dst === r.fl_dst &&
+      at.fl_src === r.fl_src &&
+      at.fl_iif === r.fl_iif &&
+      at.fl_oif === r.fl_oif &&
+      at.fl_tos === r.fl_tos
+    ) {
+      store(slot, i32[at.$w]) // to the front; a reader in the chain may miss the tail, and then asks the FIB
+      i32[at.$w] = bucket.chain
+      rcu_assign_pointer(bucket.addr, at.addr)
+      touch(at.addr)
+      spin_unlock_bh(bucket.lock)
+      rt_drop(r)
+      return at
+    }
+    if (at.dst.refcnt === 0) {
+      const score = rt_score(at)
+      if (score <= min_score) {
+        cand = at
+        cand_slot = slot
+        min_score = score
+      }
+    }
+    chain_length++
+    slot = at.addr
+  }
+  if (cand !== null && chain_length > gc_elasticity) {
+    store(cand_slot, i32[cand.$w])
+    rt_free(cand)
+  }
+  if ((r.rt_type === RTN_UNICAST || r.fl_iif === 0) && r.dst.error === 0 && arp_bind_neighbour(r) !== 0) {
+    spin_unlock_bh(bucket.lock)
+    rt_drop(r)
+    return null
+  }
+  i32[r.$w] = bucket.chain
+  rcu_assign_pointer(bucket.addr, r.addr)
+  spin_unlock_bh(bucket.lock)
+  return r
+}
+const RTN_UNICAST = 1
+
+/** rt_run_flush - throw every entry out. @context process, softirq */
+function rt_run_flush(): void {
+  rt.generation++
+  for (let b = 0; b < RT_HASH_BUCKETS; b++) {
+    const bucket = BUCKET.ref(table.base + (b << BUCKET_SHIFT))
+    if (bucket.chain === 0) continue
+    spin_lock_bh(bucket.lock)
+    let r = RTABLE.at(bucket.chain)
+    store(bucket.addr, 0)
+    spin_unlock_bh(bucket.lock)
+    while (r !== null) {
+      const next = RTABLE.at(i32[r.$w])
+      rt_free(r)
+      r = next
+    }
+  }
+}
+
+/** rt_cache_flush - routes or addresses changed: forget what was answered. @context process, softirq */
+export function rt_cache_flush(): void {
+  rt_run_flush()
+}
+export const rt_cache_flush_sym = symbol('rt_cache_flush', rt_cache_flush)
+
+/** Unhash what is older than `expire` in one bucket; the limit halves with each survivor. @returns entries freed */
+function gc_bucket(b: number, expire: number): number {
+  const bucket = BUCKET.ref(table.base + (b << BUCKET_SHIFT))
+  if (bucket.chain === 0) return 0
+  let limit = expire
+  let freed = 0
+  spin_lock_bh(bucket.lock)
+  let slot = bucket.addr
+  for (let at = RTABLE.at(i32[slot >> 2]); at !== null; at = RTABLE.at(i32[slot >> 2])) {
+    const age = (jiffies() - at.dst.lastuse) | 0
+    if (at.dst.refcnt === 0 && age >= limit) {
+      store(slot, i32[at.$w])
+      rt_free(at)
+      freed++
+    } else {
+      limit >>= 1
+      slot = at.addr
+    }
+  }
+  spin_unlock_bh(bucket.lock)
+  return freed
+}
+
+/** rt_garbage_collect - make room. @returns false when the cache overflows: then no new route can be made */
+function rt_garbage_collect(): boolean {
+  const now = jiffies()
+  const entries = load(rt.addr)
+  rt_stat.gc_total++
+  if (((now - rt.last_gc) | 0) < gc_min_interval && entries < max_size) {
+    rt_stat.gc_ignored++
+    return true
+  }
+  let goal = entries - gc_elasticity * RT_HASH_BUCKETS
+  if (goal <= 0) {
+    if (rt.equilibrium < gc_thresh) rt.equilibrium = gc_thresh
+    goal = entries - rt.equilibrium
+    if (goal > 0) {
+      rt.equilibrium += Math.min(goal >> 1, RT_HASH_BUCKETS)
+      goal = entries - rt.equilibrium
+    }
+  } else {
+    goal = Math.max(goal >> 1, RT_HASH_BUCKETS)
+    rt.equilibrium = entries - goal
+  }
+  rt.last_gc = now
+  if (goal <= 0) {
+    rt.equilibrium += goal
+    return work_done()
+  }
+  for (let expire = rt.expire; ; expire >>= 1) {
+    let k = rt.rover
+    for (let n = 0; n < RT_HASH_BUCKETS && goal > 0; n++) {
+      k = (k + 1) & MASK
+      goal -= gc_bucket(k, expire)
+    }
+    rt.rover = k
+    rt.expire = expire
+    if (goal <= 0) return work_done()
+    rt_stat.gc_goal_miss++
+    if (expire === 0) break
+    if (in_softirq() || ((jiffies() - now) | 0) > 0) {
+      rt.expire = expire >> 1
+      break
+    }
+  }
+  if (load(rt.addr) < max_size) return true
+  rt_stat.gc_dst_overflow++
+  return false
+}
+
+function work_done(): boolean {
+  rt.expire += gc_min_interval
+  if (rt.expire > gc_timeout || load(rt.addr) < gc_thresh) rt.expire = gc_timeout
+  return true
+}
+
+/** rt_check_expire - the periodic collector: a part of the buckets each minute. @context timer */
+function rt_check_expire(): void {
+  const n = Math.max(1, Math.min(RT_HASH_BUCKETS, Math.floor((gc_interval * RT_HASH_BUCKETS) / gc_timeout)))
+  for (let k = 0; k < n; k++) {
+    rt.check_rover = (rt.check_rover + 1) & MASK
+    gc_bucket(rt.check_rover, gc_timeout)
+  }
+  mod_timer(rt.periodic, jiffies() + gc_interval)
+}
+const rt_check_expire_sym = symbol('rt_check_expire', rt_check_expire)
+
+/** rt_secret_rebuild - a new seed, so that nobody can aim at one bucket for long. @context timer */
+function rt_secret_rebuild(): void {
+  rt_new_secret()
+  rt_cache_flush()
+  mod_timer(rt.secret, jiffies() + secret_interval)
+}
+const rt_secret_rebuild_sym = symbol('rt_secret_rebuild', rt_secret_rebuild)
+
+function rt_new_secret(): void {
+  rt.rnd = jhash_3words(rt.rnd, jiffies(), load(rt.addr), 0x9e3779b9 | 0)
+}
+
+/** ip_rt_init - @context boot, CPU 0 */
+export function ip_rt_init(): void {
+  for (let b = 0; b < RT_HASH_BUCKETS; b++) {
+    const bucket = BUCKET.ref(table.base + (b << BUCKET_SHIFT))
+    bucket.chain = 0
+    spin_lock_init(bucket.lock)
+  }
+  rt.entries = 0
+  rt.rnd = config('seed')
+  rt_new_secret()
+  rt.last_gc = jiffies()
+  rt.expire = gc_timeout
+  init_timer(rt.periodic, rt_check_expire_sym, 0)
+  init_timer(rt.secret, rt_secret_rebuild_sym, 0)
+  mod_timer(rt.periodic, jiffies() + gc_interval)
+  mod_timer(rt.secret, jiffies() + secret_interval)
+}
+
+/** rt_set_dev - the route's device, with a reference. */
+export function rt_set_dev(r: rtable, dev: net_device): void {
+  dev_hold(dev)
+  r.dst.dev = dev
+}
