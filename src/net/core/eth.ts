@@ -1,0 +1,51 @@
+/** eth.ts - Ethernet devices: what net/ethernet/eth.c does. */
+import { RAM } from '../../arch/ram.js'
+import { TX_QUEUE_LEN } from '../../lib/limits.js'
+import { __skb_pull } from './skbuff.js'
+import {
+  IFF_BROADCAST,
+  type net_device,
+  PACKET_BROADCAST,
+  PACKET_HOST,
+  PACKET_MULTICAST,
+  PACKET_OTHERHOST,
+  type sk_buff,
+} from './types.js'
+
+const dv = RAM.dv
+const u8 = RAM.u8
+
+const ETH_HLEN = 14
+const ETH_P_802_3 = 0x0001 // raw 802.3 frames of Novell
+const ETH_P_802_2 = 0x0004
+const ARPHRD_ETHER = 1
+
+/**
+ * eth_type_trans - strip the Ethernet header of a received frame of at least 14 bytes, say whom it is for.
+ * @returns protocol, host order
+ */
+export function eth_type_trans(skb: sk_buff, dev: net_device): number {
+  const eth = skb.data
+  skb.mac = eth
+  __skb_pull(skb, ETH_HLEN)
+  skb.input_dev = dev
+  const hi = dv.getInt32(eth)
+  const lo = dv.getInt16(eth + 4)
+  if ((u8[eth] & 1) !== 0) skb.pkt_type = hi === -1 && lo === -1 ? PACKET_BROADCAST : PACKET_MULTICAST
+  else if (hi !== dev.dev_addr_hi || lo !== dev.dev_addr_lo) skb.pkt_type = PACKET_OTHERHOST
+  else skb.pkt_type = PACKET_HOST
+  const proto = dv.getUint16(eth + 12)
+  if (proto >= 1536) return proto
+  return skb.len >= 2 && dv.getUint16(eth + ETH_HLEN) === 0xffff ? ETH_P_802_3 : ETH_P_802_2
+}
+
+/** ether_setup - the fields that all Ethernet devices have in common. The address: first 4 and last 2 bytes, signed. */
+export function ether_setup(dev: net_device, hi: number, lo: number): void {
+  dev.mtu = 1500
+  dev.hard_header_len = ETH_HLEN
+  dev.tx_queue_len = TX_QUEUE_LEN
+  dev.flags = IFF_BROADCAST
+  dev.type = ARPHRD_ETHER
+  dev.dev_addr_hi = hi
+  dev.dev_addr_lo = (lo << 16) >> 16
+}
