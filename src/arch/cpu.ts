@@ -64,15 +64,23 @@ export const CONTEXT_NAMES = ['user', 'nice', 'system', 'idle', 'iowait', 'hardi
 /** now_ns - the machine's clock, ns. About 55 ns a call: never once per packet. */
 export const now_ns = boot.now
 
-/** enter_context - charge the time since the last change to the old context and start the new one; returns the old. */
+/**
+ * enter_context - charge the time since the last change to the old context and start the new one; `arg` is the irq, the
+ * softirq or the pid. @returns the old context and its arg, packed, for leave_context
+ */
 export function enter_context(context: number, arg: number): number {
   const now = now_ns()
   const old = i32[CONTEXT]
-  f64[STAT + old] += now - f64[CLOCK]
+  f64[STAT + (old & 7)] += now - f64[CLOCK]
   f64[CLOCK] = now
-  i32[CONTEXT] = context
+  i32[CONTEXT] = context | (arg << 3)
   trace_switch(now, context, arg)
   return old
+}
+
+/** leave_context - back to what enter_context returned. */
+export function leave_context(old: number): void {
+  enter_context(old & 7, old >> 3)
 }
 
 /** Upcalls, filled once per thread while the kernel's modules load: how hardware enters a kernel that it knows nothing of. */
@@ -228,7 +236,7 @@ export function idle_wait(spin_ns: number): void {
 // ---- the end --------------------------------------------------------------------------------------------------------
 
 function where(): string {
-  const context = CONTEXT_NAMES[i32[CONTEXT]] ?? '?'
+  const context = CONTEXT_NAMES[i32[CONTEXT] & 7] ?? '?'
   const count = i32[PREEMPT] >>> 0
   let held = ''
   for (let k = 0; k < i32[(AREA + CPU_HELD) >> 2]; k++) {

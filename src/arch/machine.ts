@@ -16,7 +16,7 @@ export const DOORBELL = BOOT_PAGE + 20 // counts requests of the host to a runni
 export const PAUSED = BOOT_PAGE + 24 // CPUs that stand still for a snapshot
 export const JIFFIES = BOOT_PAGE + 128 // on a line of its own: read everywhere, written by one
 export const CONFIG = BOOT_PAGE + 256
-const PANIC_TEXT = BOOT_PAGE + 1024
+export const PANIC_TEXT = BOOT_PAGE + 1024
 const PANIC_MAX = 3000
 
 // power states

@@ -34,3 +34,5 @@ export const PACKET_PAGES = 256 // of 4 KiB, for fragments
 export const MAX_NEIGHBOURS = 8192
 export const RT_HASH_BUCKETS = 2048
 export const RT_CACHE_ENTRIES = 16 * RT_HASH_BUCKETS
+export const MAX_TASKS = 512
+export const MAX_WORKQUEUES = 4

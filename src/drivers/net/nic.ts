@@ -42,6 +42,7 @@ import {
   NIC_OFFLOAD,
   NIC_PROMISC,
   NIC_QUEUES,
+  NIC_TIDV_NS,
   nic_page,
   OFF_RX_CSUM,
   OFF_TX_CSUM,
@@ -184,7 +185,9 @@ const adapter_cache = kmem_cache_create('nic_adapter', ADAPTER, () => MAX_NICS)
 const RX_NO_MEMORY = drop_reason('rx_no_memory')
 const SHUTDOWN = drop_reason('shutdown')
 const ETH_RUNT = drop_reason('eth_runt')
-/** Interrupts of the transmit side are held back this long: it only frees what was sent. */
+/** Transmit interrupts only free what was sent, so they may wait, ns: e1000's default. */
+const TIDV_NS = 64_000
+/** Free descriptors before a stopped queue goes on. */
 const TX_WAKE = MAX_SKB_FRAGS + 2
 
 function queue_of(adapter: nic_adapter, index: number): nic_queue {
@@ -431,6 +434,7 @@ function nic_open(dev: net_device): number {
   i32[(page + NIC_PROMISC) >> 2] = adapter.promisc
   i32[(page + NIC_OFFLOAD) >> 2] = OFF_RX_CSUM | OFF_TX_CSUM
   i32[(page + NIC_ITR_NS) >> 2] = 0
+  i32[(page + NIC_TIDV_NS) >> 2] = TIDV_NS
   store(page + NIC_CTRL, CTRL_UP)
   for (let k = 0; k < adapter.nqueues; k++) line_enable(queue_of(adapter, k).irq, CAUSE_RX | CAUSE_TX)
   netif_start_queue(dev)

@@ -1,0 +1,31 @@
+/** setup.ts - what the init process is told: plain data from the host. Addresses are int32, network order read as a number. */
+
+export interface PortSetup {
+  name: string
+  /** Station address: first 4 and last 2 bytes. */
+  mac: { hi: number; lo: number }
+  mtu: number
+  addresses: { local: number; prefixlen: number }[]
+  queues: number
+  promisc: boolean
+}
+
+export interface RouteSetup {
+  dst: number
+  prefixlen: number
+  type: 'unicast' | 'unreachable' | 'blackhole' | 'prohibit'
+  metric: number
+  nexthops: { gw: number; dev: string; weight: number }[]
+}
+
+export interface NeighbourSetup {
+  address: number
+  dev: string
+  mac: { hi: number; lo: number }
+}
+
+export interface RouterSetup {
+  ports: PortSetup[]
+  routes: RouteSetup[]
+  neighbours: NeighbourSetup[]
+}

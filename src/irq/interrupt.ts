@@ -1,0 +1,285 @@
+/**
+ * interrupt.ts - from a vector to the handlers of a line: request_irq, do_IRQ, irq_exit, calls across CPUs.
+ *
+ * Lock charter
+ *   irq_desc.lock guards status and the action list of a line, with interrupts off; it is dropped while handlers run.
+ *   The same line never runs on two CPUs at once: a second CPU leaves IRQ_PENDING behind and the first looks again.
+ *   call_lock serialises smp_call_function; taken with bottom halves off, and never with interrupts off.
+ */
+import { by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
+import { call, type Sym } from '../abi/symbol.js'
+import { fetch_add, load, store } from '../arch/atomic.js'
+import {
+  BUG_ON,
+  burn,
+  cpu_id,
+  cpu_relax,
+  enter_context,
+  HARDIRQ,
+  irqs_disabled,
+  leave_context,
+  local_irq_disable,
+  local_irq_enable,
+  local_softirq_pending,
+  panic,
+  set_entry,
+} from '../arch/cpu.js'
+import { line_update, vector_irq } from '../arch/irqchip.js'
+import { config, num_cpus, ONLINE, send_vector, VEC_CALL, VEC_DEVICE, VEC_RESCHED, VEC_TIMER } from '../arch/machine.js'
+import { RAM } from '../arch/ram.js'
+import { EBUSY, EINVAL, ENOMEM } from '../lib/errno.js'
+import { NR_IRQS } from '../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { spin_lock_bh, spin_unlock_bh } from '../sync/bh.js'
+import { add_preempt_count, HARDIRQ_OFFSET, in_interrupt } from '../sync/preempt.js'
+import {
+  SPINLOCK,
+  spin_lock,
+  spin_lock_init,
+  spin_lock_irqsave,
+  spin_unlock,
+  spin_unlock_irqrestore,
+  type spinlock_t,
+} from '../sync/spinlock.js'
+import { __do_softirq } from './softirq.js'
+
+const i32 = RAM.i32
+
+/** Gets the irq and the dev_id of its registration; returns 1 when the device was its own. */
+export type irq_handler = (irq: number, dev_id: number) => number
+
+class irqaction extends Struct {
+  declare next: irqaction | null
+  declare handler: Sym<irq_handler>
+  declare dev_id: number
+}
+const ACTION: Layout<irqaction> = layout('irqaction', irqaction, {
+  next: ptr(() => ACTION),
+  handler: konst(word),
+  dev_id: konst(word),
+})
+const action_cache = kmem_cache_create('irqaction', ACTION, () => 2 * NR_IRQS)
+
+const IRQ_INPROGRESS = 1
+const IRQ_PENDING = 4
+
+class irq_desc extends Struct {
+  declare lock: spinlock_t
+  declare status: number
+  declare action: irqaction | null
+}
+const DESC: Layout<irq_desc> = layout(
+  'irq_desc',
+  irq_desc,
+  {
+    lock: embed(SPINLOCK),
+    status: by('lock', word),
+    action: by(
+      'lock',
+      ptr(() => ACTION),
+    ),
+  },
+  { align: 128 },
+)
+class irq_table extends Struct {
+  declare desc: number
+}
+const TABLE: Layout<irq_table> = layout('irq_table', irq_table, { desc: bytes(NR_IRQS * 128) })
+const irq_table_var = DEFINE_STATIC('irq_desc', TABLE)
+
+/** irq_to_desc - */
+function irq_to_desc(irq: number): irq_desc {
+  return DESC.ref(irq_table_var.desc + irq * 128)
+}
+
+class irq_counts extends Struct {
+  declare total: number
+  declare timer: number
+  declare resched: number
+  declare call: number
+  declare lines: number
+}
+const COUNTS: Layout<irq_counts> = layout('irq_counts', irq_counts, {
+  total: own(word),
+  timer: own(word),
+  resched: own(word),
+  call: own(word),
+  lines: own(bytes(NR_IRQS * 4)),
+})
+/** /proc/interrupts, a column per CPU. */
+export const irq_stats = DEFINE_PER_CPU('irq_stat', COUNTS)
+const counts = irq_stats.mine
+const LINES = counts.lines >> 2
+
+class irq_cost extends Struct {
+  declare ns: number
+}
+const COST: Layout<irq_cost> = layout('irq_cost', irq_cost, { ns: konst(word) })
+const cost = DEFINE_PER_CPU('irq_cost', COST).mine
+
+/** What the timer vector does; the timer wheel fills it in at module load. */
+export const irq_hooks = {
+  timer_interrupt: (): void => {},
+}
+
+// ---- registration ---------------------------------------------------------------------------------------------------
+
+/** request_irq - call `handler` when the line interrupts; lines are shared. @returns 0, -EINVAL, -ENOMEM */
+export function request_irq(irq: number, handler: Sym<irq_handler>, _name: string, dev_id: number): number {
+  if (irq < 0 || irq >= NR_IRQS || handler === 0) return -EINVAL
+  const action = kmem_cache_alloc(action_cache)
+  if (action === null) return -ENOMEM
+  action.handler = handler
+  action.dev_id = dev_id
+  const desc = irq_to_desc(irq)
+  const flags = spin_lock_irqsave(desc.lock)
+  for (let a = desc.action; a !== null; a = a.next) {
+    if (a.dev_id === dev_id) {
+      spin_unlock_irqrestore(desc.lock, flags)
+      kmem_cache_free(action_cache, action)
+      return -EBUSY
+    }
+  }
+  action.next = desc.action
+  desc.action = action
+  spin_unlock_irqrestore(desc.lock, flags)
+  return 0
+}
+
+/** free_irq - the handler is not running and will not run again when this returns. @context process */
+export function free_irq(irq: number, dev_id: number): void {
+  const desc = irq_to_desc(irq)
+  const flags = spin_lock_irqsave(desc.lock)
+  let before: irqaction | null = null
+  let a = desc.action
+  while (a !== null && a.dev_id !== dev_id) {
+    before = a
+    a = a.next
+  }
+  if (a !== null) {
+    if (before === null) desc.action = a.next
+    else before.next = a.next
+  }
+  spin_unlock_irqrestore(desc.lock, flags)
+  BUG_ON(a === null, 'free_irq of a stranger')
+  while ((load(desc.addr + STATUS) & IRQ_INPROGRESS) !== 0) cpu_relax()
+  if (a !== null) kmem_cache_free(action_cache, a)
+}
+const STATUS = DESC.offset('status')
+
+// ---- taking an interrupt --------------------------------------------------------------------------------------------
+
+/** __do_IRQ - run the handlers of one line. Interrupts are off. @context hardirq */
+function __do_IRQ(irq: number): void {
+  counts.total++
+  i32[LINES + irq]++
+  const desc = irq_to_desc(irq)
+  spin_lock(desc.lock)
+  desc.status |= IRQ_PENDING
+  if ((desc.status & IRQ_INPROGRESS) !== 0) {
+    spin_unlock(desc.lock) // the CPU that is in it looks again
+    return
+  }
+  desc.status |= IRQ_INPROGRESS
+  while ((desc.status & IRQ_PENDING) !== 0) {
+    desc.status &= ~IRQ_PENDING
+    const first = desc.action
+    spin_unlock(desc.lock)
+    for (let a = first; a !== null; a = a.next) call(a.handler)(irq, a.dev_id)
+    spin_lock(desc.lock)
+  }
+  desc.status &= ~IRQ_INPROGRESS
+  spin_unlock(desc.lock)
+  line_update(irq) // end of interrupt: a level that is still up interrupts again
+}
+
+function device_interrupt(vector: number): void {
+  for (let irq = vector_irq(vector, 0, cpu_id); irq >= 0; irq = vector_irq(vector, irq + 1, cpu_id)) __do_IRQ(irq)
+}
+
+/** do_IRQ - how hardware enters the kernel. Interrupts are off. @context any */
+function do_IRQ(vector: number): undefined {
+  const old = enter_context(HARDIRQ, vector)
+  add_preempt_count(HARDIRQ_OFFSET)
+  if (vector === VEC_TIMER) {
+    counts.total++
+    counts.timer++
+    if (cost.ns > 0) burn(cost.ns)
+    irq_hooks.timer_interrupt()
+  } else if (vector >= VEC_DEVICE) {
+    if (cost.ns > 0) burn(cost.ns)
+    device_interrupt(vector)
+  } else if (vector === VEC_CALL) {
+    counts.call++
+    smp_call_function_interrupt()
+  } else if (vector === VEC_RESCHED) counts.resched++
+  else panic(`BUG: unknown vector ${vector}`)
+  irq_exit()
+  leave_context(old)
+}
+
+/** irq_exit - the last hardirq runs what it left to do. */
+function irq_exit(): void {
+  add_preempt_count(-HARDIRQ_OFFSET)
+  if (local_softirq_pending() !== 0 && !in_interrupt()) __do_softirq()
+}
+
+// ---- calls across CPUs ----------------------------------------------------------------------------------------------
+
+class call_data extends Struct {
+  declare lock: spinlock_t
+  declare func: Sym<(arg: number) => void>
+  declare arg: number
+  declare finished: number
+}
+const CALL: Layout<call_data> = layout('call_data', call_data, {
+  lock: embed(SPINLOCK),
+  func: by('lock', word),
+  arg: by('lock', word),
+  finished: { kind: 'word', size: 4, align: 4, guard: 'atomic' },
+})
+const call_data_var = DEFINE_STATIC('call_data', CALL)
+const FINISHED = call_data_var.addr + CALL.offset('finished')
+
+function smp_call_function_interrupt(): void {
+  call(call_data_var.func)(call_data_var.arg)
+  fetch_add(FINISHED, 1)
+}
+
+/** smp_call_function - run a function on all other CPUs, in interrupt context, and wait. @context process, interrupts on */
+export function smp_call_function(func: Sym<(arg: number) => void>, arg: number): void {
+  BUG_ON(irqs_disabled(), 'smp_call_function with interrupts off')
+  const others = num_cpus() - 1
+  if (others === 0) return
+  spin_lock_bh(call_data_var.lock)
+  call_data_var.func = func
+  call_data_var.arg = arg
+  store(FINISHED, 0)
+  for (let cpu = 0; cpu <= others; cpu++) if (cpu !== cpu_id) send_vector(cpu, VEC_CALL)
+  while (load(FINISHED) < others) cpu_relax()
+  spin_unlock_bh(call_data_var.lock)
+}
+
+/** on_each_cpu - and on this one. */
+export function on_each_cpu(func: Sym<(arg: number) => void>, arg: number): void {
+  smp_call_function(func, arg)
+  local_irq_disable()
+  call(func)(arg)
+  local_irq_enable()
+}
+
+/** cpus_online - mask. */
+export function cpus_online(): number {
+  return load(ONLINE)
+}
+
+/** irq_init - @context boot, each CPU */
+export function irq_init(): void {
+  cost.ns = config('irq_cost_ns')
+  if (cpu_id > 0) return
+  for (let irq = 0; irq < NR_IRQS; irq++) spin_lock_init(irq_to_desc(irq).lock)
+  spin_lock_init(call_data_var.lock)
+}
+
+set_entry({ interrupt: do_IRQ })

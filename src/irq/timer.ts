@@ -1,0 +1,300 @@
+/**
+ * timer.ts - jiffies and the timer wheel: 256 + 4 x 64 slots per CPU, run by the TIMER softirq.
+ *
+ * Lock charter
+ *   base.lock guards a CPU's wheel and every timer on it, with interrupts off. A timer's `base` says whose wheel it
+ *   belongs to and is changed only with that base locked, so whoever wants a timer locks its base and then looks again
+ *   (lock_timer_base, as from 2.6.12 on: two locks instead of the three of 2.6.11, and no lock order to keep).
+ *   Handlers run with the base unlocked, in softirq context, and must leave preempt_count as they found it.
+ */
+import { by, bytes, embed, type Layout, layout, own, Struct, word } from '../abi/layout.js'
+import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
+import { call, type Sym, symbol } from '../abi/symbol.js'
+import { store } from '../arch/atomic.js'
+import { BUG_ON, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
+import { config, JIFFIES } from '../arch/machine.js'
+import { RAM } from '../arch/ram.js'
+import { HZ } from '../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { current, schedule, scheduler_tick, wake_up_process } from '../sched/sched.js'
+import { TASK, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
+import { preempt_count } from '../sync/preempt.js'
+import {
+  SPINLOCK,
+  spin_lock_init,
+  spin_lock_irqsave,
+  spin_unlock_irqrestore,
+  type spinlock_t,
+} from '../sync/spinlock.js'
+import { irq_hooks } from './interrupt.js'
+import { __raise_softirq_irqoff, open_softirq, TIMER_SOFTIRQ } from './softirq.js'
+
+const i32 = RAM.i32
+const f64 = RAM.f64
+const JIFFIES_W = JIFFIES >> 2
+
+/** jiffies - ticks since boot, wraps at 2^32. */
+export function jiffies(): number {
+  return i32[JIFFIES_W]
+}
+/** time_after - a later than b, across the wrap. */
+export function time_after(a: number, b: number): boolean {
+  return ((b - a) | 0) < 0
+}
+export function time_after_eq(a: number, b: number): boolean {
+  return ((a - b) | 0) >= 0
+}
+
+export type timer_func = (data: number) => void
+
+export class timer_list extends Struct {
+  declare entry: list_head
+  declare expires: number
+  declare func: Sym<timer_func>
+  declare data: number
+  declare base: number
+}
+export const TIMER: Layout<timer_list> = layout('timer_list', timer_list, {
+  entry: by('base.lock', embed(LIST)), // linked while pending
+  expires: by('base.lock', word),
+  func: word,
+  data: word,
+  base: word, // CPU whose wheel it belongs to
+})
+
+const TVR_BITS = 8
+const TVN_BITS = 6
+const TVR_SIZE = 1 << TVR_BITS
+const TVN_SIZE = 1 << TVN_BITS
+
+class tvec_base_t extends Struct {
+  declare lock: spinlock_t
+  declare timer_jiffies: number
+  declare running: number
+  declare tv1: number
+  declare tvn: number
+}
+const BASE: Layout<tvec_base_t> = layout('tvec_base_t', tvec_base_t, {
+  lock: embed(SPINLOCK),
+  timer_jiffies: by('lock', word), // next tick to be looked at
+  running: by('lock', word), // address of the timer whose handler runs
+  tv1: by('lock', bytes(TVR_SIZE * 8)), // list heads
+  tvn: by('lock', bytes(4 * TVN_SIZE * 8)), // tv2 to tv5
+})
+const bases = DEFINE_PER_CPU('tvec_bases', BASE)
+const RUNNING = BASE.offset('running')
+
+class clock extends Struct {
+  declare start: number
+  declare tick_ns: number
+}
+const CLOCK: Layout<clock> = layout('clock', clock, { start: own({ kind: 'bytes', size: 8, align: 8 }), tick_ns: word })
+const clock_var = DEFINE_STATIC('clock', CLOCK)
+
+export function init_timer(timer: timer_list, func: Sym<timer_func>, data: number): void {
+  INIT_LIST_HEAD(timer.entry)
+  timer.func = func
+  timer.data = data
+  timer.base = cpu_id
+}
+export function timer_pending(timer: timer_list): boolean {
+  return timer.entry.next !== timer.entry.addr
+}
+
+/** slot of an expiry time, by how far away it is; a past one goes to the current slot. */
+function internal_add_timer(base: tvec_base_t, timer: timer_list): void {
+  let expires = timer.expires
+  const idx = (expires - base.timer_jiffies) | 0
+  let head: number
+  if (idx < 0) head = base.tv1 + (base.timer_jiffies & (TVR_SIZE - 1)) * 8
+  else if (idx < TVR_SIZE) head = base.tv1 + (expires & (TVR_SIZE - 1)) * 8
+  else {
+    let level = 0
+    while (level < 3 && idx >= 1 << (TVR_BITS + (level + 1) * TVN_BITS)) level++
+    if (level === 3 && idx > 0x3fffffff) expires = (base.timer_jiffies + 0x3fffffff) | 0
+    head = tvn_slot(base, level, (expires >>> (TVR_BITS + level * TVN_BITS)) & (TVN_SIZE - 1))
+  }
+  list_add_tail(timer.entry, LIST.ref(head))
+}
+
+function tvn_slot(base: tvec_base_t, level: number, index: number): number {
+  return base.tvn + (level * TVN_SIZE + index) * 8
+}
+
+/** Lock the base that the timer belongs to. @returns flags */
+function lock_timer_base(timer: timer_list): number {
+  for (;;) {
+    const cpu = timer.base
+    const flags = spin_lock_irqsave(bases.cpu(cpu).lock)
+    if (timer.base === cpu) return flags
+    spin_unlock_irqrestore(bases.cpu(cpu).lock, flags)
+  }
+}
+
+/** mod_timer - (re)arm; the timer moves to this CPU's wheel. @context any @returns true when it was pending */
+export function mod_timer(timer: timer_list, expires: number): boolean {
+  BUG_ON(timer.func === 0, 'timer without function')
+  let flags = lock_timer_base(timer)
+  let base = bases.cpu(timer.base)
+  const pending = timer_pending(timer)
+  if (pending) list_del_init(timer.entry)
+  if (timer.base !== cpu_id && base.running !== timer.addr) {
+    const old = base
+    // Off every list and marked as ours while the old base is still locked: nobody else can arm it meanwhile.
+    timer.base = cpu_id
+    spin_unlock_irqrestore(old.lock, flags)
+    flags = lock_timer_base(timer)
+    base = bases.cpu(timer.base)
+    if (timer_pending(timer)) list_del_init(timer.entry)
+  }
+  timer.expires = expires | 0
+  internal_add_timer(base, timer)
+  spin_unlock_irqrestore(base.lock, flags)
+  return pending
+}
+
+/** add_timer - arm a timer that is not pending, for timer.expires. */
+export function add_timer(timer: timer_list): void {
+  BUG_ON(timer_pending(timer), 'add_timer of a pending timer')
+  mod_timer(timer, timer.expires)
+}
+
+/** del_timer - disarm; the handler may still be running. @returns true when it was pending */
+export function del_timer(timer: timer_list): boolean {
+  const flags = lock_timer_base(timer)
+  const base = bases.cpu(timer.base)
+  const pending = timer_pending(timer)
+  if (pending) list_del_init(timer.entry)
+  spin_unlock_irqrestore(base.lock, flags)
+  return pending
+}
+
+/** del_timer_sync - and wait until the handler has returned. @context process, softirq; holding nothing the handler takes */
+export function del_timer_sync(timer: timer_list): boolean {
+  for (let was = false; ; ) {
+    const flags = lock_timer_base(timer)
+    const base = bases.cpu(timer.base)
+    const running = base.running === timer.addr
+    if (timer_pending(timer)) {
+      list_del_init(timer.entry)
+      was = true
+    }
+    spin_unlock_irqrestore(base.lock, flags)
+    if (!running) return was
+    while (i32[(base.addr + RUNNING) >> 2] === timer.addr) cpu_relax()
+  }
+}
+
+// ---- running them ---------------------------------------------------------------------------------------------------
+
+/** Spread a slot of an outer wheel over the inner ones. @returns its index */
+function cascade(base: tvec_base_t, level: number): number {
+  const index = (base.timer_jiffies >>> (TVR_BITS + level * TVN_BITS)) & (TVN_SIZE - 1)
+  const head = tvn_slot(base, level, index)
+  let at = i32[head >> 2]
+  INIT_LIST_HEAD(LIST.ref(head))
+  while (at !== head) {
+    const next = i32[at >> 2]
+    internal_add_timer(base, TIMER.container_of('entry', at))
+    at = next
+  }
+  return index
+}
+
+/** __run_timers - everything that is due up to `now`. @context softirq */
+export function __run_timers(base: tvec_base_t, now: number): void {
+  let flags = spin_lock_irqsave(base.lock)
+  while (time_after_eq(now, base.timer_jiffies)) {
+    const index = base.timer_jiffies & (TVR_SIZE - 1)
+    if (index === 0 && cascade(base, 0) === 0 && cascade(base, 1) === 0 && cascade(base, 2) === 0) cascade(base, 3)
+    base.timer_jiffies = (base.timer_jiffies + 1) | 0
+    const head = LIST.ref(base.tv1 + index * 8)
+    // A handler that arms a timer for "now" puts it into the next slot, so this list ends.
+    while (head.next !== head.addr) {
+      const timer = TIMER.container_of('entry', head.next)
+      list_del_init(timer.entry)
+      base.running = timer.addr
+      const { func, data } = timer
+      spin_unlock_irqrestore(base.lock, flags)
+      const count = preempt_count()
+      call(func)(data)
+      BUG_ON(count !== preempt_count(), 'timer handler changed preempt_count')
+      flags = spin_lock_irqsave(base.lock)
+      store(base.addr + RUNNING, 0)
+    }
+  }
+  spin_unlock_irqrestore(base.lock, flags)
+}
+
+function run_timer_softirq(): void {
+  const base = bases.mine
+  if (time_after_eq(jiffies(), base.timer_jiffies)) __run_timers(base, jiffies())
+}
+const run_timer_softirq_sym = symbol('run_timer_softirq', run_timer_softirq)
+
+/** Others that want every tick of every CPU; filled at module load. */
+export const tick_hooks: (() => void)[] = []
+
+/** timer_interrupt - CPU 0 moves jiffies to where the clock is, so lost ticks are made up. @context hardirq */
+function timer_interrupt(): void {
+  if (cpu_id <= 0) store(JIFFIES, Math.floor((now_ns() - f64[clock_var.start >> 3]) / clock_var.tick_ns) | 0)
+  __raise_softirq_irqoff(TIMER_SOFTIRQ)
+  for (let k = 0; k < tick_hooks.length; k++) tick_hooks[k]!()
+  scheduler_tick()
+}
+irq_hooks.timer_interrupt = timer_interrupt
+
+/** init_timers - @context boot, CPU 0 for all CPUs */
+export function init_timers(ncpus: number): void {
+  clock_var.tick_ns = Math.floor(1e9 / (config('hz') || HZ))
+  f64[clock_var.start >> 3] = now_ns()
+  for (let cpu = 0; cpu < ncpus; cpu++) {
+    const base = bases.cpu(cpu)
+    spin_lock_init(base.lock)
+    base.timer_jiffies = jiffies()
+    for (let k = 0; k < TVR_SIZE; k++) INIT_LIST_HEAD(LIST.ref(base.tv1 + k * 8))
+    for (let k = 0; k < 4 * TVN_SIZE; k++) INIT_LIST_HEAD(LIST.ref(base.tvn + k * 8))
+  }
+  open_softirq(TIMER_SOFTIRQ, run_timer_softirq_sym)
+}
+
+/** timer_base - of one CPU, for tests. */
+export function timer_base(cpu: number): tvec_base_t {
+  return bases.cpu(cpu)
+}
+
+// ---- sleeping for a time --------------------------------------------------------------------------------------------
+
+class timer_box extends Struct {
+  declare timer: timer_list
+}
+const BOX: Layout<timer_box> = layout('timer_box', timer_box, { timer: embed(TIMER) })
+const box_cache = kmem_cache_create('timer_box', BOX, () => 512)
+
+function process_timeout(task: number): void {
+  wake_up_process(TASK.ref(task))
+}
+const process_timeout_sym = symbol('process_timeout', process_timeout)
+
+/** schedule_timeout - sleep in the state that was set, at most `timeout` jiffies. @context process @returns jiffies left */
+export function* schedule_timeout(timeout: number): Generator<void, number, void> {
+  const box = kmem_cache_alloc(box_cache)
+  BUG_ON(box === null, 'out of timers')
+  const expires = (jiffies() + timeout) | 0
+  init_timer(box!.timer, process_timeout_sym, current().addr)
+  mod_timer(box!.timer, expires)
+  yield* schedule()
+  del_timer_sync(box!.timer)
+  kmem_cache_free(box_cache, box!)
+  return Math.max(0, (expires - jiffies()) | 0)
+}
+
+/** msleep - @context process */
+export function* msleep(ms: number): Generator<void, void, void> {
+  let left = Math.ceil((ms * (config('hz') || HZ)) / 1000) + 1
+  while (left > 0) {
+    current().state = TASK_UNINTERRUPTIBLE
+    left = yield* schedule_timeout(left)
+  }
+}

@@ -1,0 +1,324 @@
+/**
+ * sched.ts - the scheduler: an O(1) run queue per CPU; the only place that resumes generators.
+ *
+ * Lock charter
+ *   rq.lock guards a CPU's run queue and the queueing fields of its tasks; taken with interrupts off, from any CPU (wake
+ *   up) and any context. Nothing is called under it. Two rq locks are never held together: tasks do not migrate.
+ *
+ * CONFIG_PREEMPT=n: an interrupt may come at every tick(), but another process runs only when this one yields:
+ * in schedule(), or in cond_resched() after need_resched was set.
+ */
+
+import { type Layout, layout, own, Struct, word } from '../abi/layout.js'
+import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init } from '../abi/list.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
+import { call, type Sym } from '../abi/symbol.js'
+import { fetch_add } from '../arch/atomic.js'
+import {
+  BUG_ON,
+  CPU_CURRENT,
+  cpu_area,
+  cpu_id,
+  enter_context,
+  IDLE,
+  idle_wait,
+  local_irq_disable,
+  local_irq_enable,
+  SYSTEM,
+  take_interrupts,
+  USER,
+} from '../arch/cpu.js'
+import { config, send_vector, VEC_RESCHED } from '../arch/machine.js'
+import { RAM } from '../arch/ram.js'
+import { HZ, MAX_TASKS } from '../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { might_sleep, preempt_count } from '../sync/preempt.js'
+import { spin_lock, spin_lock_init, spin_lock_irqsave, spin_unlock, spin_unlock_irqrestore } from '../sync/spinlock.js'
+import {
+  MAX_PRIO,
+  PF_KTHREAD,
+  type Program,
+  type prio_array,
+  RUNQUEUE,
+  type runqueue,
+  type Stack,
+  TASK,
+  TASK_DEAD,
+  TASK_RUNNING,
+  type task_struct,
+} from './task.js'
+
+const i32 = RAM.i32
+const u8 = RAM.u8
+const CURRENT = (cpu_area(Math.max(cpu_id, 0)) + CPU_CURRENT) >> 2
+
+const task_cache = kmem_cache_create('task_struct', TASK, () => MAX_TASKS)
+const runqueues = DEFINE_PER_CPU('runqueue', RUNQUEUE)
+const rq = runqueues.mine
+
+class sched_counts extends Struct {
+  declare last_pid: number
+  declare forks: number
+}
+const COUNTS: Layout<sched_counts> = layout('sched_counts', sched_counts, { last_pid: word, forks: own(word) })
+const counts = DEFINE_STATIC('sched_counts', COUNTS)
+const LAST_PID = counts.addr
+
+/** The kernel stacks of this CPU's tasks, by address of the task. */
+const stacks = new Map<number, Stack>()
+
+/** What other floors want to know of: filled at module load. */
+export const sched_hooks = {
+  /** A context switch is a quiescent state of RCU. */
+  context_switch: (): void => {},
+  /** A task has ended: tell who waits. Gets the address of its completion. */
+  exited: (_completion: number): void => {},
+}
+
+// ---- the run queue --------------------------------------------------------------------------------------------------
+
+function array_of(q: runqueue, index: number): prio_array {
+  return index === 0 ? q.array0 : q.array1
+}
+
+function enqueue_task(q: runqueue, p: task_struct, index: number): void {
+  const a = array_of(q, index)
+  list_add_tail(p.run_list, LIST.ref(a.queue + p.prio * 8))
+  i32[(a.bitmap >> 2) + (p.prio >> 5)] |= 1 << (p.prio & 31)
+  a.nr_active++
+  p.array = index
+}
+
+function dequeue_task(q: runqueue, p: task_struct): void {
+  const a = array_of(q, p.array)
+  list_del_init(p.run_list)
+  const head = a.queue + p.prio * 8
+  if (i32[head >> 2] === head) i32[(a.bitmap >> 2) + (p.prio >> 5)] &= ~(1 << (p.prio & 31))
+  a.nr_active--
+}
+
+/** The most urgent task, or 0. @locks q.lock is held */
+function first_task(q: runqueue): number {
+  if (q.nr_running === 0) return 0
+  if (array_of(q, q.active).nr_active === 0) q.active ^= 1
+  const a = array_of(q, q.active)
+  for (let w = 0; w < 5; w++) {
+    const bits = i32[(a.bitmap >> 2) + w]
+    if (bits === 0) continue
+    const prio = w * 32 + 31 - Math.clz32(bits & -bits)
+    return TASK.container_of('run_list', i32[(a.queue + prio * 8) >> 2]).addr
+  }
+  return 0
+}
+
+/** Ticks of a slice by nice, as task_timeslice: 100 ms at nice 0, 5 ms at nice 19, 200 ms at -20. */
+function task_timeslice(p: task_struct): number {
+  const ms = p.prio < 120 ? Math.min(200, (140 - p.prio) * 5 * 2) : Math.max(5, (140 - p.prio) * 5)
+  return Math.max(1, Math.floor((ms * (config('hz') || HZ)) / 1000))
+}
+
+/** try_to_wake_up - make a sleeping task run. @context any @locks rq.lock @returns true when it slept */
+export function wake_up_process(p: task_struct): boolean {
+  const q = runqueues.cpu(p.cpu)
+  const flags = spin_lock_irqsave(q.lock)
+  const slept = p.state !== TASK_RUNNING && p.state < 16
+  if (slept) {
+    p.state = TASK_RUNNING
+    if (p.on_rq === 0) {
+      p.on_rq = 1
+      q.nr_running++
+      enqueue_task(q, p, q.active)
+      resched(q, p)
+    }
+  }
+  spin_unlock_irqrestore(q.lock, flags)
+  return slept
+}
+
+function resched(q: runqueue, p: task_struct): void {
+  const curr = q.curr
+  if (curr !== null && curr.prio <= p.prio) return
+  q.need_resched = 1
+  if (p.cpu !== cpu_id) send_vector(p.cpu, VEC_RESCHED)
+}
+
+// ---- tasks ----------------------------------------------------------------------------------------------------------
+
+export interface ThreadOptions {
+  /** The CPU it belongs to for life; default: this one. */
+  cpu?: number
+  /** -20 to 19; default 0. */
+  nice?: number
+  /** A program of the user, whose time counts as user time. */
+  user?: boolean
+}
+
+/** kernel_thread - a new task, ready to run. @context process, boot @returns the task, or null */
+export function kernel_thread(
+  name: string,
+  program: Sym<Program>,
+  arg: number,
+  options: ThreadOptions = {},
+): task_struct | null {
+  const p = kmem_cache_alloc(task_cache)
+  if (p === null) return null
+  i32.fill(0, p.$w, p.$w + (TASK.size >> 2))
+  p.state = 2
+  p.pid = fetch_add(LAST_PID, 1) + 1
+  p.flags = options.user === true ? 0 : PF_KTHREAD
+  p.cpu = options.cpu ?? cpu_id
+  p.prio = 120 + (options.nice ?? 0)
+  p.program = program
+  p.arg = arg
+  for (let k = 0; k < Math.min(15, name.length); k++) u8[p.comm + k] = name.charCodeAt(k)
+  INIT_LIST_HEAD(p.run_list)
+  p.time_slice = task_timeslice(p)
+  counts.forks++
+  wake_up_process(p)
+  return p
+}
+
+/** current - the task that runs on this CPU. @context process */
+export function current(): task_struct {
+  return TASK.ref(i32[CURRENT])
+}
+/** current_or_null - also in idle and before the first task. */
+export function current_or_null(): task_struct | null {
+  return TASK.at(i32[CURRENT])
+}
+
+export function set_current_state(state: number): void {
+  current().state = state
+}
+export function need_resched(): boolean {
+  return rq.need_resched !== 0
+}
+
+/** schedule - let others run; a task that has set its state sleeps until it is woken. @context process */
+export function* schedule(): Generator<void, void, void> {
+  might_sleep()
+  yield
+}
+
+/** cond_resched - let others run if they should. @context process */
+export function* cond_resched(): Generator<void, void, void> {
+  if (rq.need_resched !== 0) yield
+}
+
+/** release_task - free a task that has ended. @consumes p */
+export function release_task(p: task_struct): void {
+  BUG_ON(p.state !== TASK_DEAD, 'release of a live task')
+  kmem_cache_free(task_cache, p)
+}
+
+// ---- the CPU's loop -------------------------------------------------------------------------------------------------
+
+/** pick - the next task, off the queue's head but still on it; interrupts are off. */
+function pick(): task_struct | null {
+  spin_lock(rq.lock)
+  rq.need_resched = 0
+  const next = TASK.at(first_task(rq))
+  rq.curr = next
+  i32[CURRENT] = next === null ? 0 : next.addr
+  spin_unlock(rq.lock)
+  return next
+}
+
+/** put_prev - after a task yielded or ended: to the tail of its list, or off the queue. */
+function put_prev(p: task_struct, done: boolean): void {
+  const flags = spin_lock_irqsave(rq.lock)
+  dequeue_task(rq, p)
+  if (done || p.state !== TASK_RUNNING) {
+    p.on_rq = 0
+    rq.nr_running--
+    p.nvcsw++
+  } else if (p.time_slice <= 0) {
+    p.time_slice = task_timeslice(p)
+    enqueue_task(rq, p, rq.active ^ 1)
+    p.nivcsw++
+  } else enqueue_task(rq, p, rq.active)
+  rq.curr = null
+  spin_unlock_irqrestore(rq.lock, flags)
+}
+
+function stack_of(p: task_struct): Stack {
+  let stack = stacks.get(p.addr)
+  if (stack === undefined) {
+    stack = call(p.program)(p.arg)
+    stacks.set(p.addr, stack)
+  }
+  return stack
+}
+
+function run_task(p: task_struct): void {
+  enter_context((p.flags & PF_KTHREAD) !== 0 ? SYSTEM : USER, p.pid)
+  rq.nr_switches++
+  const step = stack_of(p).next()
+  BUG_ON(preempt_count() !== 0, 'scheduling while atomic')
+  sched_hooks.context_switch()
+  if (step.done !== true) {
+    put_prev(p, false)
+    return
+  }
+  p.exit_code = step.value
+  stacks.delete(p.addr)
+  put_prev(p, true)
+  i32[CURRENT] = 0
+  p.state = TASK_DEAD
+  const waiter = p.exit_wait
+  if (waiter !== 0) sched_hooks.exited(waiter)
+  else release_task(p)
+}
+
+function go_idle(spin_ns: number): void {
+  i32[CURRENT] = 0
+  enter_context(IDLE, 0)
+  local_irq_disable()
+  // With the flag off a wake-up shows either in need_resched or, still pending, in the pending word.
+  if (rq.need_resched === 0) idle_wait(spin_ns)
+  local_irq_enable()
+  sched_hooks.context_switch()
+}
+
+/** cpu_loop - what a CPU does until the power goes: it never returns. @context boot */
+export function cpu_loop(): never {
+  const spin_ns = config('idle_spin_ns')
+  for (;;) {
+    local_irq_disable()
+    const next = pick()
+    local_irq_enable()
+    take_interrupts()
+    if (next === null) go_idle(spin_ns)
+    else run_task(next)
+  }
+}
+
+/** scheduler_tick - a slice gets shorter. @context timer interrupt */
+export function scheduler_tick(): void {
+  const p = rq.curr
+  if (p === null) return
+  if (--p.time_slice > 0) return
+  if (rq.nr_running > 1) rq.need_resched = 1
+  else p.time_slice = task_timeslice(p)
+}
+
+/** sched_init - @context boot, CPU 0 for all CPUs */
+export function sched_init(ncpus: number): void {
+  for (let cpu = 0; cpu < ncpus; cpu++) {
+    const q = runqueues.cpu(cpu)
+    spin_lock_init(q.lock)
+    for (const a of [q.array0, q.array1]) {
+      for (let prio = 0; prio < MAX_PRIO; prio++) INIT_LIST_HEAD(LIST.ref(a.queue + prio * 8))
+    }
+  }
+}
+
+/** forget_tasks - the power went: drop the stacks of this CPU, so that the thread can boot again. */
+export function forget_tasks(): void {
+  stacks.clear()
+}
+
+/** nr_context_switches - of one CPU, for /proc/stat. */
+export function nr_switches(cpu: number): number {
+  return runqueues.cpu(cpu).nr_switches
+}

@@ -1,0 +1,47 @@
+/** semaphore.ts - counting semaphores that sleep. `count` is guarded by the wait queue's lock. */
+import { by, embed, type Layout, layout, Struct, word } from '../abi/layout.js'
+import { spin_lock_irqsave, spin_unlock_irqrestore } from '../sync/spinlock.js'
+import {
+  init_waitqueue_head,
+  WAIT_QUEUE_HEAD,
+  WQ_FLAG_EXCLUSIVE,
+  wait_event,
+  type wait_queue_head_t,
+  wake_up,
+} from './wait.js'
+
+export class semaphore extends Struct {
+  declare count: number
+  declare wait: wait_queue_head_t
+}
+export const SEMAPHORE: Layout<semaphore> = layout('semaphore', semaphore, {
+  count: by('wait.lock', word),
+  wait: embed(WAIT_QUEUE_HEAD),
+})
+
+export function sema_init(sem: semaphore, count: number): void {
+  sem.count = count
+  init_waitqueue_head(sem.wait)
+}
+
+/** down - take one, sleeping until there is one. @context process */
+export function* down(sem: semaphore): Generator<void, void, void> {
+  yield* wait_event(sem.wait, () => down_trylock(sem) === 0, WQ_FLAG_EXCLUSIVE)
+}
+
+/** down_trylock - @context any @returns 0 when taken, as the original */
+export function down_trylock(sem: semaphore): number {
+  const flags = spin_lock_irqsave(sem.wait.lock)
+  const taken = sem.count > 0
+  if (taken) sem.count--
+  spin_unlock_irqrestore(sem.wait.lock, flags)
+  return taken ? 0 : 1
+}
+
+/** up - @context any */
+export function up(sem: semaphore): void {
+  const flags = spin_lock_irqsave(sem.wait.lock)
+  sem.count++
+  spin_unlock_irqrestore(sem.wait.lock, flags)
+  wake_up(sem.wait)
+}

@@ -1,0 +1,92 @@
+/** task.ts - struct task_struct and the run queue: layouts and states, no behaviour. */
+import { by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
+import { LIST, type list_head } from '../abi/list.js'
+import type { Sym } from '../abi/symbol.js'
+import { SPINLOCK, type spinlock_t } from '../sync/spinlock.js'
+
+/** A kernel stack: what a process is while it does not run. What it yields nobody looks at; it returns its exit code. */
+export type Stack = Generator<void, number, void>
+/** A program: runs on the CPU that the task belongs to. */
+export type Program = (arg: number) => Stack
+
+export const TASK_RUNNING = 0
+export const TASK_INTERRUPTIBLE = 1
+export const TASK_UNINTERRUPTIBLE = 2
+export const TASK_ZOMBIE = 16
+export const TASK_DEAD = 32
+
+export const PF_KTHREAD = 1
+
+export const MAX_RT_PRIO = 100
+export const MAX_PRIO = 140
+
+export class task_struct extends Struct {
+  declare state: number
+  declare pid: number
+  declare flags: number
+  declare cpu: number
+  declare prio: number
+  declare time_slice: number
+  declare on_rq: number
+  declare array: number
+  declare run_list: list_head
+  declare program: Sym<Program>
+  declare arg: number
+  declare exit_code: number
+  declare should_stop: number
+  declare exit_wait: number
+  declare nvcsw: number
+  declare nivcsw: number
+  declare comm: number
+}
+export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
+  state: word, // set by the task itself before it sleeps, to RUNNING by whoever wakes it (rq.lock)
+  pid: konst(word),
+  flags: konst(word),
+  cpu: konst(word), // a generator lives in one thread, so a task never migrates
+  prio: konst(word), // 100 + 20 + nice
+  time_slice: own(word), // ticks left
+  on_rq: by('rq.lock', word),
+  array: by('rq.lock', word), // which of the two arrays it is queued on
+  run_list: by('rq.lock', embed(LIST)),
+  program: konst(word),
+  arg: konst(word),
+  exit_code: own(word),
+  should_stop: word,
+  exit_wait: word, // address of the completion of who waits for the exit
+  nvcsw: own(word),
+  nivcsw: own(word),
+  comm: konst(bytes(16)),
+})
+
+export class prio_array extends Struct {
+  declare nr_active: number
+  declare bitmap: number
+  declare queue: number
+}
+export const PRIO_ARRAY: Layout<prio_array> = layout('prio_array', prio_array, {
+  nr_active: word,
+  bitmap: bytes(5 * 4),
+  queue: bytes(MAX_PRIO * 8), // list heads
+})
+
+export class runqueue extends Struct {
+  declare lock: spinlock_t
+  declare nr_running: number
+  declare active: number
+  declare curr: task_struct | null
+  declare need_resched: number
+  declare nr_switches: number
+  declare array0: prio_array
+  declare array1: prio_array
+}
+export const RUNQUEUE: Layout<runqueue> = layout('runqueue', runqueue, {
+  lock: embed(SPINLOCK),
+  nr_running: by('lock', word),
+  active: by('lock', word), // 0 or 1; the other array holds those whose slice is used up
+  curr: own(ptr(() => TASK)),
+  need_resched: word,
+  nr_switches: own(word),
+  array0: by('lock', embed(PRIO_ARRAY)),
+  array1: by('lock', embed(PRIO_ARRAY)),
+})

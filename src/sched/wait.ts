@@ -1,0 +1,127 @@
+/**
+ * wait.ts - wait queues.
+ *
+ * Lock charter
+ *   q.lock guards the list; taken with interrupts off, so that handlers may wake. rq.lock is taken under it.
+ *   No wake-up is lost: the sleeper queues itself and sets its state before it looks at the condition; the waker changes
+ *   the condition before it looks at the queue.
+ */
+import { embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
+import { INIT_LIST_HEAD, LIST, list_add, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
+import { store } from '../arch/atomic.js'
+import { panic } from '../arch/cpu.js'
+import { RAM } from '../arch/ram.js'
+import { MAX_TASKS } from '../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import {
+  SPINLOCK,
+  spin_lock_init,
+  spin_lock_irqsave,
+  spin_unlock_irqrestore,
+  type spinlock_t,
+} from '../sync/spinlock.js'
+import { current, schedule, wake_up_process } from './sched.js'
+import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE, type task_struct } from './task.js'
+
+const i32 = RAM.i32
+export const WQ_FLAG_EXCLUSIVE = 1
+
+export class wait_queue_head_t extends Struct {
+  declare lock: spinlock_t
+  declare task_list: list_head
+}
+export const WAIT_QUEUE_HEAD: Layout<wait_queue_head_t> = layout('wait_queue_head_t', wait_queue_head_t, {
+  lock: embed(SPINLOCK),
+  task_list: embed(LIST),
+})
+
+export class wait_queue_t extends Struct {
+  declare task_list: list_head
+  declare flags: number
+  declare task: task_struct | null
+}
+const WAIT: Layout<wait_queue_t> = layout('wait_queue_t', wait_queue_t, {
+  task_list: embed(LIST),
+  flags: word,
+  task: ptr(() => TASK),
+})
+/** In C these lie on the kernel stack, which is no memory here. */
+const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => 2 * MAX_TASKS)
+
+export function init_waitqueue_head(q: wait_queue_head_t): void {
+  spin_lock_init(q.lock)
+  INIT_LIST_HEAD(q.task_list)
+}
+
+/** begin_wait - DEFINE_WAIT: an entry for the current task; end_wait gives it back. @context process */
+export function begin_wait(flags = 0): wait_queue_t {
+  const wait = kmem_cache_alloc(wait_cache)
+  if (wait === null) panic('out of wait queue entries')
+  INIT_LIST_HEAD(wait.task_list)
+  wait.flags = flags
+  wait.task = current()
+  return wait
+}
+
+/** prepare_to_wait - on the queue, and about to sleep; then look at the condition. @context process */
+export function prepare_to_wait(q: wait_queue_head_t, wait: wait_queue_t, state: number): void {
+  const flags = spin_lock_irqsave(q.lock)
+  if (wait.task_list.next === wait.task_list.addr) {
+    if ((wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) list_add_tail(wait.task_list, q.task_list)
+    else list_add(wait.task_list, q.task_list)
+  }
+  store(current().addr, state) // sequentially consistent: before the caller reads the condition
+  spin_unlock_irqrestore(q.lock, flags)
+}
+
+/** finish_wait - running again, off the queue. @context process @consumes wait */
+export function finish_wait(q: wait_queue_head_t, wait: wait_queue_t): void {
+  const flags = spin_lock_irqsave(q.lock)
+  current().state = TASK_RUNNING
+  list_del_init(wait.task_list)
+  spin_unlock_irqrestore(q.lock, flags)
+  kmem_cache_free(wait_cache, wait)
+}
+
+/** wake_up - wake all sharers and the first `nr` exclusive waiters. @context any @locks q.lock, rq.lock */
+export function wake_up(q: wait_queue_head_t, nr = 1): void {
+  const flags = spin_lock_irqsave(q.lock)
+  __wake_up_locked(q, nr)
+  spin_unlock_irqrestore(q.lock, flags)
+}
+/** wake_up_all - wake everybody. */
+export function wake_up_all(q: wait_queue_head_t): void {
+  wake_up(q, 0x7fffffff)
+}
+
+function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
+  let left = nr
+  const head = q.task_list.addr
+  for (let at = i32[head >> 2]; at !== head && left > 0; ) {
+    const next = i32[at >> 2]
+    const wait = WAIT.container_of('task_list', at)
+    const task = wait.task
+    if (task !== null) {
+      list_del_init(wait.task_list) // autoremove_wake_function
+      if (wake_up_process(task) && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) left--
+    }
+    at = next
+  }
+}
+
+/** waitqueue_active - is anybody there? A hint, unless q.lock is held. */
+export function waitqueue_active(q: wait_queue_head_t): boolean {
+  return q.task_list.next !== q.task_list.addr
+}
+
+/** wait_event - sleep until the condition holds; it is looked at before each sleep. @context process */
+export function* wait_event(q: wait_queue_head_t, condition: () => boolean, flags = 0): Generator<void, void, void> {
+  if (condition()) return
+  const wait = begin_wait(flags)
+  for (;;) {
+    prepare_to_wait(q, wait, TASK_UNINTERRUPTIBLE)
+    if (condition()) break
+    yield* schedule()
+  }
+  finish_wait(q, wait)
+}

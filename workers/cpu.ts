@@ -1,0 +1,77 @@
+/**
+ * cpu.ts - a worker thread that is one CPU. It loads no kernel module before it knows its RAM and its number.
+ *
+ * While the machine is off or halted it answers the host through Comlink on a port of its own; while it runs it answers
+ * nobody, as a CPU that waits for an interrupt cannot: the host then reads RAM and rings the doorbell.
+ */
+import { performance } from 'node:perf_hooks'
+import type { MessagePort } from 'node:worker_threads'
+import * as Comlink from 'comlink'
+import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
+import type { RouterSetup } from '../src/init/setup.js'
+import type { SystemMap } from '../src/init/system_map.js'
+
+export interface CpuTask {
+  memory: WebAssembly.Memory
+  cpu: number
+  lockKind: number
+  /** performance.timeOrigin of the machine's clock */
+  base: number
+  port: MessagePort
+}
+
+/** How a CPU left the kernel. */
+export interface CpuExit {
+  cpu: number
+  reason: 'power off' | 'panic' | 'oops'
+}
+
+export interface LeakReport {
+  name: string
+  used: number
+  total: number
+}
+
+export interface CpuService {
+  /** Loads the kernel; the same map on every CPU. */
+  load(): Promise<SystemMap>
+  /** Runs this CPU until the power goes. */
+  run(setup: RouterSetup): Promise<CpuExit>
+  /** Frees what a halted machine still queues and caches, and reports every object that is out. */
+  audit(): LeakReport[]
+  /** Text of a file of /proc. */
+  proc(path: string): string
+  /** Ends the thread's task. */
+  release(): void
+}
+
+/** The task that the pool gives this thread; ends when the host releases the CPU. */
+export default function cpu(task: CpuTask): Promise<void> {
+  const offset = performance.timeOrigin - task.base
+  globalThis.softnet_boot = {
+    memory: task.memory,
+    cpu: task.cpu,
+    lockKind: task.lockKind,
+    now: () => (offset + performance.now()) * 1e6,
+  }
+  return new Promise(resolve => {
+    let kernel: typeof import('../src/init/main.js') | null = null
+    const service: CpuService = {
+      async load() {
+        kernel = await import('../src/init/main.js')
+        return kernel.system_map()
+      },
+      async run(setup) {
+        if (kernel === null) throw new Error('the kernel is not loaded')
+        return { cpu: task.cpu, reason: kernel.run_cpu(setup) }
+      },
+      audit: () => kernel?.leak_audit() ?? [],
+      proc: path => kernel?.proc_read(path) ?? '',
+      release() {
+        resolve()
+        setImmediate(() => task.port.close())
+      },
+    }
+    Comlink.expose(service, nodeEndpoint(task.port))
+  })
+}
