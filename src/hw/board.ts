@@ -1,0 +1,61 @@
+/** board.ts - what sits around the CPUs: all NICs of a machine, and the clock chip that ticks HZ times a second. */
+import { load, wait_on_address } from '../arch/atomic.js'
+import { boot } from '../arch/boot.js'
+import { BOOTING, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
+import { PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
+import { Nic } from './nic.js'
+import { Sightings } from './replay.js'
+import type { BoardConfig, CapturedFrames } from './types.js'
+
+/** Steps without work before the board gives its host core away for a moment. */
+const IDLE_STEPS = 200
+const NAP_MS = 0.2
+
+export class Board {
+  readonly nics: Nic[]
+  private readonly period: number
+  private next_tick = -1
+
+  /** `histograms`: one for each port, HISTOGRAM_SLOTS words in shared memory. */
+  constructor(
+    readonly config: BoardConfig,
+    histograms: Int32Array[],
+  ) {
+    const replays = config.ports.some(p => p.source?.kind === 'replay')
+    const sightings = replays ? new Sightings() : null
+    this.nics = config.ports.map((port, k) => new Nic(k, port, sightings, histograms[k]!))
+    this.period = 1e9 / config.hz
+  }
+
+  private tick(now: number): void {
+    if (this.next_tick < 0) this.next_tick = now + this.period
+    if (now < this.next_tick) return
+    // A tick that could not be sent in time is not sent twice: CPU 0 reads the clock and makes up for it.
+    while (this.next_tick <= now) this.next_tick += this.period
+    for (let cpu = 0; cpu < this.config.ncpus; cpu++) {
+      if ((load(PERCPU_BASE + (cpu << PERCPU_SHIFT)) & (1 << VEC_TIMER)) === 0) send_vector(cpu, VEC_TIMER)
+    }
+  }
+
+  /** step - everything that is due at `now`, ns. @returns frames moved */
+  step(now: number): number {
+    let moved = 0
+    for (const nic of this.nics) moved += nic.step(now)
+    this.tick(now)
+    return moved
+  }
+
+  /** run - until the power goes. */
+  run(): void {
+    let idle = 0
+    for (let power = load(POWER); power === BOOTING || power === RUNNING; power = load(POWER)) {
+      const moved = this.step(boot.now())
+      if (moved > 0 || this.nics.some(nic => nic.active)) idle = 0
+      else if (++idle > IDLE_STEPS) wait_on_address(POWER, power, NAP_MS)
+    }
+  }
+
+  captures(): (CapturedFrames | null)[] {
+    return this.nics.map(nic => nic.sink.captured())
+  }
+}

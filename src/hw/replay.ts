@@ -1,0 +1,116 @@
+/** replay.ts - a capture played into a port, and the side table that recognises its frames when they come out again. */
+import { csum_fold, csum_partial, csum_tcpudp_magic } from '../lib/checksum.js'
+import { jhash_3words } from '../lib/jhash.js'
+import type { ReplayConfig } from './types.js'
+
+/** flow_hash - addresses, protocol and ports of an IPv4 frame; 0 for all else, so that those share a queue. */
+export function flow_hash(view: DataView, at: number, len: number): number {
+  if (len < 34 || view.getUint16(at + 12) !== 0x0800) return 0
+  const ihl = (view.getUint8(at + 14) & 15) * 4
+  const proto = view.getUint8(at + 23)
+  const first = (view.getUint16(at + 20) & 0x3fff) === 0 // fragments carry no ports: hash them all without
+  const ports = first && (proto === 6 || proto === 17) && len >= 14 + ihl + 4 ? view.getInt32(at + 14 + ihl) : 0
+  return jhash_3words(view.getInt32(at + 26), view.getInt32(at + 30), ports ^ proto, 17)
+}
+
+/** checksum_good - what the NIC's receive offload finds: bit 1 for the IPv4 header, bit 2 for UDP or TCP. */
+export function checksum_good(view: DataView, at: number, len: number): number {
+  if (len < 34 || view.getUint16(at + 12) !== 0x0800) return 0
+  const iph = at + 14
+  const ihl = (view.getUint8(iph) & 15) * 4
+  const total = view.getUint16(iph + 2)
+  if (ihl < 20 || total < ihl || total > len - 14 || csum_fold(csum_partial(view, iph, ihl, 0)) !== 0) return 0
+  const proto = view.getUint8(iph + 9)
+  const fragment = (view.getUint16(iph + 6) & 0x3fff) !== 0
+  if (fragment || (proto !== 6 && proto !== 17)) return 1
+  const payload = total - ihl
+  if (payload < 8 || (proto === 17 && view.getUint16(iph + ihl + 6) === 0)) return 1
+  const sum = csum_partial(view, iph + ihl, payload, 0)
+  return csum_tcpudp_magic(view.getInt32(iph + 12), view.getInt32(iph + 16), payload, proto, sum) === 0 ? 3 : 1
+}
+
+/** The next frames of a capture, and how many of them are due. */
+export class Replay {
+  readonly view: DataView
+  readonly hashes: Int32Array
+  readonly good: Uint8Array
+  at = 0
+  finished = false
+  private started = -1
+  private carry = 0
+  private last = 0
+
+  constructor(readonly config: ReplayConfig) {
+    const { data, offsets, lengths } = config
+    this.view = new DataView(data.buffer, data.byteOffset, data.byteLength)
+    this.hashes = new Int32Array(offsets.length)
+    this.good = new Uint8Array(offsets.length)
+    for (let k = 0; k < offsets.length; k++) {
+      this.hashes[k] = flow_hash(this.view, offsets[k]!, lengths[k]!)
+      this.good[k] = checksum_good(this.view, offsets[k]!, lengths[k]!)
+    }
+    this.finished = offsets.length === 0
+  }
+
+  restart(now: number): void {
+    this.started = now
+    this.last = now
+    this.carry = 0
+  }
+
+  /** How many frames have arrived and not been taken; a flat replay has all of them waiting. */
+  due(now: number, rate: number): number {
+    const { mode, offsets, times, scale } = this.config
+    const left = offsets.length - this.at
+    if (this.finished) return 0
+    if (mode === 'flat') return left
+    if (mode === 'rate') {
+      this.carry += ((now - this.last) * rate) / 1e9
+      this.last = now
+      const n = Math.floor(this.carry)
+      this.carry -= n
+      return this.config.loop ? n : Math.min(n, left)
+    }
+    const until = (now - this.started) * scale
+    let n = 0
+    while (n < left && times[this.at + n]! <= until) n++
+    return n
+  }
+
+  /** advance - the frame at `at` has been offered. */
+  advance(now: number): void {
+    this.at++
+    if (this.at < this.config.offsets.length) return
+    if (this.config.loop) {
+      this.at = 0
+      if (this.config.mode === 'timed') this.started = now
+    } else this.finished = true
+  }
+}
+
+const SLOTS = 1 << 14
+
+/** When frames went in, keyed by what routers do not change; old entries are overwritten. */
+export class Sightings {
+  private readonly tags = new Int32Array(SLOTS)
+  private readonly times = new Float64Array(SLOTS)
+
+  private key(view: DataView, at: number, len: number): number {
+    if (len < 42 || view.getUint16(at + 12) !== 0x0800) return 0
+    const l4 = at + 14 + (view.getUint8(at + 14) & 15) * 4
+    if (l4 + 8 > at + len) return 0
+    const ports = jhash_3words(view.getInt32(l4), view.getInt32(l4 + 4), view.getUint16(at + 18), 3)
+    return jhash_3words(view.getInt32(at + 26), view.getInt32(at + 30), ports, 5) || 1
+  }
+  enter(view: DataView, at: number, len: number, now: number): void {
+    const key = this.key(view, at, len)
+    this.tags[key & (SLOTS - 1)] = key
+    this.times[key & (SLOTS - 1)] = now
+  }
+  /** When this frame went in, or -1. */
+  leave(view: DataView, at: number, len: number): number {
+    const key = this.key(view, at, len)
+    const slot = key & (SLOTS - 1)
+    return key !== 0 && this.tags[slot] === key ? this.times[slot]! : -1
+  }
+}

@@ -1,0 +1,237 @@
+/** source.ts - traffic sources: when frames arrive, and what is in them. */
+
+import { RAM } from '../arch/ram.js'
+import { csum_replace2 } from '../lib/checksum.js'
+import { jhash_3words } from '../lib/jhash.js'
+import { prng_below, prng_f64, prng_seed } from '../lib/prng.js'
+import { make_malformed } from './malformed.js'
+import type { GeneratorConfig } from './types.js'
+
+const i32 = RAM.i32
+const dv = RAM.dv
+
+/** First word of a generated payload. */
+export const MAGIC = 0x50f7e701
+/** Payload: magic u32, flow u16, sequence u32, time f64: the 18 bytes of a minimal frame. */
+export const PAYLOAD = 42
+
+// ---- when -----------------------------------------------------------------------------------------------------------
+
+/** How many frames have arrived by a time. */
+export interface Arrivals {
+  /** Arrivals in the step that ends `now`, at `rate` per second. */
+  due(now: number, rate: number): number
+  /** Start afresh at `now`. */
+  restart(now: number): void
+}
+
+class ConstantArrivals implements Arrivals {
+  private last = 0
+  private carry = 0
+  restart(now: number): void {
+    this.last = now
+    this.carry = 0
+  }
+  due(now: number, rate: number): number {
+    this.carry += ((now - this.last) * rate) / 1e9
+    this.last = now
+    const n = Math.floor(this.carry)
+    this.carry -= n
+    return n
+  }
+}
+
+class PoissonArrivals implements Arrivals {
+  private last = 0
+  constructor(private readonly prng: Int32Array) {}
+  restart(now: number): void {
+    this.last = now
+  }
+  due(now: number, rate: number): number {
+    const mean = ((now - this.last) * rate) / 1e9
+    this.last = now
+    return poisson(this.prng, mean)
+  }
+}
+
+/** poisson - a Poisson number: Knuth's product for small means, the normal distribution for large ones. */
+export function poisson(prng: Int32Array, mean: number): number {
+  if (mean <= 0) return 0
+  if (mean > 64) {
+    const u = 1 - prng_f64(prng)
+    const normal = Math.sqrt(-2 * Math.log(u)) * Math.cos(2 * Math.PI * prng_f64(prng))
+    return Math.max(0, Math.round(mean + Math.sqrt(mean) * normal))
+  }
+  const limit = Math.exp(-mean)
+  let n = 0
+  for (let p = prng_f64(prng); p > limit; p *= prng_f64(prng)) n++
+  return n
+}
+
+/** Bursts of a fixed length at a peak rate, with pauses that bring the mean down to the set rate. */
+class BurstArrivals implements Arrivals {
+  private phase = 0 // ns into the current period
+  private last = 0
+  private sent = 0 // of the current burst
+  constructor(
+    private readonly packets: number,
+    private readonly peak: number,
+  ) {}
+  restart(now: number): void {
+    this.last = now
+    this.phase = 0
+    this.sent = 0
+  }
+  due(now: number, rate: number): number {
+    if (rate <= 0) {
+      this.last = now
+      return 0
+    }
+    const period = (this.packets / Math.min(rate, this.peak)) * 1e9
+    this.phase += now - this.last
+    this.last = now
+    let n = 0
+    if (this.phase >= period) {
+      const periods = Math.floor(this.phase / period)
+      n += this.packets - this.sent + (periods - 1) * this.packets
+      this.phase -= periods * period
+      this.sent = 0
+    }
+    const upto = Math.min(this.packets, Math.floor((this.phase * this.peak) / 1e9))
+    n += upto - this.sent
+    this.sent = upto
+    return n
+  }
+}
+
+/** make_arrivals - */
+export function make_arrivals(config: GeneratorConfig): Arrivals {
+  if (config.arrivals === 'constant') return new ConstantArrivals()
+  const prng = new Int32Array(4)
+  prng_seed(prng, config.seed ^ 0x5eed)
+  if (config.arrivals === 'poisson') return new PoissonArrivals(prng)
+  return new BurstArrivals(config.burst?.packets ?? 32, config.burst?.peak ?? 1e6)
+}
+
+// ---- what -----------------------------------------------------------------------------------------------------------
+
+const TEMPLATE_WORDS = 16
+
+/** Generated UDP flows: a template of 60 bytes for each, into which sequence and time are written. */
+export class Generator {
+  readonly arrivals: Arrivals
+  private readonly templates: Int32Array
+  private readonly hashes: Int32Array
+  private readonly sequences: Int32Array
+  private readonly prng = new Int32Array(4)
+  private readonly sizes: Int32Array // a table of 256 sizes in proportion to the weights
+  private readonly bad: Uint8Array[]
+  private next = 0
+  /** What pick() chose. */
+  flow = 0
+  size = 60
+  broken = -1
+
+  constructor(private readonly config: GeneratorConfig) {
+    this.arrivals = make_arrivals(config)
+    prng_seed(this.prng, config.seed)
+    this.templates = new Int32Array(config.flows * TEMPLATE_WORDS)
+    this.hashes = new Int32Array(config.flows)
+    this.sequences = new Int32Array(config.flows)
+    for (let f = 0; f < config.flows; f++) this.build(f)
+    this.sizes = size_table(config.sizes)
+    this.bad = config.malformed > 0 ? make_malformed(new Uint8Array(this.templates.buffer, 0, 60)) : []
+  }
+
+  private build(f: number): void {
+    const c = this.config
+    const view = new DataView(this.templates.buffer, f * TEMPLATE_WORDS * 4, 64)
+    const src = (c.src + (f >>> 8)) | 0
+    const dst = (c.dst + (f % c.destinations) * c.dst_stride) | 0
+    const sport = 1024 + (f % 60000)
+    view.setInt32(0, c.to.hi)
+    view.setInt16(4, c.to.lo)
+    view.setInt32(6, c.from.hi)
+    view.setInt16(10, c.from.lo)
+    view.setUint16(12, 0x0800)
+    view.setUint16(14, 0x4500)
+    view.setUint16(16, 46)
+    view.setUint16(20, 0x4000) // DF
+    view.setUint16(22, 0x4011) // TTL 64, UDP
+    view.setInt32(26, src)
+    view.setInt32(30, dst)
+    let sum = 0
+    for (let k = 14; k < 34; k += 2) sum += view.getUint16(k)
+    while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+    view.setUint16(24, ~sum & 0xffff)
+    view.setUint16(34, sport)
+    view.setUint16(36, 9) // discard
+    view.setUint16(38, 26) // no UDP checksum
+    view.setUint32(42, MAGIC)
+    view.setUint16(46, f & 0xffff)
+    this.hashes[f] = jhash_3words(src, dst, (sport << 16) | 9, 17)
+  }
+
+  /** pick - choose the next frame's flow and size. @returns its flow hash */
+  pick(): number {
+    const c = this.config
+    this.broken = this.bad.length > 0 && prng_f64(this.prng) < c.malformed ? prng_below(this.prng, this.bad.length) : -1
+    if (c.order === 'random') this.flow = prng_below(this.prng, c.flows)
+    else {
+      this.flow = this.next
+      this.next = this.next + 1 === c.flows ? 0 : this.next + 1
+    }
+    this.size =
+      this.broken >= 0
+        ? this.bad[this.broken]!.length
+        : this.sizes.length === 1
+          ? this.sizes[0]!
+          : this.sizes[prng_below(this.prng, 256)]!
+    return this.hashes[this.flow]!
+  }
+
+  /** write - put the chosen frame at a word-aligned address, stamped with `now`. */
+  write(addr: number, now: number): void {
+    if (this.broken >= 0) {
+      RAM.u8.set(this.bad[this.broken]!, addr)
+      return
+    }
+    const from = this.flow * TEMPLATE_WORDS
+    const to = addr >> 2
+    for (let k = 0; k < 12; k++) i32[to + k] = this.templates[from + k]!
+    const seq = (this.sequences[this.flow]! + 1) | 0
+    this.sequences[this.flow] = seq
+    dv.setInt32(addr + PAYLOAD + 6, seq)
+    dv.setFloat64(addr + PAYLOAD + 10, now)
+    if (this.size > 60) this.stretch(addr)
+  }
+
+  private stretch(addr: number): void {
+    const { size } = this
+    const len = size - 14
+    dv.setUint16(addr + 24, csum_replace2(dv.getUint16(addr + 24), 46, len))
+    dv.setUint16(addr + 16, len)
+    dv.setUint16(addr + 38, len - 20)
+    for (let k = (addr + 60) >> 2; k < (addr + size + 3) >> 2; k++) i32[k] = 0x5a5a5a5a
+  }
+}
+
+function size_table(sizes: [number, number][]): Int32Array {
+  if (sizes.length === 1) return Int32Array.of(sizes[0]![0])
+  const total = sizes.reduce((sum, [, weight]) => sum + weight, 0)
+  const table = new Int32Array(256)
+  let at = 0
+  let share = 0
+  for (const [bytes, weight] of sizes) {
+    share += weight
+    for (const end = Math.round((share / total) * 256); at < end; at++) table[at] = bytes
+  }
+  return table
+}
+
+/** Simple IMIX, in frames without FCS: 7 of 60, 4 of 590, 1 of 1514 bytes. */
+export const IMIX: [number, number][] = [
+  [60, 7],
+  [590, 4],
+  [1514, 1],
+]
