@@ -30,12 +30,13 @@ export function csum_fold(sum: number): number {
 /** ip_fast_csum - checksum of an IPv4 header of `ihl` 32-bit words: 0 when a received one is right. */
 export function ip_fast_csum(dv: DataView, iph: number, ihl: number): number {
   let s = 0
-  for (let k = 0; k < ihl; k++) s += dv.getUint32(iph + k * 4)
-  let t = ((s % 4294967296) >>> 0) + Math.floor(s / 4294967296)
-  if (t > 0xffffffff) t -= 0xffffffff
-  t = (t & 0xffff) + (t >>> 16)
-  t = (t & 0xffff) + (t >>> 16)
-  return ~t & 0xffff
+  for (let k = 0; k < ihl; k++) {
+    const w = dv.getInt32(iph + k * 4)
+    s += (w & 0xffff) + (w >>> 16)
+  }
+  s = (s & 0xffff) + (s >>> 16)
+  s = (s & 0xffff) + (s >>> 16)
+  return ~s & 0xffff
 }
 
 /** csum_tcpudp_nofold - partial sum of the pseudo header; addresses are words, `len` is that of header and data. */

@@ -36,3 +36,6 @@ export const RT_HASH_BUCKETS = 2048
 export const RT_CACHE_ENTRIES = 16 * RT_HASH_BUCKETS
 export const MAX_TASKS = 512
 export const MAX_WORKQUEUES = 4
+export const MAX_FIB_NODES = 65536
+export const MAX_FIB_INFOS = 8192
+export const MAX_IFADDRS = 256

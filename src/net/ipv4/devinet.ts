@@ -1,0 +1,179 @@
+/**
+ * devinet.ts - the IPv4 side of a device: its addresses and its switches.
+ *
+ * Lock charter
+ *   rtnl guards every change. Readers in softirqs follow dev.ip_ptr and the address list without a lock: entries are
+ *   published atomically, and freed after a grace period of rcu_bh.
+ */
+import { by, embed, konst, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
+import { symbol } from '../../abi/symbol.js'
+import { RAM } from '../../arch/ram.js'
+import {
+  NOTIFIER_HEAD,
+  type notifier_block,
+  notifier_call_chain,
+  notifier_chain_register,
+  type notifier_head,
+} from '../../irq/notifier.js'
+import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM } from '../../lib/errno.js'
+import { MAX_IFADDRS, MAX_NETDEVS } from '../../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
+import { dev_hold, dev_put, first_netdev, NETDEV_DOWN, NETDEV_UP } from '../core/netdevice.js'
+import { NETDEV, type net_device } from '../core/types.js'
+import { inet_make_mask } from '../wire/ipv4.js'
+
+const i32 = RAM.i32
+
+export class in_ifaddr extends Struct {
+  declare ifa_next: in_ifaddr | null
+  declare ifa_local: number
+  declare ifa_mask: number
+  declare ifa_broadcast: number
+  declare ifa_prefixlen: number
+  declare ifa_dev: in_device | null
+  declare rcu: rcu_head
+}
+export const IFA: Layout<in_ifaddr> = layout('in_ifaddr', in_ifaddr, {
+  ifa_next: rcu(ptr(() => IFA)),
+  ifa_local: konst(word),
+  ifa_mask: konst(word),
+  ifa_broadcast: konst(word),
+  ifa_prefixlen: konst(word),
+  ifa_dev: konst(ptr(() => IN_DEVICE)),
+  rcu: embed(RCU_HEAD),
+})
+
+export class in_device extends Struct {
+  declare dev: net_device | null
+  declare ifa_list: in_ifaddr | null
+  declare forwarding: number
+  declare rp_filter: number
+  declare accept_source_route: number
+  declare send_redirects: number
+}
+export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
+  dev: konst(ptr(() => NETDEV)),
+  ifa_list: rcu(ptr(() => IFA)),
+  forwarding: by('rtnl', word),
+  rp_filter: by('rtnl', word),
+  accept_source_route: by('rtnl', word),
+  send_redirects: by('rtnl', word),
+})
+const indev_cache = kmem_cache_create('in_device', IN_DEVICE, () => MAX_NETDEVS)
+const ifa_cache = kmem_cache_create('in_ifaddr', IFA, () => MAX_IFADDRS)
+const IP_PTR = NETDEV.offset('ip_ptr')
+const IFA_LIST = IN_DEVICE.offset('ifa_list')
+
+class inetaddr_box extends Struct {
+  declare chain: notifier_head
+}
+const CHAIN: Layout<inetaddr_box> = layout('inetaddr_chain', inetaddr_box, { chain: embed(NOTIFIER_HEAD) })
+const inetaddr_chain = DEFINE_STATIC('inetaddr_chain', CHAIN).chain
+
+/** register_inetaddr_notifier - hear of addresses that come (NETDEV_UP) and go (NETDEV_DOWN); data: in_ifaddr's address. */
+export function register_inetaddr_notifier(nb: notifier_block): void {
+  notifier_chain_register(inetaddr_chain, nb)
+}
+
+/** in_dev_get - the IPv4 side of a device, or null. @context any, under rcu_bh or rtnl */
+export function in_dev_get(dev: net_device): in_device | null {
+  return IN_DEVICE.at(dev.ip_ptr)
+}
+export function in_dev_forwards(dev: net_device): boolean {
+  return in_dev_get(dev)?.forwarding === 1
+}
+export function in_dev_accepts_source_route(dev: net_device): boolean {
+  return in_dev_get(dev)?.accept_source_route === 1
+}
+export function in_dev_sends_redirects(dev: net_device): boolean {
+  return in_dev_get(dev)?.send_redirects === 1
+}
+
+/** inetdev_init - a device gets its IPv4 side. @context process, boot @locks rtnl is held @returns in_device, or null */
+export function inetdev_init(dev: net_device): in_device | null {
+  const in_dev = kmem_cache_alloc(indev_cache)
+  if (in_dev === null) return null
+  in_dev.dev = dev
+  in_dev.ifa_list = null
+  in_dev.forwarding = 1
+  in_dev.rp_filter = 0
+  in_dev.accept_source_route = 1
+  in_dev.send_redirects = 1
+  dev_hold(dev)
+  rcu_assign_pointer(dev.addr + IP_PTR, in_dev.addr)
+  return in_dev
+}
+
+/** inetdev_destroy - and loses it, with its addresses. @context process, or a machine at rest @locks rtnl is held */
+export function inetdev_destroy(dev: net_device): void {
+  const in_dev = in_dev_get(dev)
+  if (in_dev === null) return
+  while (in_dev.ifa_list !== null) inet_del_ifa(in_dev, in_dev.ifa_list)
+  rcu_assign_pointer(dev.addr + IP_PTR, 0)
+  dev_put(dev)
+  kmem_cache_free(indev_cache, in_dev)
+}
+
+/** inet_insert_ifa - `ip addr add`. @context process, boot @locks rtnl is held @returns 0, -EEXIST, -EINVAL, -ENOMEM */
+export function inet_insert_ifa(dev: net_device, local: number, prefixlen: number): number {
+  const in_dev = in_dev_get(dev)
+  if (in_dev === null || prefixlen < 0 || prefixlen > 32 || local === 0) return -EINVAL
+  let slot = in_dev.addr + IFA_LIST
+  for (let a = in_dev.ifa_list; a !== null; a = a.ifa_next) {
+    if (a.ifa_local === local && a.ifa_prefixlen === prefixlen) return -EEXIST
+    slot = a.addr
+  }
+  const ifa = kmem_cache_alloc(ifa_cache)
+  if (ifa === null) return -ENOMEM
+  ifa.ifa_next = null
+  ifa.ifa_local = local
+  ifa.ifa_prefixlen = prefixlen
+  ifa.ifa_mask = inet_make_mask(prefixlen)
+  ifa.ifa_broadcast = prefixlen < 31 ? local | ~ifa.ifa_mask : 0
+  ifa.ifa_dev = in_dev
+  rcu_assign_pointer(slot, ifa.addr)
+  notifier_call_chain(inetaddr_chain, NETDEV_UP, ifa.addr)
+  return 0
+}
+
+function free_ifa(head: number): void {
+  kmem_cache_free(ifa_cache, IFA.container_of('rcu', head))
+}
+const free_ifa_sym = symbol('inet_rcu_free_ifa', free_ifa)
+
+/** inet_del_ifa - `ip addr del`. @context process @locks rtnl is held @returns 0, -EADDRNOTAVAIL */
+export function inet_del_ifa(in_dev: in_device, ifa: in_ifaddr): number {
+  let slot = in_dev.addr + IFA_LIST
+  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== ifa.addr) slot = i32[slot >> 2]
+  if (i32[slot >> 2] === 0) return -EADDRNOTAVAIL
+  rcu_assign_pointer(slot, ifa.ifa_next === null ? 0 : ifa.ifa_next.addr)
+  notifier_call_chain(inetaddr_chain, NETDEV_DOWN, ifa.addr)
+  call_rcu_bh(ifa.rcu, free_ifa_sym)
+  return 0
+}
+
+/** inet_addr_onlink - are `a`, and `b` unless 0, on one subnet of the device? @context any, under rcu_bh or rtnl */
+export function inet_addr_onlink(dev: net_device, a: number, b: number): boolean {
+  const in_dev = in_dev_get(dev)
+  for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null; ifa = ifa.ifa_next) {
+    if (((a ^ ifa.ifa_local) & ifa.ifa_mask) === 0) return b === 0 || ((b ^ ifa.ifa_local) & ifa.ifa_mask) === 0
+  }
+  return false
+}
+
+/** inet_select_addr - source address towards `dst`: one of its subnet if there is, else any. @returns 0 when there is none */
+export function inet_select_addr(dev: net_device, dst: number, _scope: number): number {
+  const in_dev = in_dev_get(dev)
+  let addr = 0
+  for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null; ifa = ifa.ifa_next) {
+    if (dst === 0 || ((dst ^ ifa.ifa_local) & ifa.ifa_mask) === 0) return ifa.ifa_local
+    if (addr === 0) addr = ifa.ifa_local
+  }
+  for (let other = first_netdev(); addr === 0 && other !== null; other = other.next) {
+    const list = in_dev_get(other)?.ifa_list
+    if (list !== null && list !== undefined) addr = list.ifa_local
+  }
+  return addr
+}

@@ -1,0 +1,462 @@
+/**
+ * fib_semantics.ts - what a route means: next hops, shared between routes that mean the same.
+ *
+ * Lock charter
+ *   fib_info_lock (rwlock) guards the two hashes of fib_info, the hash of next hops by device, reference counts and the
+ *   DEAD flags. fib_multipath_lock guards the weights while a next hop is chosen.
+ *   fib_hash_lock (fib_hash.ts) may be held when either is taken, never the reverse. Nothing is called under them.
+ *   A lookup's result holds no reference: it is used up before the caller's softirq or bh-off section ends, and a
+ *   fib_info is freed after a grace period of rcu_bh.
+ */
+import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { INIT_LIST_HEAD, LIST, list_add, list_del_init } from '../../abi/list.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
+import { symbol } from '../../abi/symbol.js'
+import { fetch_add } from '../../arch/atomic.js'
+import { RAM } from '../../arch/ram.js'
+import { jiffies } from '../../irq/timer.js'
+import { EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOMEM } from '../../lib/errno.js'
+import { MAX_FIB_INFOS } from '../../lib/limits.js'
+import { kfree, kmalloc } from '../../mm/kmalloc.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { call_rcu_bh, RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
+import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../../sync/rwlock.js'
+import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
+import { dev_hold, dev_put, netif_running } from '../core/netdevice.js'
+import { IFF_UP, type net_device } from '../core/types.js'
+import { inet_addr_onlink, inet_select_addr } from './devinet.js'
+import {
+  FIB_INFO,
+  FIB_MAX_NHS,
+  FIB_NH,
+  type fib_info,
+  type fib_nh,
+  fib_nh_of,
+  type fib_result,
+  type RouteSpec,
+  RT_SCOPE_HOST,
+  RT_SCOPE_LINK,
+  RT_SCOPE_NOWHERE,
+  RT_SCOPE_UNIVERSE,
+  RTN_BLACKHOLE,
+  RTN_BROADCAST,
+  RTN_LOCAL,
+  RTN_MULTICAST,
+  RTN_PROHIBIT,
+  RTN_UNICAST,
+  RTN_UNREACHABLE,
+  RTNH_F_DEAD,
+  RTNH_F_ONLINK,
+} from './fib_types.js'
+
+const i32 = RAM.i32
+const DEVINDEX_HASHSIZE = 256
+
+/** A fib_info and the head it is freed by. */
+class fib_info_box extends Struct {
+  declare info: fib_info
+  declare rcu: rcu_head
+}
+const BOX: Layout<fib_info_box> = layout('fib_info_box', fib_info_box, { info: embed(FIB_INFO), rcu: embed(RCU_HEAD) })
+const info_cache = kmem_cache_create('ip_fib_info', BOX, () => MAX_FIB_INFOS)
+
+class fib_info_tables extends Struct {
+  declare lock: rwlock_t
+  declare multipath_lock: spinlock_t
+  declare hash: number
+  declare lhash: number
+  declare size: number
+  declare count: number
+  declare devhash: number
+}
+const TABLES: Layout<fib_info_tables> = layout('fib_info_tables', fib_info_tables, {
+  lock: embed(RWLOCK),
+  multipath_lock: embed(SPINLOCK),
+  hash: by('lock', word), // addresses of arrays of list heads, `size` each
+  lhash: by('lock', word),
+  size: by('lock', word),
+  count: by('lock', word),
+  devhash: by('lock', bytes(DEVINDEX_HASHSIZE * 4)),
+})
+const tables = DEFINE_STATIC('fib_info_tables', TABLES)
+
+/** errno and scope by route type. */
+export function fib_type_error(type: number): number {
+  if (type === RTN_BLACKHOLE) return -EINVAL
+  if (type === RTN_UNREACHABLE) return -EHOSTUNREACH
+  if (type === RTN_PROHIBIT) return -EACCES
+  return type === RTN_UNICAST || type === RTN_LOCAL || type === RTN_BROADCAST || type === RTN_MULTICAST ? 0 : -EINVAL
+}
+function fib_type_scope(type: number): number {
+  if (type === RTN_LOCAL) return RT_SCOPE_HOST
+  return type === RTN_BROADCAST ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE
+}
+
+// ---- the two hashes -------------------------------------------------------------------------------------------------
+
+function fib_info_hashfn(nhs: number, protocol: number, prefsrc: number, priority: number): number {
+  const mask = tables.size - 1
+  const val = nhs ^ protocol ^ prefsrc ^ priority
+  return (val ^ (val >>> 7) ^ (val >>> 12)) & mask
+}
+function fib_laddr_hashfn(addr: number): number {
+  return (addr ^ (addr >>> 7) ^ (addr >>> 14)) & (tables.size - 1)
+}
+function fib_devindex_hashfn(ifindex: number): number {
+  return (ifindex ^ (ifindex >> 8)) & (DEVINDEX_HASHSIZE - 1)
+}
+
+function new_heads(size: number): number {
+  const at = kmalloc(size * 8)
+  if (at !== 0) for (let k = 0; k < size; k++) INIT_LIST_HEAD(LIST.ref(at + k * 8))
+  return at
+}
+
+/** Double both hashes. @locks fib_info_lock is held for writing */
+function grow(): boolean {
+  const size = tables.size === 0 ? 1 : tables.size * 2
+  const hash = new_heads(size)
+  const lhash = new_heads(size)
+  if (hash === 0 || lhash === 0) {
+    if (hash !== 0) kfree(hash)
+    if (lhash !== 0) kfree(lhash)
+    return tables.size > 0 // longer chains then
+  }
+  const old = tables.hash
+  const old_l = tables.lhash
+  const old_size = tables.size
+  tables.hash = hash
+  tables.lhash = lhash
+  tables.size = size
+  for (let k = 0; k < old_size; k++) {
+    const head = old + k * 8
+    while (i32[head >> 2] !== head) rehash(FIB_INFO.container_of('fib_hash', i32[head >> 2]))
+  }
+  if (old !== 0) kfree(old)
+  if (old_l !== 0) kfree(old_l)
+  return true
+}
+
+function rehash(fi: fib_info): void {
+  list_del_init(fi.fib_hash)
+  if (fi.fib_prefsrc !== 0) list_del_init(fi.fib_lhash)
+  link(fi)
+}
+
+function link(fi: fib_info): void {
+  const k = fib_info_hashfn(fi.fib_nhs, fi.fib_protocol, fi.fib_prefsrc, fi.fib_priority)
+  list_add(fi.fib_hash, LIST.ref(tables.hash + k * 8))
+  if (fi.fib_prefsrc !== 0) list_add(fi.fib_lhash, LIST.ref(tables.lhash + fib_laddr_hashfn(fi.fib_prefsrc) * 8))
+}
+
+function same(a: fib_info, b: fib_info): boolean {
+  if (a.fib_nhs !== b.fib_nhs || a.fib_protocol !== b.fib_protocol || a.fib_prefsrc !== b.fib_prefsrc) return false
+  if (
+    a.fib_priority !== b.fib_priority ||
+    a.fib_mtu !== b.fib_mtu ||
+    ((a.fib_flags ^ b.fib_flags) & ~RTNH_F_DEAD) !== 0
+  )
+    return false
+  for (let k = 0; k < a.fib_nhs; k++) {
+    const x = fib_nh_of(a, k)
+    const y = fib_nh_of(b, k)
+    if (x.nh_oif !== y.nh_oif || x.nh_gw !== y.nh_gw || x.nh_scope !== y.nh_scope || x.nh_weight !== y.nh_weight)
+      return false
+    if (((x.nh_flags ^ y.nh_flags) & ~RTNH_F_DEAD) !== 0) return false
+  }
+  return true
+}
+
+/** fib_find_info - one that means the same, or null. @locks fib_info_lock is held */
+function fib_find_info(nfi: fib_info): fib_info | null {
+  if (tables.size === 0) return null
+  const head = tables.hash + fib_info_hashfn(nfi.fib_nhs, nfi.fib_protocol, nfi.fib_prefsrc, nfi.fib_priority) * 8
+  for (let at = i32[head >> 2]; at !== head; at = i32[at >> 2]) {
+    const fi = FIB_INFO.container_of('fib_hash', at)
+    if (fi.fib_dead === 0 && same(nfi, fi)) return fi
+  }
+  return null
+}
+
+// ---- life -----------------------------------------------------------------------------------------------------------
+
+function free_fib_info_rcu(head: number): void {
+  const box = BOX.container_of('rcu', head)
+  for (let k = 0; k < box.info.fib_nhs; k++) {
+    const dev = fib_nh_of(box.info, k).nh_dev
+    if (dev !== null) dev_put(dev)
+  }
+  kmem_cache_free(info_cache, box)
+}
+const free_fib_info_sym = symbol('free_fib_info', free_fib_info_rcu)
+const CLNTREF = FIB_INFO.offset('fib_clntref')
+
+/** fib_info_put - @consumes a reference of a client */
+export function fib_info_put(fi: fib_info): void {
+  if (fetch_add(fi.addr + CLNTREF, -1) === 1) call_rcu_bh(BOX.ref(fi.addr).rcu, free_fib_info_sym)
+}
+
+/** fib_release_info - a route less uses it. @locks fib_info_lock */
+export function fib_release_info(fi: fib_info): void {
+  write_lock_bh(tables.lock)
+  fi.fib_treeref--
+  const last = fi.fib_treeref === 0
+  if (last) {
+    list_del_init(fi.fib_hash)
+    if (fi.fib_prefsrc !== 0) list_del_init(fi.fib_lhash)
+    for (let k = 0; k < fi.fib_nhs; k++) unlink_nh(fib_nh_of(fi, k))
+    fi.fib_dead = 1
+    tables.count--
+  }
+  write_unlock_bh(tables.lock)
+  if (last) fib_info_put(fi)
+}
+
+function unlink_nh(nh: fib_nh): void {
+  if (nh.nh_dev === null) return
+  let slot = tables.devhash + fib_devindex_hashfn(nh.nh_oif) * 4
+  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== nh.addr) slot = i32[slot >> 2] + NEXT
+  if (i32[slot >> 2] === nh.addr) i32[slot >> 2] = nh.nh_next
+}
+const NEXT = FIB_NH.offset('nh_next')
+
+/** fib_check_nh - is the gateway a neighbour? @returns 0, or -errno */
+function fib_check_nh(spec: RouteSpec, nh: fib_nh, dev: net_device, scope: number): number {
+  if ((dev.flags & IFF_UP) === 0) return -ENETDOWN
+  if (nh.nh_gw === 0) {
+    if (dev.ip_ptr === 0) return -ENODEV
+    nh.nh_scope = scope === RT_SCOPE_HOST ? RT_SCOPE_NOWHERE : RT_SCOPE_HOST
+    return 0
+  }
+  if (spec.type !== RTN_UNICAST || scope >= RT_SCOPE_LINK) return -EINVAL
+  if ((nh.nh_flags & RTNH_F_ONLINK) === 0 && !inet_addr_onlink(dev, nh.nh_gw, 0)) return -ENETUNREACH
+  nh.nh_scope = RT_SCOPE_LINK
+  return 0
+}
+
+function fill_nexthops(fi: fib_info, spec: RouteSpec, scope: number): number {
+  for (let k = 0; k < spec.nexthops.length; k++) {
+    const hop = spec.nexthops[k]!
+    const nh = fib_nh_of(fi, k)
+    nh.nh_parent = fi.addr
+    nh.nh_flags = hop.flags ?? 0
+    nh.nh_weight = hop.weight ?? 1
+    nh.nh_power = 0
+    nh.nh_gw = hop.gw
+    nh.nh_oif = hop.dev.ifindex
+    const err = fib_check_nh(spec, nh, hop.dev, scope)
+    if (err !== 0) {
+      fi.fib_nhs = k
+      return err
+    }
+    dev_hold(hop.dev)
+    nh.nh_dev = hop.dev
+    fi.fib_nhs = k + 1
+  }
+  return 0
+}
+
+function discard(fi: fib_info): void {
+  for (let k = 0; k < fi.fib_nhs; k++) {
+    const dev = fib_nh_of(fi, k).nh_dev
+    if (dev !== null) dev_put(dev)
+  }
+  kmem_cache_free(info_cache, BOX.ref(fi.addr))
+}
+
+/** fib_create_info - what the route means, shared when it is known. @context process @returns info, or -errno */
+export function fib_create_info(spec: RouteSpec): fib_info | number {
+  const scope = spec.scope ?? fib_type_scope(spec.type)
+  if (spec.type < RTN_UNICAST || spec.type > RTN_PROHIBIT || scope < fib_type_scope(spec.type)) return -EINVAL
+  if (spec.nexthops.length > FIB_MAX_NHS) return -EINVAL
+  const errors = fib_type_error(spec.type) !== 0
+  if (errors !== (spec.nexthops.length === 0)) return -EINVAL
+  const box = kmem_cache_alloc(info_cache)
+  if (box === null) return -ENOMEM
+  i32.fill(0, box.$w, box.$w + (BOX.size >> 2))
+  const fi = FIB_INFO.ref(box.addr)
+  INIT_LIST_HEAD(fi.fib_hash)
+  INIT_LIST_HEAD(fi.fib_lhash)
+  fi.fib_protocol = spec.protocol ?? 4
+  fi.fib_priority = spec.priority ?? 0
+  fi.fib_prefsrc = spec.prefsrc ?? 0
+  fi.fib_mtu = spec.mtu ?? 0
+  const err = fill_nexthops(fi, spec, scope)
+  if (err !== 0) {
+    discard(fi)
+    return err
+  }
+  write_lock_bh(tables.lock)
+  const known = fib_find_info(fi)
+  if (known !== null) {
+    known.fib_treeref++
+    write_unlock_bh(tables.lock)
+    discard(fi)
+    return known
+  }
+  if (tables.count >= tables.size && !grow()) {
+    write_unlock_bh(tables.lock)
+    discard(fi)
+    return -ENOMEM
+  }
+  publish(fi)
+  write_unlock_bh(tables.lock)
+  return fi
+}
+
+function publish(fi: fib_info): void {
+  tables.count++
+  fi.fib_treeref = 1
+  fi.fib_clntref = 1
+  link(fi)
+  for (let k = 0; k < fi.fib_nhs; k++) {
+    const nh = fib_nh_of(fi, k)
+    const slot = (tables.devhash >> 2) + fib_devindex_hashfn(nh.nh_oif)
+    nh.nh_next = i32[slot]
+    i32[slot] = nh.addr
+  }
+}
+
+// ---- use ------------------------------------------------------------------------------------------------------------
+
+/**
+ * fib_semantic_match - does this route answer? Dead next hops do not count. Fills res.
+ * @returns 0 yes, 1 look further, -errno: the answer is no way
+ */
+export function fib_semantic_match(
+  fi: fib_info,
+  type: number,
+  scope: number,
+  prefixlen: number,
+  oif: number,
+  res: fib_result,
+): number {
+  const err = fib_type_error(type)
+  if (err === 0) {
+    if ((fi.fib_flags & RTNH_F_DEAD) !== 0) return 1
+    let k = 0
+    for (; k < fi.fib_nhs; k++) {
+      const nh = fib_nh_of(fi, k)
+      if ((nh.nh_flags & RTNH_F_DEAD) === 0 && (oif === 0 || oif === nh.nh_oif)) break
+    }
+    if (k === fi.fib_nhs) return 1
+    res.nh_sel = k
+  }
+  res.prefixlen = prefixlen
+  res.type = type
+  res.scope = scope
+  res.fi = fi
+  return err
+}
+
+/** fib_select_multipath - choose among several next hops by weight. @locks fib_multipath_lock */
+export function fib_select_multipath(res: fib_result): void {
+  const fi = res.fi
+  if (fi === null || fi.fib_nhs < 2) return
+  spin_lock_bh(tables.multipath_lock)
+  if (fi.fib_power <= 0) refill(fi)
+  if (fi.fib_power > 0) {
+    let w = (jiffies() >>> 0) % fi.fib_power
+    for (let k = 0; k < fi.fib_nhs; k++) {
+      const nh = fib_nh_of(fi, k)
+      if ((nh.nh_flags & RTNH_F_DEAD) !== 0 || nh.nh_power === 0) continue
+      w -= nh.nh_power
+      if (w < 0) {
+        nh.nh_power--
+        fi.fib_power--
+        res.nh_sel = k
+        break
+      }
+    }
+  }
+  spin_unlock_bh(tables.multipath_lock)
+}
+
+function refill(fi: fib_info): void {
+  let power = 0
+  for (let k = 0; k < fi.fib_nhs; k++) {
+    const nh = fib_nh_of(fi, k)
+    if ((nh.nh_flags & RTNH_F_DEAD) !== 0) continue
+    nh.nh_power = nh.nh_weight
+    power += nh.nh_weight
+  }
+  fi.fib_power = power
+}
+
+/** The next hop that a result chose. */
+export function fib_res_dev(res: fib_result): net_device | null {
+  return res.fi === null ? null : fib_nh_of(res.fi, res.nh_sel).nh_dev
+}
+/** Its gateway, when it is a neighbour; 0: the destination is on the link. */
+export function fib_res_gw(res: fib_result): number {
+  if (res.fi === null) return 0
+  const nh = fib_nh_of(res.fi, res.nh_sel)
+  return nh.nh_gw !== 0 && nh.nh_scope === RT_SCOPE_LINK ? nh.nh_gw : 0
+}
+export function fib_res_mtu(res: fib_result): number {
+  return res.fi === null ? 0 : res.fi.fib_mtu
+}
+/** Source address for packets of our own. */
+export function fib_res_prefsrc(res: fib_result): number {
+  if (res.fi === null) return 0
+  if (res.fi.fib_prefsrc !== 0) return res.fi.fib_prefsrc
+  const dev = fib_res_dev(res)
+  return dev === null ? 0 : inet_select_addr(dev, fib_res_gw(res), res.scope)
+}
+
+/** fib_sync_down - next hops over a device that went down are dead. @locks fib_info_lock @returns routes that died */
+export function fib_sync_down(dev: net_device): number {
+  let died = 0
+  write_lock_bh(tables.lock)
+  for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
+    const nh = FIB_NH.ref(at)
+    if (nh.nh_oif !== dev.ifindex || (nh.nh_flags & RTNH_F_DEAD) !== 0) continue
+    nh.nh_flags |= RTNH_F_DEAD
+    const fi = FIB_INFO.ref(nh.nh_parent)
+    let alive = 0
+    for (let k = 0; k < fi.fib_nhs; k++) if ((fib_nh_of(fi, k).nh_flags & RTNH_F_DEAD) === 0) alive++
+    if (alive === 0) {
+      fi.fib_flags |= RTNH_F_DEAD
+      died++
+    }
+  }
+  write_unlock_bh(tables.lock)
+  return died
+}
+
+/** fib_sync_up - and alive again when it comes back. @locks fib_info_lock */
+export function fib_sync_up(dev: net_device): void {
+  if (!netif_running(dev)) return
+  write_lock_bh(tables.lock)
+  for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
+    const nh = FIB_NH.ref(at)
+    if (nh.nh_oif !== dev.ifindex) continue
+    nh.nh_flags &= ~RTNH_F_DEAD
+    FIB_INFO.ref(nh.nh_parent).fib_flags &= ~RTNH_F_DEAD
+  }
+  write_unlock_bh(tables.lock)
+}
+
+/** fib_info_count - in use, for tests and reports. */
+export function fib_info_count(): number {
+  return tables.count
+}
+
+/** fib_info_init - @context boot, CPU 0 */
+export function fib_info_init(): void {
+  rwlock_init(tables.lock)
+  spin_lock_init(tables.multipath_lock)
+  tables.hash = 0
+  tables.lhash = 0
+  tables.size = 0
+  tables.count = 0
+}
+
+/** fib_info_exit - the hash arrays back, once every route is gone; for the leak audit. */
+export function fib_info_exit(): void {
+  if (tables.count > 0 || tables.size === 0) return
+  kfree(tables.hash)
+  kfree(tables.lhash)
+  tables.size = 0
+}
