@@ -156,6 +156,7 @@ function ip_rcv_options(skb: sk_buff): boolean {
   const opt = IPCB.ref(skb.cb)
   const bad = ip_options_compile(skb, opt, skb.nh)
   if (bad < 0) {
+    opt.optlen = 0 // nothing of it is to be trusted
     ip_stats.InHdrErrors++
     icmp_send(skb, ICMP_PARAMETERPROB, 0, (-bad & 0xff) << 24)
     kfree_skb(skb, OPTIONS)

@@ -37,7 +37,16 @@ import { ip_forward_sym } from './ip_forward.js'
 import { ip_local_deliver_sym } from './ip_input.js'
 import { ip_output_sym } from './ip_output.js'
 import { ip_stats } from './mib.js'
-import { ip_rt_put, rt_alloc, rt_cache_output, rt_intern_hash, rt_key, rt_set_dev, rt_stat } from './route.js'
+import {
+  ip_rt_put,
+  rt_alloc,
+  rt_cache_input,
+  rt_cache_output,
+  rt_intern_hash,
+  rt_key,
+  rt_set_dev,
+  rt_stat,
+} from './route.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_DIRECTSRC, RTCF_DOREDIRECT, RTCF_LOCAL, type rtable } from './types.js'
 
 const MARTIAN_SOURCE = drop_reason('ip_martian_source')
@@ -117,7 +126,6 @@ function no_route(skb: sk_buff, daddr: number, saddr: number, tos: number, error
   rth.dst.output = ip_error_sym
   rth.dst.error = error
   rth.rt_type = RTN_UNREACHABLE
-  rth.rt_flags = RTCF_LOCAL
   rth.rt_spec_dst = inet_select_addr(dev, saddr, RT_SCOPE_UNIVERSE)
   rth.dst.mtu = dev.mtu
   rt_set_dev(rth, dev)
@@ -150,6 +158,11 @@ export function ip_route_input_slow(skb: sk_buff, daddr: number, saddr: number, 
   if (!in_dev_forwards(dev)) return NOT_FORWARDING
   if (res.type !== RTN_UNICAST) return martian_destination()
   return forward_route(skb, daddr, saddr, tos, dev)
+}
+
+/** ip_route_input - the cache, then the FIB. @context softirq @returns as ip_route_input_slow */
+export function ip_route_input(skb: sk_buff, daddr: number, saddr: number, tos: number, dev: net_device): number {
+  return rt_cache_input(skb, daddr, saddr, tos, dev) ? 0 : ip_route_input_slow(skb, daddr, saddr, tos, dev)
 }
 
 /** A way through this router. */

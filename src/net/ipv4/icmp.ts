@@ -1,0 +1,372 @@
+/**
+ * icmp.ts - the Internet Control Message Protocol of a router (RFC 792, 1122, 1812).
+ *
+ * Lock charter
+ *   Each CPU has one lock in the place of its ICMP socket, taken by trylock with bottom halves off for as long as a
+ *   message is built and sent: a message about a message ends there. The rate limit lies in the destination and is not
+ *   locked, as in 2.6.11: a lost token is no harm.
+ */
+import { embed, konst, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
+import { symbol } from '../../abi/symbol.js'
+import { fetch_add } from '../../arch/atomic.js'
+import { now_ns } from '../../arch/cpu.js'
+import { RAM } from '../../arch/ram.js'
+import { jiffies } from '../../irq/timer.js'
+import { csum_fold, csum_partial } from '../../lib/checksum.js'
+import { HZ } from '../../lib/limits.js'
+import { spin_trylock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
+import { drop_reason } from '../core/fate.js'
+import {
+  alloc_skb,
+  kfree_skb,
+  skb_copy_bits,
+  skb_delivered,
+  skb_linearize,
+  skb_put,
+  skb_reserve,
+} from '../core/skbuff.js'
+import { ACCT_ICMP, type dst_entry, PACKET_HOST, type sk_buff } from '../core/types.js'
+import { ETH_P_IP } from '../wire/eth.js'
+import {
+  ICMP_ADDRESS,
+  ICMP_ADDRESSREPLY,
+  ICMP_DEST_UNREACH,
+  ICMP_ECHO,
+  ICMP_ECHOREPLY,
+  ICMP_FRAG_NEEDED,
+  ICMP_HLEN,
+  ICMP_PARAMETERPROB,
+  ICMP_REDIRECT,
+  ICMP_SOURCE_QUENCH,
+  ICMP_TIME_EXCEEDED,
+  ICMP_TIMESTAMP,
+  ICMP_TIMESTAMPREPLY,
+  icmp_code,
+  icmp_info,
+  icmp_type,
+  NR_ICMP_TYPES,
+  set_icmp_checksum,
+  set_icmp_header,
+} from '../wire/icmp.js'
+import {
+  IP_OFFSET,
+  IPPROTO_ICMP,
+  ip_daddr,
+  ip_frag_off,
+  ip_hdrlen,
+  ip_protocol,
+  ip_saddr,
+  ip_tos,
+  set_ip_daddr,
+  set_ip_frag_off,
+  set_ip_id,
+  set_ip_protocol,
+  set_ip_saddr,
+  set_ip_tos,
+  set_ip_ttl,
+  set_ip_vhl,
+} from '../wire/ipv4.js'
+import { inet_addr_type } from './fib_frontend.js'
+import { RTN_UNICAST } from './fib_types.js'
+import { inet_add_protocol } from './ip_input.js'
+import { ip_local_out } from './ip_output.js'
+import { ip_rt_put } from './route.js'
+import { ip_route_output } from './route_slow.js'
+import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, type rtable } from './types.js'
+
+const dv = RAM.dv
+
+const MALFORMED = drop_reason('icmp_malformed')
+const IGNORED = drop_reason('icmp_ignored')
+
+/** Types whose rate is limited: 3, 4, 11 and 12. */
+const ratemask = 0x1818
+const ratelimit = HZ
+const XRLIM_BURST_FACTOR = 6
+const IPTOS_TOS_MASK = 0x1e
+const IPTOS_PREC_INTERNETCONTROL = 0xc0
+const IPDEFTTL = 64
+/** Link header in front of what we build. */
+const LL_SPACE = 16
+
+class icmp_mib extends Struct {
+  declare InMsgs: number
+  declare InErrors: number
+  declare InDestUnreachs: number
+  declare InTimeExcds: number
+  declare InParmProbs: number
+  declare InSrcQuenchs: number
+  declare InRedirects: number
+  declare InEchos: number
+  declare InEchoReps: number
+  declare InTimestamps: number
+  declare InTimestampReps: number
+  declare InAddrMasks: number
+  declare InAddrMaskReps: number
+  declare OutMsgs: number
+  declare OutErrors: number
+  declare OutDestUnreachs: number
+  declare OutTimeExcds: number
+  declare OutParmProbs: number
+  declare OutSrcQuenchs: number
+  declare OutRedirects: number
+  declare OutEchoReps: number
+  declare OutTimestampReps: number
+  declare OutRateLimited: number
+  declare lock: spinlock_t
+}
+const MIB: Layout<icmp_mib> = layout('icmp_mib', icmp_mib, {
+  InMsgs: own(word),
+  InErrors: own(word),
+  InDestUnreachs: own(word),
+  InTimeExcds: own(word),
+  InParmProbs: own(word),
+  InSrcQuenchs: own(word),
+  InRedirects: own(word),
+  InEchos: own(word),
+  InEchoReps: own(word),
+  InTimestamps: own(word),
+  InTimestampReps: own(word),
+  InAddrMasks: own(word),
+  InAddrMaskReps: own(word),
+  OutMsgs: own(word),
+  OutErrors: own(word),
+  OutDestUnreachs: own(word),
+  OutTimeExcds: own(word),
+  OutParmProbs: own(word),
+  OutSrcQuenchs: own(word),
+  OutRedirects: own(word),
+  OutEchoReps: own(word),
+  OutTimestampReps: own(word),
+  OutRateLimited: own(word), // not in the MIB: errors that the rate limit kept back
+  lock: embed(SPINLOCK),
+})
+export const icmp_statistics = DEFINE_PER_CPU('icmp_statistics', MIB)
+const stats = icmp_statistics.mine
+
+class ip_ident extends Struct {
+  declare id: number
+  declare reserved: number
+}
+const IDENT: Layout<ip_ident> = layout('ip_ident', ip_ident, {
+  id: { kind: 'word', size: 4, align: 4, guard: 'atomic' },
+  reserved: konst(word),
+})
+const ident = DEFINE_STATIC('ip_ident', IDENT)
+
+function count_in(type: number): void {
+  if (type === ICMP_DEST_UNREACH) stats.InDestUnreachs++
+  else if (type === ICMP_TIME_EXCEEDED) stats.InTimeExcds++
+  else if (type === ICMP_PARAMETERPROB) stats.InParmProbs++
+  else if (type === ICMP_SOURCE_QUENCH) stats.InSrcQuenchs++
+  else if (type === ICMP_REDIRECT) stats.InRedirects++
+  else if (type === ICMP_ECHO) stats.InEchos++
+  else if (type === ICMP_ECHOREPLY) stats.InEchoReps++
+  else if (type === ICMP_TIMESTAMP) stats.InTimestamps++
+  else if (type === ICMP_TIMESTAMPREPLY) stats.InTimestampReps++
+  else if (type === ICMP_ADDRESS) stats.InAddrMasks++
+  else if (type === ICMP_ADDRESSREPLY) stats.InAddrMaskReps++
+}
+function count_out(type: number): void {
+  stats.OutMsgs++
+  if (type === ICMP_DEST_UNREACH) stats.OutDestUnreachs++
+  else if (type === ICMP_TIME_EXCEEDED) stats.OutTimeExcds++
+  else if (type === ICMP_PARAMETERPROB) stats.OutParmProbs++
+  else if (type === ICMP_SOURCE_QUENCH) stats.OutSrcQuenchs++
+  else if (type === ICMP_REDIRECT) stats.OutRedirects++
+  else if (type === ICMP_ECHOREPLY) stats.OutEchoReps++
+  else if (type === ICMP_TIMESTAMPREPLY) stats.OutTimestampReps++
+}
+
+/** An error message: never to be answered with another. */
+function is_error(type: number): boolean {
+  return (
+    type === ICMP_DEST_UNREACH ||
+    type === ICMP_SOURCE_QUENCH ||
+    type === ICMP_REDIRECT ||
+    type === ICMP_TIME_EXCEEDED ||
+    type === ICMP_PARAMETERPROB
+  )
+}
+
+/** xrlim_allow - one token a `timeout`, a burst of six. */
+function xrlim_allow(dst: dst_entry, timeout: number): boolean {
+  const now = jiffies()
+  const burst = XRLIM_BURST_FACTOR * timeout
+  let tokens = dst.rate_last === 0 ? burst : dst.rate_tokens + ((now - dst.rate_last) | 0)
+  dst.rate_last = now === 0 ? 1 : now
+  if (tokens > burst || tokens < 0) tokens = burst
+  const ok = tokens >= timeout
+  dst.rate_tokens = ok ? tokens - timeout : tokens
+  return ok
+}
+
+function icmpv4_xrlim_allow(rt: rtable, type: number, code: number): boolean {
+  if (type === ICMP_DEST_UNREACH && code === ICMP_FRAG_NEEDED) return true // path MTU discovery needs every one
+  return ((1 << type) & ratemask) === 0 || xrlim_allow(rt.dst, ratelimit)
+}
+
+/** May an error be sent about this packet? RFC 1122 3.2.2, RFC 1812 4.3.2.7. */
+function may_complain(skb: sk_buff, type: number): boolean {
+  const iph = skb.nh
+  const dst = skb.dst
+  if (dst === null || iph < skb.head || iph + 20 > skb.tail) return false
+  const rt = RTABLE.ref(dst.addr)
+  if (skb.pkt_type !== PACKET_HOST || (rt.rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)) !== 0) return false
+  if ((ip_frag_off(iph) & IP_OFFSET) !== 0) return false
+  if (is_error(type) && ip_protocol(iph) === IPPROTO_ICMP) {
+    const inner = iph + ip_hdrlen(iph)
+    if (inner + 1 > skb.tail) return false
+    const about = icmp_type(inner)
+    if (about > NR_ICMP_TYPES || is_error(about)) return false
+  }
+  return inet_addr_type(ip_saddr(iph)) === RTN_UNICAST
+}
+
+/** icmp_send - tell the sender of `skb_in`, which stays the caller's. @context softirq @locks this CPU's ICMP lock */
+export function icmp_send(skb_in: sk_buff, type: number, code: number, info: number): void {
+  if (!may_complain(skb_in, type)) return
+  if (!spin_trylock_bh(stats.lock)) return
+  const iph = skb_in.nh
+  const local = (RTABLE.ref(skb_in.dst!.addr).rt_flags & RTCF_LOCAL) !== 0
+  const saddr = local ? ip_daddr(iph) : 0
+  const tos = is_error(type) ? (ip_tos(iph) & IPTOS_TOS_MASK) | IPTOS_PREC_INTERNETCONTROL : ip_tos(iph)
+  const rt = ip_route_output(ip_saddr(iph), saddr, tos & IPTOS_TOS_MASK, 0)
+  if (rt === null) stats.OutErrors++
+  else if (!icmpv4_xrlim_allow(rt, type, code)) {
+    stats.OutRateLimited++
+    ip_rt_put(rt)
+  } else {
+    const offset = iph - skb_in.data // the packet from its IP header on, as much as fits 576 bytes
+    const have = skb_in.len - offset
+    const len = Math.min(have, Math.min(rt.dst.mtu, 576) - 20 - ICMP_HLEN)
+    push_reply(rt, saddr !== 0 ? saddr : rt.rt_src, ip_saddr(iph), tos, type, code, info, skb_in, offset, len)
+  }
+  spin_unlock_bh(stats.lock)
+}
+
+/** Build and send one message: header, then `len` bytes of `data` from `offset`. @consumes the route's reference */
+function push_reply(
+  rt: rtable,
+  saddr: number,
+  daddr: number,
+  tos: number,
+  type: number,
+  code: number,
+  info: number,
+  data: sk_buff,
+  offset: number,
+  len: number,
+): void {
+  const skb = alloc_skb(LL_SPACE + 20 + ICMP_HLEN + len)
+  if (skb === null) {
+    stats.OutErrors++
+    ip_rt_put(rt)
+    return
+  }
+  skb_reserve(skb, LL_SPACE)
+  skb.nh = skb_put(skb, 20 + ICMP_HLEN + len)
+  skb.h = skb.nh + 20
+  skb.dst = rt.dst
+  skb.dev = rt.dst.dev
+  skb.acct = ACCT_ICMP
+  skb.protocol = ETH_P_IP
+  set_icmp_header(skb.h, type, code, info)
+  copy_from(data, offset, skb.h + ICMP_HLEN, len)
+  set_icmp_checksum(skb.h, csum_fold(csum_partial(dv, skb.h, ICMP_HLEN + len, 0)))
+  build_ip(skb.nh, saddr, daddr, tos)
+  count_out(type)
+  ip_local_out(skb)
+}
+
+/** Bytes of a packet from an offset that may lie before skb.data, where the IP header was stripped. */
+function copy_from(skb: sk_buff, offset: number, to: number, len: number): void {
+  let at = offset
+  let dst = to
+  let left = len
+  while (at < 0 && left > 0) {
+    dv.setUint8(dst++, dv.getUint8(skb.data + at++))
+    left--
+  }
+  if (left > 0) skb_copy_bits(skb, at, dst, left)
+}
+
+function build_ip(iph: number, saddr: number, daddr: number, tos: number): void {
+  set_ip_vhl(iph, 20)
+  set_ip_tos(iph, tos)
+  set_ip_id(iph, fetch_add(ident.addr, 1) & 0xffff)
+  set_ip_frag_off(iph, 0)
+  set_ip_ttl(iph, IPDEFTTL)
+  set_ip_protocol(iph, IPPROTO_ICMP)
+  set_ip_saddr(iph, saddr)
+  set_ip_daddr(iph, daddr)
+}
+
+/** icmp_reply - an answer that carries the question's data. */
+function icmp_reply(skb: sk_buff, type: number): void {
+  if (!spin_trylock_bh(stats.lock)) return
+  const iph = skb.nh
+  const rt = ip_route_output(ip_saddr(iph), RTABLE.ref(skb.dst!.addr).rt_spec_dst, ip_tos(iph) & IPTOS_TOS_MASK, 0)
+  if (rt === null) stats.OutErrors++
+  else {
+    const len = skb.len - ICMP_HLEN
+    push_reply(
+      rt,
+      RTABLE.ref(skb.dst!.addr).rt_spec_dst,
+      ip_saddr(iph),
+      ip_tos(iph),
+      type,
+      0,
+      icmp_info(skb.h),
+      skb,
+      ICMP_HLEN,
+      len,
+    )
+  }
+  spin_unlock_bh(stats.lock)
+}
+
+function icmp_timestamp(skb: sk_buff): boolean {
+  if (skb.len < 20) return false
+  // Not the time since midnight UT, which this machine does not know: the top bit says so (RFC 792).
+  const now = 0x80000000 | (Math.floor(now_ns() / 1e6) & 0x7fffffff) | 0
+  dv.setInt32(skb.h + 12, now)
+  dv.setInt32(skb.h + 16, now)
+  icmp_reply(skb, ICMP_TIMESTAMPREPLY)
+  return true
+}
+
+/** icmp_rcv - a message for this machine. @context softirq @consumes skb */
+export function icmp_rcv(skb: sk_buff): number {
+  stats.InMsgs++
+  if (skb.len < ICMP_HLEN || skb_linearize(skb) !== 0 || csum_fold(csum_partial(dv, skb.h, skb.len, 0)) !== 0) {
+    stats.InErrors++
+    kfree_skb(skb, MALFORMED)
+    return 0
+  }
+  const type = icmp_type(skb.h)
+  const broadcast = (RTABLE.ref(skb.dst!.addr).rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)) !== 0
+  if (type > NR_ICMP_TYPES || (broadcast && type !== ICMP_ECHO && type !== ICMP_TIMESTAMP)) {
+    stats.InErrors++
+    kfree_skb(skb, IGNORED)
+    return 0
+  }
+  count_in(type)
+  if (type === ICMP_ECHO && icmp_code(skb.h) === 0) icmp_reply(skb, ICMP_ECHOREPLY)
+  else if (type === ICMP_TIMESTAMP && !icmp_timestamp(skb)) {
+    stats.InErrors++
+    kfree_skb(skb, MALFORMED)
+    return 0
+  }
+  skb_delivered(skb)
+  return 0
+}
+const icmp_rcv_sym = symbol('icmp_rcv', icmp_rcv)
+
+/** icmp_init - @context boot, CPU 0 for all CPUs */
+export function icmp_init(ncpus: number): void {
+  for (let cpu = 0; cpu < ncpus; cpu++) spin_lock_init(icmp_statistics.cpu(cpu).lock)
+  inet_add_protocol(IPPROTO_ICMP, icmp_rcv_sym)
+}
