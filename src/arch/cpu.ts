@@ -12,7 +12,7 @@
  */
 import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
-import { BOOTING, KernelPanic, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
+import { HALTING, KernelPanic, OFF, PANIC, POWER, PowerOff, publish_panic, UNPARK, VEC_HALT } from './machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
 
@@ -150,19 +150,28 @@ export function tick(_cost: number): void {
 /** take_interrupts - serve everything pending, lowest vector first, before one more instruction of the code below runs. */
 export function take_interrupts(): void {
   while (i32[IF] !== 0) {
-    const pending = i32[PENDING]
+    let pending = i32[PENDING]
+    if ((pending & (1 << VEC_HALT)) !== 0) {
+      if (may_halt()) power_gone()
+      pending &= ~(1 << VEC_HALT) // later: somebody below holds a lock or a packet
+    }
     if (pending === 0) return
     if (pending < 0) {
       fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
       continue
     }
     const vector = 31 - Math.clz32(pending & -pending)
-    if (vector === VEC_HALT) power_gone()
     fetch_and(AREA, ~(1 << vector))
     i32[IF] = 0
     entry.interrupt(vector)
     i32[IF] = 1
   }
+}
+
+/** An orderly halt waits for process context; a panic, or a host that pulls the plug, waits for nobody. */
+function may_halt(): boolean {
+  const power = load(POWER)
+  return power === PANIC || power === OFF || i32[PREEMPT] === 0
 }
 
 function power_gone(): never {
@@ -184,10 +193,9 @@ const PARK_MS = 2 // a parked waiter looks again by itself: insurance against a 
 
 /** cpu_relax - one turn of a spin loop: lets interrupts in, and sees the power go. */
 export function cpu_relax(): void {
-  if (i32[PENDING] !== 0) {
-    if (i32[IF] !== 0) take_interrupts()
-    else if ((i32[PENDING] & (1 << VEC_HALT)) !== 0) power_gone()
-  }
+  if (i32[PENDING] === 0) return
+  if (i32[IF] !== 0) take_interrupts()
+  else if ((i32[PENDING] & (1 << VEC_HALT)) !== 0 && load(POWER) !== HALTING) power_gone()
 }
 
 /** park_announce - say which lock (and ticket) this CPU is about to sleep for. The caller then looks at the lock once more. */
@@ -230,7 +238,6 @@ export function idle_wait(spin_ns: number): void {
   const pending = load(AREA)
   if (pending === 0) wait_on_address(AREA, 0, 100)
   store(AREA + CPU_PARKED, 0)
-  if (load(POWER) !== RUNNING && load(POWER) !== BOOTING) power_gone()
 }
 
 // ---- the end --------------------------------------------------------------------------------------------------------

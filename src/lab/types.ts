@@ -146,7 +146,7 @@ export type TraceRecord = {
   /** On one clock for all CPUs of the machine, ns. */
   tsNs: number
 } & (
-  | { kind: 'begin' | 'end'; slice: TraceSlice; /** irq, softirq vector, or "pid name" */ arg: number | string }
+  | { kind: 'begin' | 'end'; slice: TraceSlice /** irq, softirq vector, or "pid name" */; arg: number | string }
   | { kind: 'drop'; reason: string }
 )
 

@@ -51,8 +51,18 @@ export function registerForward(program: Command, run: VerbRunner): void {
   program
     .command('forward')
     .description('Forward captured frames through the emulated router and write what it put on each wire.')
-    .option('--in <iface=file>', 'capture to send into an interface; once per interface', portFiles('--in', readableFile('--in')), [])
-    .option('--out <iface=file>', 'capture to write of an interface; once per interface', portFiles('--out', f => f), [])
+    .option(
+      '--in <iface=file>',
+      'capture to send into an interface; once per interface',
+      portFiles('--in', readableFile('--in')),
+      [],
+    )
+    .option(
+      '--out <iface=file>',
+      'capture to write of an interface; once per interface',
+      portFiles('--out', f => f),
+      [],
+    )
     .option('--routes <file>', 'interfaces, routes and neighbours of the router', readableFile('--routes'))
     .option('--cpus <n>', `CPUs of the machine, ${min} to ${max}`, wholeNumber('--cpus', 'cpus'), d.cpus)
     .option('--rx <arch>', `receive architecture: ${RX_ARCHS.join(', ')}`, oneOf('--rx', RX_ARCHS), d.rx)

@@ -8,7 +8,16 @@ import { livelockHtml } from '../report/html.js'
 import { livelockReport } from '../report/terminal.js'
 import { TraceWriter } from '../report/trace.js'
 import type { LivelockConfig, LivelockResult, LockKind, RxArch } from '../types.js'
-import { OutputFiles, oneOf, rateList, readableFile, someOf, type VerbRunner, warnOvercommit, wholeNumber } from './verb.js'
+import {
+  OutputFiles,
+  oneOf,
+  rateList,
+  readableFile,
+  someOf,
+  type VerbRunner,
+  warnOvercommit,
+  wholeNumber,
+} from './verb.js'
 
 interface LivelockOptions {
   cpus: number
@@ -48,7 +57,12 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
     .option('--rx <list>', `receive architectures: all, or some of ${RX_ARCHS}`, someOf('--rx', RX_ARCHS), d.rx)
     .option('--lock <kind>', `spinlocks: ${LOCK_KINDS.join(', ')}`, oneOf('--lock', LOCK_KINDS), d.lock)
     .option('--rates <list>', 'offered loads in packets/s such as 50k,100k,1M, or auto', rateList('--rates'), d.rates)
-    .option('--duration <ms>', `time of a point, ${span('duration')}`, wholeNumber('--duration', 'duration'), d.durationMs)
+    .option(
+      '--duration <ms>',
+      `time of a point, ${span('duration')}`,
+      wholeNumber('--duration', 'duration'),
+      d.durationMs,
+    )
     .option('--seed <n>', `seed of the load, ${span('seed')}`, wholeNumber('--seed', 'seed'), d.seed)
     .option(
       '--irq-cost <ns>',
@@ -58,7 +72,12 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
     )
     .option('--flows <n>', `flows of the load, ${span('flows')}`, wholeNumber('--flows', 'flows'), d.flows)
     .option('--queues <n>', `receive queues of a NIC, ${span('queues')}`, wholeNumber('--queues', 'queues'), d.queues)
-    .option('--hz <n>', 'clock ticks per second: 100 or 1000', text => Number(oneOf('--hz', ['100', '1000'])(text)), d.hz)
+    .option(
+      '--hz <n>',
+      'clock ticks per second: 100 or 1000',
+      text => Number(oneOf('--hz', ['100', '1000'])(text)),
+      d.hz,
+    )
     .option(
       '--irq-work <n>',
       'packets that one receive interrupt of interrupt and softnet handles; 0: until the ring is empty',
@@ -108,7 +127,8 @@ async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<
     files.write('--csv', () => livelockCsv(result))
     files.write('--html', () => livelockHtml(result))
     files.commit()
-    const stdout = json === '-' ? JSON.stringify(result, null, 1) : livelockReport(result, process.stdout.isTTY === true)
+    const stdout =
+      json === '-' ? JSON.stringify(result, null, 1) : livelockReport(result, process.stdout.isTTY === true)
     process.stdout.write(`${stdout}\n`)
     return EXIT_CLEAN
   } finally {
@@ -117,7 +137,11 @@ async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<
 }
 
 /** The experiment with its progress bar; loaded late, so that help and wrong flags need no machine. */
-async function measure(config: LivelockConfig, signal: AbortSignal, tracer: TraceWriter | null): Promise<LivelockResult> {
+async function measure(
+  config: LivelockConfig,
+  signal: AbortSignal,
+  tracer: TraceWriter | null,
+): Promise<LivelockResult> {
   const { runLivelock } = await import('../livelock.js')
   const bar = startProgress()
   try {

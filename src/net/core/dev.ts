@@ -499,3 +499,16 @@ export function net_dev_init(ncpus: number): void {
   open_softirq(NET_TX_SOFTIRQ, net_tx_sym)
   open_softirq(NET_RX_SOFTIRQ, config('rx_arch') === RX_INTERRUPT ? ipintr_sym : net_rx_sym)
 }
+
+/** net_tx_drain_halted - free what a CPU of a halted machine still had to complete. @context audit */
+export function net_tx_drain_halted(cpu: number): void {
+  const sd = softnet_datas.cpu(cpu)
+  for (let skb = sd.completion_queue; skb !== null; ) {
+    const next: sk_buff | null = skb.next
+    skb.next = null
+    skb_sent(skb)
+    skb = next
+  }
+  sd.completion_queue = null
+  sd.output_queue = null
+}

@@ -15,6 +15,7 @@ import { BUG_ON, panic } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
 import { memcpy, RAM } from '../../arch/ram.js'
 import { MAX_SKB_FRAGS, SKB_CACHE, SKB_DATA_16K, SKB_DATA_64K } from '../../lib/limits.js'
+import { at_mem_init } from '../../mm/init.js'
 import {
   kmem_alloc_addr,
   type kmem_cache,
@@ -50,6 +51,11 @@ const skb_cache = kmem_cache_create('skbuff_head_cache', SKB, skbs)
 const data_2k = kmem_cache_create('skb_data_2k', DATA, skbs, 2048) as unknown as kmem_cache<Struct>
 const data_16k = kmem_cache_create('skb_data_16k', DATA, () => SKB_DATA_16K, 16384) as unknown as kmem_cache<Struct>
 const data_64k = kmem_cache_create('skb_data_64k', DATA, () => SKB_DATA_64K, 131072) as unknown as kmem_cache<Struct>
+
+/** attach_cb - lenses by slot for what a layer keeps in skb.cb. @context module load */
+export function attach_cb(control: Layout<Struct>): void {
+  at_mem_init(() => control.attach(skb_cache.base + SKB.offset('cb'), skb_cache.shift, skb_cache.count))
+}
 
 const SHINFO_SIZE = (SHINFO.size + 15) & ~15
 const USERS = SKB.offset('users')

@@ -10,6 +10,7 @@ import { drop_reason } from '../core/fate.js'
 import { NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
 import {
   __skb_pull,
+  attach_cb,
   kfree_skb,
   pskb_may_pull,
   pskb_trim,
@@ -57,6 +58,8 @@ const NO_MEMORY = drop_reason('no_memory')
 const UNKNOWN_PROTOCOL = drop_reason('ip_unknown_protocol')
 const NOT_REASSEMBLED = drop_reason('ip_not_reassembled')
 const UDP_MALFORMED = drop_reason('udp_malformed')
+
+attach_cb(IPCB as unknown as Layout<Struct>)
 
 // ---- protocols above IP ---------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ const table = { base: 0, w: 0 }
 at_mem_init(mem => {
   table.base = mem.alloc(RT_HASH_BUCKETS << BUCKET_SHIFT)
   table.w = table.base >> 2
+  DST.attach(rt_cache.base, rt_cache.shift, rt_cache.count) // an rtable begins with its dst_entry
   BUCKET.attach(table.base, BUCKET_SHIFT, RT_HASH_BUCKETS)
 })
 

@@ -1,0 +1,226 @@
+/** proc.ts - the files of /proc as text. They are read by processes, or by the host from a machine that stands still. */
+
+import { call } from '../abi/symbol.js'
+import { CONTEXT_NAMES, CPU_STAT, cpu_area } from '../arch/cpu.js'
+import { irq_line, LINE_RAISED, LINE_WIRED } from '../arch/irqchip.js'
+import { config, num_cpus } from '../arch/machine.js'
+import { RAM } from '../arch/ram.js'
+import { irq_stats } from '../irq/interrupt.js'
+import { jiffies } from '../irq/timer.js'
+import { NR_IRQS } from '../lib/limits.js'
+import { kfree, kmalloc } from '../mm/kmalloc.js'
+import { slabinfo } from '../mm/slab.js'
+import { dev_name, first_netdev } from '../net/core/netdevice.js'
+import { netdev_rx_stat } from '../net/core/stats.js'
+import { DEV_STATS, type net_device } from '../net/core/types.js'
+import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
+import { fib_nh_of } from '../net/ipv4/fib_types.js'
+import { icmp_statistics } from '../net/ipv4/icmp.js'
+import { ip_statistics } from '../net/ipv4/mib.js'
+import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
+import { IP_MIB } from '../net/ipv4/types.js'
+import { ip_ntoa } from '../net/wire/ipv4.js'
+import { nr_switches } from '../sched/sched.js'
+
+const i32 = RAM.i32
+const f64 = RAM.f64
+const USER_HZ = 100
+
+function cpus(): number[] {
+  return Array.from({ length: num_cpus() }, (_, cpu) => cpu)
+}
+function hex(n: number): string {
+  return (n >>> 0).toString(16).padStart(8, '0')
+}
+
+function softnet_stat(): string {
+  const lines = cpus().map(cpu => {
+    const s = netdev_rx_stat.cpu(cpu)
+    const columns = [
+      s.total,
+      s.dropped,
+      s.time_squeeze,
+      s.throttled,
+      s.fastroute_hit,
+      s.fastroute_success,
+      s.fastroute_defer,
+      s.fastroute_deferred_out,
+      s.cpu_collision,
+    ]
+    return columns.map(hex).join(' ')
+  })
+  return `${lines.join('\n')}\n`
+}
+
+/** dev_stats - the counters of a device under their names. */
+export function dev_stats(dev: net_device): Record<string, number> {
+  const at = kmalloc(64)
+  if (at === 0) return {}
+  if (dev.get_stats !== 0) call(dev.get_stats)(dev, at)
+  const stats = Object.fromEntries(DEV_STATS.map((name, k) => [name, i32[(at >> 2) + k] >>> 0]))
+  kfree(at)
+  return stats
+}
+
+function net_dev(): string {
+  let text =
+    'Inter-|   Receive                                                |  Transmit\n' +
+    ' face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n'
+  for (let dev = first_netdev(); dev !== null; dev = dev.next) {
+    const s = dev_stats(dev)
+    const rx = [
+      s.rx_bytes,
+      s.rx_packets,
+      s.rx_errors,
+      (s.rx_dropped ?? 0) + (s.rx_missed_errors ?? 0),
+      0,
+      s.rx_over_errors,
+      0,
+      0,
+    ]
+    const tx = [s.tx_bytes, s.tx_packets, s.tx_errors, s.tx_dropped, 0, 0, 0, 0]
+    text += `${dev_name(dev).padStart(6)}:${rx.join(' ')} ${tx.join(' ')}\n`
+  }
+  return text
+}
+
+function proc_stat(): string {
+  const row = (cpu: number): number[] =>
+    CONTEXT_NAMES.map((_, k) => Math.floor((f64[((cpu_area(cpu) + CPU_STAT) >> 3) + k]! * USER_HZ) / 1e9))
+  const rows = cpus().map(row)
+  const total = CONTEXT_NAMES.map((_, k) => rows.reduce((sum, r) => sum + r[k]!, 0))
+  const lines = [`cpu  ${total.join(' ')}`, ...rows.map((r, cpu) => `cpu${cpu} ${r.join(' ')}`)]
+  lines.push(`intr ${cpus().reduce((sum, cpu) => sum + irq_stats.cpu(cpu).total, 0)}`)
+  lines.push(`ctxt ${cpus().reduce((sum, cpu) => sum + nr_switches(cpu), 0)}`)
+  return `${lines.join('\n')}\n`
+}
+
+function interrupts(): string {
+  let text = `           ${cpus()
+    .map(cpu => `CPU${cpu}`.padEnd(11))
+    .join('')}\n`
+  const line = (name: string, counts: number[], what: string): string =>
+    `${name.padStart(4)}: ${counts.map(n => String(n).padStart(10)).join(' ')}   ${what}\n`
+  for (let irq = 0; irq < NR_IRQS; irq++) {
+    if (i32[(irq_line(irq) + LINE_WIRED) >> 2] === 0) continue
+    const counts = cpus().map(cpu => i32[(irq_stats.cpu(cpu).lines >> 2) + irq])
+    text += line(
+      String(irq),
+      counts,
+      `level  nic${Math.floor(irq / config('nqueues'))}  raised ${i32[(irq_line(irq) + LINE_RAISED) >> 2]}`,
+    )
+  }
+  text += line(
+    'LOC',
+    cpus().map(cpu => irq_stats.cpu(cpu).timer),
+    'timer',
+  )
+  text += line(
+    'RES',
+    cpus().map(cpu => irq_stats.cpu(cpu).resched),
+    'rescheduling',
+  )
+  text += line(
+    'CAL',
+    cpus().map(cpu => irq_stats.cpu(cpu).call),
+    'function calls',
+  )
+  return text
+}
+
+function snmp(): string {
+  const sum = (read: (cpu: number) => number): number => cpus().reduce((n, cpu) => n + read(cpu), 0)
+  const ip = IP_MIB.map(name => sum(cpu => ip_statistics.cpu(cpu)[name]))
+  const icmp = ICMP_MIB.map(name => sum(cpu => icmp_statistics.cpu(cpu)[name]))
+  return `Ip: ${IP_MIB.join(' ')}\nIp: ${ip.join(' ')}\nIcmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n`
+}
+const ICMP_MIB = [
+  'InMsgs',
+  'InErrors',
+  'InDestUnreachs',
+  'InTimeExcds',
+  'InParmProbs',
+  'InSrcQuenchs',
+  'InRedirects',
+  'InEchos',
+  'InEchoReps',
+  'InTimestamps',
+  'InTimestampReps',
+  'InAddrMasks',
+  'InAddrMaskReps',
+  'OutMsgs',
+  'OutErrors',
+  'OutDestUnreachs',
+  'OutTimeExcds',
+  'OutParmProbs',
+  'OutSrcQuenchs',
+  'OutRedirects',
+  'OutEchoReps',
+  'OutTimestampReps',
+  'OutRateLimited',
+] as const
+
+function rt_cache_text(): string {
+  const names = [
+    'in_hit',
+    'in_slow_tot',
+    'in_no_route',
+    'in_brd',
+    'in_martian_dst',
+    'in_martian_src',
+    'out_hit',
+    'out_slow_tot',
+    'gc_total',
+    'gc_ignored',
+    'gc_goal_miss',
+    'gc_dst_overflow',
+  ] as const
+  const lines = cpus().map(cpu =>
+    [rt_entries(), ...names.map(name => rt_cache_stats.cpu(cpu)[name])].map(hex).join(' '),
+  )
+  return `entries ${names.join(' ')}\n${lines.join('\n')}\n`
+}
+
+function route_text(): string {
+  let text = ''
+  fn_hash_dump(ip_fib_main_table, route => {
+    text += `${ip_ntoa(route.dst)}/${route.prefixlen}`
+    for (let k = 0; k < route.info.fib_nhs; k++) {
+      const nh = fib_nh_of(route.info, k)
+      text += `${nh.nh_gw !== 0 ? ` via ${ip_ntoa(nh.nh_gw)}` : ''} dev ${nh.nh_dev === null ? '?' : dev_name(nh.nh_dev)}`
+    }
+    text += '\n'
+  })
+  return text
+}
+
+function slab_text(): string {
+  return slabinfo()
+    .map(
+      c =>
+        `${c.name.padEnd(20)} ${String(c.used).padStart(7)} ${String(c.total).padStart(7)} ${String(c.size).padStart(7)} : failed ${c.failed}`,
+    )
+    .join('\n')
+    .concat('\n')
+}
+
+const files: Record<string, () => string> = {
+  '/proc/net/softnet_stat': softnet_stat,
+  '/proc/net/dev': net_dev,
+  '/proc/net/snmp': snmp,
+  '/proc/net/stat/rt_cache': rt_cache_text,
+  '/proc/net/route': route_text,
+  '/proc/stat': proc_stat,
+  '/proc/interrupts': interrupts,
+  '/proc/slabinfo': slab_text,
+  '/proc/uptime': () => `${(jiffies() / config('hz')).toFixed(2)}\n`,
+}
+
+/** proc_read - text of a file, or null. */
+export function proc_read(path: string): string | null {
+  return files[path]?.() ?? null
+}
+/** proc_files - what there is. */
+export function proc_files(): string[] {
+  return Object.keys(files)
+}

@@ -1,0 +1,151 @@
+/** main.ts - boot order; the only file that names every subsystem. */
+
+import { describe_addr } from '../abi/section.js'
+import { symbol, text_hash } from '../abi/symbol.js'
+import { cmpxchg, fetch_or, load, store, wake_by_address } from '../arch/atomic.js'
+import { cpu_id, cpu_relax, cpu_reset, local_irq_enable, oops, panic, set_entry } from '../arch/cpu.js'
+import { BOOT_HASH, BOOTING, config, KernelPanic, num_cpus, ONLINE, POWER, PowerOff, RUNNING } from '../arch/machine.js'
+import { nic_probe } from '../drivers/net/nic.js'
+import { irq_init } from '../irq/interrupt.js'
+import { softirq_init } from '../irq/softirq.js'
+import { tasklets_init } from '../irq/tasklet.js'
+import { init_timers } from '../irq/timer.js'
+import { init_workqueues } from '../irq/workqueue.js'
+import { mem_init } from '../mm/init.js'
+import { net_dev_init } from '../net/core/dev.js'
+import { dst_init } from '../net/core/dst.js'
+import { neigh_add_permanent, neigh_init } from '../net/core/neighbour.js'
+import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
+import type { net_device } from '../net/core/types.js'
+import { inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet.js'
+import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
+import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
+import { icmp_init } from '../net/ipv4/icmp.js'
+import { ip_init } from '../net/ipv4/ip_input.js'
+import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
+import { rcu_init } from '../rcu/rcupdate.js'
+import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
+import { spin_sym } from '../user/spin.js'
+import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
+
+export { proc_files, proc_read } from '../fs/proc.js'
+export { leak_audit } from './audit.js'
+export { system_map } from './system_map.js'
+
+/** What the init process of this thread is to set up; a boot argument, not kernel state. */
+const boot_args: { setup: RouterSetup } = { setup: { ports: [], routes: [], neighbours: [] } }
+
+const TYPES = { unicast: RTN_UNICAST, unreachable: RTN_UNREACHABLE, blackhole: RTN_BLACKHOLE, prohibit: RTN_PROHIBIT }
+
+function must(err: number, what: string): void {
+  if (err !== 0) panic(`init: ${what}: error ${-err}`)
+}
+
+function add_port(nic: number, port: PortSetup): void {
+  const dev = nic_probe(nic, {
+    name: port.name,
+    mac_hi: port.mac.hi,
+    mac_lo: port.mac.lo,
+    mtu: port.mtu,
+    nqueues: port.queues,
+    promisc: port.promisc,
+  })
+  if (dev === null) panic(`init: no memory for ${port.name}`)
+  if (inetdev_init(dev) === null) panic(`init: no memory for ${port.name}`)
+  must(dev_open(dev), `open ${port.name}`)
+  for (const a of port.addresses) must(inet_insert_ifa(dev, a.local, a.prefixlen), `address of ${port.name}`)
+}
+
+function with_dev<T>(name: string, f: (dev: net_device) => T): T {
+  const dev = dev_get_by_name(name)
+  if (dev === null) panic(`init: no device ${name}`)
+  const result = f(dev)
+  dev_put(dev)
+  return result
+}
+
+function add_route(r: RouteSetup): void {
+  const nexthops = r.nexthops.map(hop => ({ gw: hop.gw, weight: hop.weight, dev: with_dev(hop.dev, dev => dev) }))
+  must(ip_route_add({ dst: r.dst, prefixlen: r.prefixlen, type: TYPES[r.type], priority: r.metric, nexthops }), 'route')
+}
+
+function add_neighbour(n: NeighbourSetup): void {
+  must(
+    with_dev(n.dev, dev => neigh_add_permanent(n.address, dev, n.mac.hi, (n.mac.lo << 16) >> 16)),
+    'neighbour',
+  )
+}
+
+/** init - the first process: brings the network up, then the machine counts as running. @context process */
+function* init(): Generator<void, number, void> {
+  const { ports, routes, neighbours } = boot_args.setup
+  yield* rtnl_lock()
+  ports.forEach((port, nic) => {
+    add_port(nic, port)
+  })
+  for (const n of neighbours) add_neighbour(n)
+  for (const r of routes) add_route(r)
+  rtnl_unlock()
+  if (config('user_spin') !== 0)
+    for (let cpu = 0; cpu < num_cpus(); cpu++) kernel_thread('spin', spin_sym, 0, { cpu, user: true })
+  cmpxchg(POWER, BOOTING, RUNNING)
+  wake_by_address(POWER, 1)
+  return 0
+}
+const init_sym = symbol('init', init)
+
+/** start_kernel - CPU 0. Never returns. @context boot */
+function start_kernel(): never {
+  const ncpus = num_cpus()
+  mem_init()
+  sched_init(ncpus)
+  irq_init()
+  tasklets_init()
+  init_timers(ncpus)
+  rcu_init(ncpus)
+  softirq_init(ncpus)
+  init_workqueues()
+  netdev_init()
+  net_dev_init(ncpus)
+  neigh_init(config('seed'))
+  dst_init()
+  ip_rt_init()
+  ip_fib_init(rt_cache_flush_sym)
+  ip_init()
+  icmp_init(ncpus)
+  fetch_or(ONLINE, 1)
+  store(BOOT_HASH, text_hash())
+  const all = ncpus === 32 ? -1 : (1 << ncpus) - 1
+  while (load(ONLINE) !== all) cpu_relax() // a CPU that does not come up is seen by the host
+  kernel_thread('init', init_sym, 0, { cpu: 0 })
+  local_irq_enable()
+  return cpu_loop()
+}
+
+/** start_secondary - every other CPU, once CPU 0 has laid everything out. Never returns. @context boot */
+function start_secondary(): never {
+  while (load(BOOT_HASH) === 0) cpu_relax()
+  if (load(BOOT_HASH) !== text_hash()) panic('BUG: CPUs with different kernels')
+  mem_init()
+  irq_init()
+  fetch_or(ONLINE, 1 << cpu_id)
+  local_irq_enable()
+  return cpu_loop()
+}
+
+/** run_cpu - from power-on to power-off. @returns how it ended */
+export function run_cpu(setup: RouterSetup): 'power off' | 'panic' | 'oops' {
+  boot_args.setup = setup
+  set_entry({ describe: addr => describe_addr(addr) ?? `0x${addr.toString(16)}` })
+  try {
+    cpu_reset()
+    if (cpu_id === 0) start_kernel()
+    start_secondary()
+  } catch (error) {
+    forget_tasks()
+    if (error instanceof PowerOff) return 'power off'
+    if (error instanceof KernelPanic) return 'panic'
+    oops(error)
+    return 'oops'
+  }
+}
