@@ -66,7 +66,10 @@ export default function cpu(task: CpuTask): Promise<void> {
         return { cpu: task.cpu, reason: kernel.run_cpu(setup) }
       },
       audit: () => kernel?.leak_audit() ?? [],
-      proc: path => kernel?.proc_read(path) ?? '',
+      proc(path) {
+        kernel?.post_mortem()
+        return kernel?.proc_read(path) ?? ''
+      },
       release() {
         resolve()
         setImmediate(() => task.port.close())

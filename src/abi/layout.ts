@@ -191,7 +191,8 @@ export class Layout<T extends Struct> {
     this.base = base
     this.shift = shift
     this.lenses = new Array<T | undefined>(count).fill(undefined)
-    this.others.clear()
+    const end = base + count * 2 ** shift
+    for (const addr of this.others.keys()) if (addr >= base && addr < end) this.others.delete(addr)
   }
 
   /** pahole: one line a field. */

@@ -27,13 +27,18 @@ export interface LeakReport {
 const AUDITED =
   /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ip_fib_.*|fn_zone|arp_cache|in_device|in_ifaddr|irqaction|timer_box|rcu_synchronize|size-.*)$/
 
+/** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
+export function post_mortem(): void {
+  cpu_reset()
+  store(cpu_area(cpu_id), 0) // the halt has been obeyed
+  local_irq_enable()
+}
+
 /** leak_audit - what is out and should not be; empty when all is well. @context a halted machine */
 export function leak_audit(): LeakReport[] {
   const ncpus = num_cpus()
   const shutdown = drop_reason('shutdown')
-  cpu_reset()
-  store(cpu_area(cpu_id), 0) // the halt has been obeyed
-  local_irq_enable()
+  post_mortem()
   for (let cpu = 0; cpu < ncpus; cpu++) {
     const sd = softnet_datas.cpu(cpu)
     skb_queue_purge(sd.input_pkt_queue, shutdown)

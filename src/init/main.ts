@@ -29,7 +29,7 @@ import { spin_sym } from '../user/spin.js'
 import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
-export { leak_audit } from './audit.js'
+export { leak_audit, post_mortem } from './audit.js'
 export { system_map } from './system_map.js'
 
 /** What the init process of this thread is to set up; a boot argument, not kernel state. */
@@ -105,6 +105,7 @@ function start_kernel(): never {
   rcu_init(ncpus)
   softirq_init(ncpus)
   init_workqueues()
+  local_irq_enable()
   netdev_init()
   net_dev_init(ncpus)
   neigh_init(config('seed'))
@@ -118,7 +119,6 @@ function start_kernel(): never {
   const all = ncpus === 32 ? -1 : (1 << ncpus) - 1
   while (load(ONLINE) !== all) cpu_relax() // a CPU that does not come up is seen by the host
   kernel_thread('init', init_sym, 0, { cpu: 0 })
-  local_irq_enable()
   return cpu_loop()
 }
 
