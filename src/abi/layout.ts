@@ -84,6 +84,9 @@ export class Layout<T extends Struct> {
   private others = new Map<number, T>()
   private embeds: { name: string; offset: number; layout: Layout<Struct> }[] = []
   private cells: { target: Layout<Struct> | null; resolve: () => Layout<Struct> }[] = []
+  private source: string[] = []
+  private count = 0
+  private mask = 0
 
   constructor(
     readonly name: string,
@@ -100,44 +103,38 @@ export class Layout<T extends Struct> {
       at += field.size
       most = Math.max(most, field.align)
     }
+    this.install()
     this.size = (at + most - 1) & ~(most - 1)
     this.align = most
     layouts.push(this as unknown as Layout<Struct>)
   }
 
+  /** Note a field; install() writes the accessors of all fields at once. */
   private define(key: string, field: Field, offset: number): void {
-    const proto = this.ctor.prototype as object
-    const off = offset >> 2
-    if (field.kind === 'embed') {
-      this.embeds.push({ name: key, offset, layout: field.target!() })
-    } else if (field.kind === 'bytes') {
-      Object.defineProperty(proto, key, {
-        get(this: Struct) {
-          return this.addr + offset
-        },
-      })
-    } else if (field.kind === 'word') {
-      Object.defineProperty(proto, key, {
-        get(this: Struct) {
-          return i32[this.$w + off]
-        },
-        set(this: Struct, value: number) {
-          i32[this.$w + off] = value
-        },
-      })
-    } else {
-      const cell = { target: null as Layout<Struct> | null, resolve: field.target! }
-      this.cells.push(cell)
-      Object.defineProperty(proto, key, {
-        get(this: Struct) {
-          const addr = i32[this.$w + off]
-          return addr === 0 ? null : (cell.target ?? (cell.target = cell.resolve())).at(addr)
-        },
-        set(this: Struct, value: Struct | null) {
-          i32[this.$w + off] = value === null ? 0 : value.addr
-        },
-      })
+    const at = `i32[this.$w + ${offset >> 2}]`
+    if (field.kind === 'embed') this.embeds.push({ name: key, offset, layout: field.target!() })
+    else if (field.kind === 'bytes') this.source.push(`get ${key}() { return this.addr + ${offset} }`)
+    else if (field.kind === 'word') this.source.push(`get ${key}() { return ${at} }`, `set ${key}(v) { ${at} = v }`)
+    else {
+      const k = this.cells.length
+      this.cells.push({ target: null, resolve: field.target! })
+      this.source.push(
+        `get ${key}() { const a = ${at}; return a === 0 ? null : (c${k}.target ?? (c${k}.target = c${k}.resolve())).at(a) }`,
+        `set ${key}(v) { ${at} = v === null ? 0 : v.addr }`,
+      )
     }
+  }
+
+  /**
+   * Accessors are generated as text, one function each: closures over an offset would share one feedback vector between
+   * all structs, whose field `$w` then loads megamorphically. Measured: docs/architecture.md, "Lenses".
+   */
+  private install(): void {
+    const cells = this.cells.map((_, k) => `c${k} = cells[${k}]`)
+    const head = cells.length > 0 ? `const ${cells.join(', ')}; ` : ''
+    const make = new Function('i32', 'cells', `'use strict'; ${head}return {\n${this.source.join(',\n')}\n}`)
+    const accessors = make(i32, this.cells) as object
+    Object.defineProperties(this.ctor.prototype as object, Object.getOwnPropertyDescriptors(accessors))
   }
 
   /** Byte offset of a field. */
@@ -155,24 +152,28 @@ export class Layout<T extends Struct> {
     return lens
   }
 
+  // The slot is checked by arithmetic, never by lens.addr: that load would see every struct's shape.
+
   /** The lens of the struct at `addr`, or null for address 0. */
   at(addr: number): T | null {
-    if (addr === 0) return null
-    const lens = this.lenses[(addr - this.base) >>> this.shift]
-    return lens !== undefined && lens.addr === addr ? lens : this.miss(addr)
+    return addr === 0 ? null : this.ref(addr)
   }
 
   /** As at(), for an address that cannot be 0. */
   ref(addr: number): T {
-    const lens = this.lenses[(addr - this.base) >>> this.shift]
-    return lens !== undefined && lens.addr === addr ? lens : this.miss(addr)
+    const d = addr - this.base
+    const slot = d >>> this.shift
+    if (slot < this.count && (d & this.mask) === 0) {
+      const lens = this.lenses[slot]
+      if (lens !== undefined) return lens
+    }
+    return this.miss(addr)
   }
 
   private miss(addr: number): T {
-    const index = (addr - this.base) >>> this.shift
-    if (index < this.lenses.length && ((addr - this.base) & ((1 << this.shift) - 1)) === 0) {
-      return (this.lenses[index] = this.make(addr))
-    }
+    const d = addr - this.base
+    const slot = d >>> this.shift
+    if (slot < this.count && (d & this.mask) === 0) return (this.lenses[slot] = this.make(addr))
     let lens = this.others.get(addr)
     if (lens === undefined) {
       lens = this.make(addr)
@@ -190,6 +191,8 @@ export class Layout<T extends Struct> {
   attach(base: number, shift: number, count: number): void {
     this.base = base
     this.shift = shift
+    this.count = count
+    this.mask = 2 ** shift - 1
     this.lenses = new Array<T | undefined>(count).fill(undefined)
     const end = base + count * 2 ** shift
     for (const addr of this.others.keys()) if (addr >= base && addr < end) this.others.delete(addr)

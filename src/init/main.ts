@@ -76,15 +76,19 @@ function add_neighbour(n: NeighbourSetup): void {
   )
 }
 
-/** init - the first process: brings the network up, then the machine counts as running. @context process */
-function* init(): Generator<void, number, void> {
-  const { ports, routes, neighbours } = boot_args.setup
-  yield* rtnl_lock()
-  ports.forEach((port, nic) => {
+/** configure_network - devices, addresses, neighbours, routes. @context process, boot @locks rtnl is held */
+export function configure_network(setup: RouterSetup): void {
+  setup.ports.forEach((port, nic) => {
     add_port(nic, port)
   })
-  for (const n of neighbours) add_neighbour(n)
-  for (const r of routes) add_route(r)
+  for (const n of setup.neighbours) add_neighbour(n)
+  for (const r of setup.routes) add_route(r)
+}
+
+/** init - the first process: brings the network up, then the machine counts as running. @context process */
+function* init(): Generator<void, number, void> {
+  yield* rtnl_lock()
+  configure_network(boot_args.setup)
   rtnl_unlock()
   if (config('user_spin') !== 0)
     for (let cpu = 0; cpu < num_cpus(); cpu++) kernel_thread('spin', spin_sym, 0, { cpu, user: true })
@@ -94,9 +98,8 @@ function* init(): Generator<void, number, void> {
 }
 const init_sym = symbol('init', init)
 
-/** start_kernel - CPU 0. Never returns. @context boot */
-function start_kernel(): never {
-  const ncpus = num_cpus()
+/** init_subsystems - all that CPU 0 lays out for everybody; interrupts are on afterwards. @context boot, CPU 0 */
+export function init_subsystems(ncpus: number): void {
   mem_init()
   sched_init(ncpus)
   irq_init()
@@ -115,6 +118,12 @@ function start_kernel(): never {
   ip_init()
   icmp_init(ncpus)
   fetch_or(ONLINE, 1)
+}
+
+/** start_kernel - CPU 0. Never returns. @context boot */
+function start_kernel(): never {
+  const ncpus = num_cpus()
+  init_subsystems(ncpus)
   store(BOOT_HASH, text_hash())
   const all = ncpus === 32 ? -1 : (1 << ncpus) - 1
   while (load(ONLINE) !== all) cpu_relax() // a CPU that does not come up is seen by the host
