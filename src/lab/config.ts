@@ -17,7 +17,7 @@ export const RANGES = {
   seed: [0, 0x7fffffff, 1],
   irqCost: [0, 1_000_000, IRQ_COST_NS],
   flows: [1, 65_536, 16],
-  queues: [1, 32, 1],
+  queues: [0, 32, 0],
   hz: [100, 1000, 1000],
   irqWork: [0, 4096, 0],
   rate: [100, 20_000_000, 0],

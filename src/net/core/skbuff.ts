@@ -40,6 +40,8 @@ import {
 } from './types.js'
 
 const i32 = RAM.i32
+const f64 = RAM.f64
+const CB_DOUBLES = (SKB.offset('cb') + 7) >> 3
 
 class skb_data extends StructClass {
   declare first: number
@@ -111,8 +113,8 @@ export function alloc_skb(size: number): sk_buff | null {
     kmem_cache_free(skb_cache, skb)
     return null
   }
-  const w = skb.$w
-  for (let k = w + (SKB.size >> 2) - 1; k >= w; k--) i32[k] = 0
+  const w = skb.addr >> 3
+  for (let k = w + CB_DOUBLES - 1; k >= w; k--) f64[k] = 0 // cb is left to the layer that uses it
   data_init(skb, head, cache.size)
   skb.users = 1
   skb.truesize = cache.size + SKB.size

@@ -1,0 +1,149 @@
+/**
+ * livelock.ts - the experiment: raise the offered load on a router far beyond what it can forward, and see what it still
+ * delivers, with each receive architecture (Mogul and Ramakrishnan 1996; Salim, Olsson and Kuznetsov 2001).
+ */
+import { livelockMachine } from './bench2544.js'
+import { configRecord, hostInfo } from './config.js'
+import { RunError } from './errors.js'
+import { Machine, sleep } from './machine.js'
+import { drain, pointBetween, takeSample, unbalanced } from './sample.js'
+import { readTrace } from './traceReader.js'
+import type { LivelockConfig, LivelockPoint, LivelockResult, LivelockSeries, ProgressHook, RxArch } from './types.js'
+
+/** Points of an automatic sweep, as multiples of the loss-free rate. */
+const SWEEP = [0.2, 0.5, 0.8, 1, 1.2, 1.5, 2, 3, 4]
+/** Loss-free: at least this share of what was offered came out (Mogul and Ramakrishnan read theirs off at 99 %). */
+const LOSS_FREE = 0.99
+/** Below this share of its peak a router counts as livelocked. */
+const LIVELOCKED = 0.1
+const WARM_MS = 700
+const TRIAL_MS = 60
+const SETTLE_MS = 30
+const BISECTIONS = 6
+const FIRST_RATE = 20_000
+const MAX_RATE = 20_000_000
+
+class Steps {
+  private done = 0
+  private total: number
+  constructor(
+    private readonly hooks: ProgressHook,
+    series: number,
+    private readonly perSeries: number,
+  ) {
+    this.total = series * perSeries
+  }
+  next(label: string): void {
+    this.hooks.signal?.throwIfAborted()
+    this.hooks.progress?.(this.done, this.total, label)
+    this.done++
+  }
+  /** A series is over, whatever it took. */
+  finish(series: number): void {
+    this.done = series * this.perSeries
+  }
+}
+
+/** Run at a rate for a while. */
+async function hold(machine: Machine, rate: number, ms: number): Promise<LivelockPoint> {
+  await machine.source(0, { on: true, rate })
+  await sleep(SETTLE_MS)
+  await machine.source(0, { resetLatency: true })
+  await machine.source(1, { resetLatency: true })
+  const before = takeSample(machine)
+  await sleep(ms)
+  machine.check()
+  return pointBetween(machine, before, takeSample(machine))
+}
+
+function lossFree(p: LivelockPoint): boolean {
+  return p.delivered_pps >= LOSS_FREE * p.offered_pps
+}
+
+/** mlfrr - the maximum loss-free receive rate: double until packets are lost, then halve the interval. */
+async function mlfrr(machine: Machine, steps: Steps, rx: RxArch): Promise<number> {
+  let good = 0
+  let bad = FIRST_RATE
+  for (; bad < MAX_RATE; bad *= 2) {
+    steps.next(`${rx}: looking for the loss-free rate, ${Math.round(bad / 1000)} kpps`)
+    if (!lossFree(await hold(machine, bad, TRIAL_MS))) break
+    good = bad
+  }
+  for (let k = 0; k < BISECTIONS; k++) {
+    const rate = Math.round((good + bad) / 2)
+    steps.next(`${rx}: looking for the loss-free rate, ${Math.round(rate / 1000)} kpps`)
+    // One hiccup of the host is not a loss of the router: a failed trial gets a second chance.
+    const ok = lossFree(await hold(machine, rate, TRIAL_MS)) || lossFree(await hold(machine, rate, TRIAL_MS))
+    if (ok) good = rate
+    else bad = rate
+  }
+  return Math.max(good, 1)
+}
+
+function livelockPoint(points: readonly LivelockPoint[]): number | null {
+  const peak = Math.max(...points.map(p => p.delivered_pps))
+  let from: number | null = null
+  for (const p of points) {
+    if (p.delivered_pps >= LIVELOCKED * peak) from = null
+    else from ??= p.offered_pps
+  }
+  return from
+}
+
+async function runSeries(
+  config: LivelockConfig,
+  rx: RxArch,
+  machine: Machine,
+  steps: Steps,
+  hooks: ProgressHook,
+): Promise<LivelockSeries> {
+  steps.next(`${rx}: booting`)
+  await machine.powerOn()
+  steps.next(`${rx}: warming up`)
+  // Both sides of the cliff, so that no code runs for the first time while it is measured.
+  for (const rate of [50_000, 1_000_000, 50_000]) await hold(machine, rate, WARM_MS / 3)
+  const loss_free = await mlfrr(machine, steps, rx)
+  const rates = config.rates === 'auto' ? SWEEP.map(x => Math.round(x * loss_free)) : config.rates
+  const points: LivelockPoint[] = []
+  for (const rate of rates) {
+    steps.next(`${rx}: ${Math.round(rate / 1000)} kpps offered`)
+    const point = await hold(machine, rate, config.durationMs)
+    points.push(point)
+    if (config.trace)
+      hooks.trace?.({
+        label: `${rx}, ${Math.round(rate / 1000)} kpps offered`,
+        cpus: config.cpus,
+        records: readTrace(machine),
+      })
+  }
+  await settle(machine)
+  return { rx, cpus: config.cpus, mlfrr_pps: loss_free, livelock_pps: livelockPoint(points), points }
+}
+
+/** The source off, everything out of the queues: then the books must balance and nothing may be left over. */
+async function settle(machine: Machine): Promise<void> {
+  await machine.source(0, { on: false })
+  await drain(machine)
+  const wrong = unbalanced(machine)
+  if (wrong.length > 0) throw new RunError(`packets are not conserved: ${wrong.join('; ')}`)
+  await machine.halt()
+  const leaks = await machine.audit()
+  if (leaks.length > 0) throw new RunError(`leaked: ${leaks.map(l => `${l.used} of ${l.name}`).join(', ')}`)
+}
+
+/** runLivelock - the whole experiment, one machine for each receive architecture after the other. */
+export async function runLivelock(config: LivelockConfig, hooks: ProgressHook = {}): Promise<LivelockResult> {
+  const series: LivelockSeries[] = []
+  const perSeries = 2 + 6 + BISECTIONS + (config.rates === 'auto' ? SWEEP.length : config.rates.length)
+  const steps = new Steps(hooks, config.rx.length, perSeries)
+  for (const rx of config.rx) {
+    const machine = new Machine(livelockMachine(config, rx))
+    try {
+      series.push(await runSeries(config, rx, machine, steps, hooks))
+    } finally {
+      await machine.destroy()
+    }
+    steps.finish(series.length)
+  }
+  return { schema: 'softnet.livelock/1', host: hostInfo(), seed: config.seed, config: configRecord(config), series }
+}

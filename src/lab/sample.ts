@@ -1,0 +1,127 @@
+/** sample.ts - counters of a running machine at one moment, and what happened between two. */
+import { performance } from 'node:perf_hooks'
+import { HISTOGRAM_SLOTS, histogram_percentile } from '../lib/histogram.js'
+import { RunError } from './errors.js'
+import { type Machine, sleep } from './machine.js'
+import type { Fates, PortCounters } from './ramReader.js'
+import type { CpuShares, LivelockPoint } from './types.js'
+
+export interface Sample {
+  /** host clock, ms */
+  at: number
+  ports: PortCounters[]
+  fates: Fates
+  irqs: number
+  polls: number
+  timeSqueeze: number
+  cpu: Record<string, number>[]
+}
+
+/** takeSample - read everything; takes some 50 microseconds. */
+export function takeSample(machine: Machine): Sample {
+  const { ram, config } = machine
+  const n = config.cpus
+  return {
+    at: performance.now(),
+    ports: config.ports.map((_, k) => ram.port(k)),
+    fates: ram.fates(n),
+    irqs: ram.sum('irq_stat', 'total', n) - ram.sum('irq_stat', 'timer', n),
+    polls: ram.sum('netdev_rx_stat', 'polls', n),
+    timeSqueeze: ram.sum('netdev_rx_stat', 'time_squeeze', n),
+    cpu: Array.from({ length: n }, (_, cpu) => ram.cpuTimes(cpu)),
+  }
+}
+
+function shares(a: Record<string, number>, b: Record<string, number>): CpuShares {
+  const spent = (...names: string[]): number => names.reduce((sum, name) => sum + b[name]! - a[name]!, 0)
+  const total = Math.max(1, spent(...Object.keys(b)))
+  return {
+    hardirq: spent('hardirq') / total,
+    softirq: spent('softirq') / total,
+    system: spent('system') / total,
+    user: spent('user', 'nice') / total,
+    idle: spent('idle', 'iowait') / total,
+  }
+}
+
+/** Counters of 32 bits wrap; nothing here counts further than that between two samples. */
+function wrapped(n: number): number {
+  return n < 0 ? n + 2 ** 32 : n
+}
+
+/** dropsBetween - by place and reason. */
+export function dropsBetween(a: Sample, b: Sample): Record<string, number> {
+  const drops: Record<string, number> = {}
+  const missed = b.ports.reduce((sum, p, k) => sum + p.missed - a.ports[k]!.missed, 0)
+  const filtered = b.ports.reduce((sum, p, k) => sum + p.filtered - a.ports[k]!.filtered, 0)
+  if (missed > 0) drops.nic_ring_full = missed
+  if (filtered > 0) drops.nic_filtered = filtered
+  for (const [reason, n] of Object.entries(b.fates.drops)) {
+    const now = wrapped(n - (a.fates.drops[reason] ?? 0))
+    if (now > 0) drops[reason] = now
+  }
+  return drops
+}
+
+/** pointBetween - one point of the sweep: port 0 is the source, port 1 the far side. */
+export function pointBetween(machine: Machine, a: Sample, b: Sample): LivelockPoint {
+  const seconds = (b.at - a.at) / 1000
+  const rate = (n: number): number => Math.round(n / seconds)
+  const latency = new Int32Array(machine.histograms, HISTOGRAM_SLOTS * 4, HISTOGRAM_SLOTS).slice()
+  const us = (p: number): number | null => {
+    const ns = histogram_percentile(latency, p)
+    return ns === null ? null : Math.round(ns / 10) / 100
+  }
+  const cpu = b.cpu.map((times, k) => shares(a.cpu[k]!, times))
+  return {
+    offered_pps: rate(b.ports[0]!.offered - a.ports[0]!.offered),
+    received_pps: rate(wrapped(b.fates.received - a.fates.received)),
+    delivered_pps: rate(b.ports[1]!.sent - a.ports[1]!.sent),
+    irqs: wrapped(b.irqs - a.irqs),
+    polls: wrapped(b.polls - a.polls),
+    time_squeeze: wrapped(b.timeSqueeze - a.timeSqueeze),
+    drops: dropsBetween(a, b),
+    cpu,
+    user_share: cpu.reduce((sum, c) => sum + c.user, 0) / cpu.length,
+    latency_us: { p50: us(0.5), p99: us(0.99), p999: us(0.999) },
+  }
+}
+
+/** drain - wait until nothing moves any more: the sources are off, the queues run empty. */
+export async function drain(machine: Machine, patienceMs = 3000): Promise<void> {
+  const end = performance.now() + patienceMs
+  let still = 0
+  let last = ''
+  while (still < 5) {
+    machine.check()
+    const now = JSON.stringify([
+      machine.ram.fates(machine.config.cpus),
+      machine.config.ports.map((_, k) => machine.ram.port(k)),
+    ])
+    still = now === last ? still + 1 : 0
+    last = now
+    if (performance.now() > end) throw new RunError('the machine does not come to rest')
+    await sleep(5)
+  }
+}
+
+/** unbalanced - what the books of a machine at rest do not account for; empty when packets are conserved. */
+export function unbalanced(machine: Machine): string[] {
+  const { ports, fates } = takeSample(machine)
+  const wrong: string[] = []
+  const check = (what: string, left: number, right: number): void => {
+    if (wrapped(left - right) % 2 ** 32 !== 0) wrong.push(`${what}: ${left} is not ${right}`)
+  }
+  ports.forEach((p, k) => {
+    check(`port ${k}: offered = ring + missed + filtered`, p.offered, p.ring + p.missed + p.filtered)
+  })
+  const sum = (read: (p: PortCounters) => number): number => ports.reduce((n, p) => n + read(p), 0)
+  const dropped = Object.values(fates.drops).reduce((n, d) => n + d, 0)
+  check(
+    'received = rings',
+    fates.received,
+    sum(p => p.ring),
+  )
+  check('received = forwarded + delivered + dropped', fates.received, fates.forwarded + fates.delivered + dropped)
+  return wrong
+}
