@@ -4,6 +4,7 @@ import { symbol_name, text_hash } from '../abi/symbol.js'
 import { CONTEXT_NAMES, CPU_STAT } from '../arch/cpu.js'
 import { LINE_RAISED } from '../arch/irqchip.js'
 import { CONFIG_WORDS, config_addr, DOORBELL, ONLINE, PANIC_LEN, PANIC_TEXT, POWER } from '../arch/machine.js'
+import { STAT_RX_DOWN, STAT_RX_FILTERED, STAT_RX_MISSED, STAT_RX_OVERSIZE, STAT_RX_RUNT } from '../arch/nic_regs.js'
 import { IRQ_LINES, NIC_REGS, PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
 import { TRACE_BYTES, TRACE_RECORDS } from '../arch/trace.js'
 import { caches } from '../mm/slab.js'
@@ -21,6 +22,8 @@ export interface SystemMap {
   percpu_base: number
   percpu_shift: number
   nic_regs: number
+  /** Offsets in a NIC's page of what it drops by itself. */
+  nic_drops: Record<string, number>
   irq_lines: number
   line_raised: number
   cpu_stat: number
@@ -45,6 +48,13 @@ export function system_map(): SystemMap {
     percpu_base: PERCPU_BASE,
     percpu_shift: PERCPU_SHIFT,
     nic_regs: NIC_REGS,
+    nic_drops: {
+      nic_ring_full: STAT_RX_MISSED,
+      nic_oversize: STAT_RX_OVERSIZE,
+      nic_runt: STAT_RX_RUNT,
+      nic_other_host: STAT_RX_FILTERED,
+      nic_down: STAT_RX_DOWN,
+    },
     irq_lines: IRQ_LINES,
     line_raised: LINE_RAISED,
     cpu_stat: CPU_STAT,

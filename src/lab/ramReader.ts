@@ -128,6 +128,14 @@ export class RamReader {
     }
   }
 
+  /** What the NIC itself dropped, by reason. */
+  nicDrops(port: number): Record<string, number> {
+    const page = this.map.nic_regs + port * 0x1000
+    return Object.fromEntries(
+      Object.entries(this.map.nic_drops).map(([reason, word]) => [reason, this.i32[(page + word) >> 2]! >>> 0]),
+    )
+  }
+
   /** Writes a request for the board. @returns its number */
   portRequest(port: number, request: { on?: boolean; rate?: number; resetLatency?: boolean }): number {
     const at = this.control(port)

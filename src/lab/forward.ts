@@ -1,0 +1,145 @@
+/** forward.ts - captures through the emulated router: one in for each wire, one out for each wire. */
+
+import type { CapturedFrames } from '../hw/types.js'
+import { AtomicFile } from './atomicWrite.js'
+import { autoQueues } from './bench2544.js'
+import { RunError, UsageError } from './errors.js'
+import { Machine, type MachineConfig, sleep } from './machine.js'
+import { type Capture, PcapWriter, readPcap } from './pcap.js'
+import { type RoutesFile, readRoutes } from './routesFile.js'
+import { drain, takeSample, unbalanced } from './sample.js'
+import type { ForwardConfig, ForwardResult, ProgressHook } from './types.js'
+
+const NR_IRQS = 64
+
+function machineConfig(config: ForwardConfig, routes: RoutesFile, captures: Map<string, Capture>): MachineConfig {
+  let queues = autoQueues(config.cpus)
+  while (queues * routes.interfaces.length > NR_IRQS) queues /= 2
+  return {
+    cpus: config.cpus,
+    rx: config.rx,
+    lock: config.lock,
+    hz: config.hz,
+    irqCostNs: 0, // nobody waits for this router to be as slow as a real one
+    irqWork: 0,
+    seed: config.seed,
+    ports: routes.interfaces.map(i => {
+      const capture = captures.get(i.name)
+      return {
+        name: i.name,
+        mac: i.mac,
+        mtu: i.mtu,
+        addresses: i.addresses,
+        queues,
+        promisc: true, // a capture holds what was on the wire: IP itself drops what is for others
+        capture: config.outputs.some(o => o.iface === i.name),
+        source: capture === undefined ? null : { kind: 'replay', ...capture, mode: 'flat', scale: 1, loop: false },
+      }
+    }),
+    routes: routes.routes,
+    neighbours: routes.neighbours,
+    userSpin: false,
+    trace: false,
+    idleSpinNs: 50_000,
+  }
+}
+
+function knownInterfaces(config: ForwardConfig, routes: RoutesFile): void {
+  const names = routes.interfaces.map(i => i.name)
+  for (const [flag, files] of [
+    ['--in', config.inputs],
+    ['--out', config.outputs],
+  ] as const) {
+    for (const { iface } of files) {
+      if (!names.includes(iface))
+        throw new UsageError(`${flag} ${iface}: ${config.routes} has no such interface (it has ${names.join(', ')})`)
+    }
+  }
+}
+
+/** Send everything, wait until it has gone somewhere. */
+async function play(machine: Machine, total: number, hooks: ProgressHook): Promise<void> {
+  const ports = machine.config.ports.map((p, k) => ({ k, source: p.source })).filter(p => p.source !== null)
+  for (const { k } of ports) await machine.source(k, { on: true })
+  while (!ports.every(({ k }) => machine.ram.portFinished(k))) {
+    hooks.signal?.throwIfAborted()
+    machine.check()
+    const sent = ports.reduce((n, { k }) => n + machine.ram.port(k).offered, 0)
+    hooks.progress?.(sent, total, `${sent} of ${total} frames`)
+    await sleep(20)
+  }
+  await drain(machine)
+}
+
+function count(machine: Machine): ForwardResult {
+  const { ports, fates } = takeSample(machine)
+  const dropped = { ...fates.drops }
+  ports.forEach((_, k) => {
+    for (const [reason, n] of Object.entries(machine.ram.nicDrops(k)))
+      if (n > 0) dropped[reason] = (dropped[reason] ?? 0) + n
+  })
+  return {
+    received: ports.reduce((n, p) => n + p.offered, 0),
+    forwarded: fates.forwarded,
+    delivered: fates.delivered,
+    icmp_sent: fates.icmpSent,
+    dropped,
+  }
+}
+
+function writeCapture(file: AtomicFile, captured: CapturedFrames): void {
+  const writer = new PcapWriter(bytes => file.write(bytes))
+  let at = 0
+  captured.lengths.forEach((len, k) => {
+    writer.frame(captured.data.subarray(at, at + len), captured.times[k]!)
+    at += len
+  })
+  writer.end()
+}
+
+async function run(
+  config: ForwardConfig,
+  machine: Machine,
+  total: number,
+  files: Map<string, AtomicFile>,
+  hooks: ProgressHook,
+): Promise<ForwardResult> {
+  await machine.powerOn()
+  hooks.signal?.throwIfAborted()
+  await play(machine, total, hooks)
+  const result = count(machine)
+  const wrong = unbalanced(machine)
+  if (wrong.length > 0) throw new RunError(`packets are not conserved: ${wrong.join('; ')}`)
+  await machine.halt()
+  const captures = await machine.captures()
+  config.outputs.forEach(({ iface }) => {
+    const captured = captures[machine.config.ports.findIndex(p => p.name === iface)]
+    if (captured !== null && captured !== undefined) writeCapture(files.get(iface)!, captured)
+  })
+  const leaks = await machine.audit()
+  if (leaks.length > 0) throw new RunError(`leaked: ${leaks.map(l => `${l.used} of ${l.name}`).join(', ')}`)
+  return result
+}
+
+/** runForward - the whole run. Output files appear under their names only when all of it went well. */
+export async function runForward(config: ForwardConfig, hooks: ProgressHook = {}): Promise<ForwardResult> {
+  const routes = readRoutes(config.routes)
+  knownInterfaces(config, routes)
+  const captures = new Map(config.inputs.map(({ iface, file }) => [iface, readPcap(file)]))
+  const files = new Map<string, AtomicFile>()
+  try {
+    for (const { iface, file } of config.outputs) files.set(iface, new AtomicFile(file))
+    const total = [...captures.values()].reduce((n, c) => n + c.offsets.length, 0)
+    const machine = new Machine(machineConfig(config, routes, captures))
+    try {
+      const result = await run(config, machine, total, files, hooks)
+      hooks.signal?.throwIfAborted()
+      for (const file of files.values()) file.commit()
+      return result
+    } finally {
+      await machine.destroy()
+    }
+  } finally {
+    for (const file of files.values()) file.discard()
+  }
+}

@@ -1,0 +1,12 @@
+/** index.ts - the library: `import { Machine } from 'softnet'`. */
+export type { GeneratorConfig, PortConfig, ReplayConfig } from '../hw/types.js'
+export type { SystemMap } from '../init/system_map.js'
+export { forwardDefaults, livelockDefaults } from './config.js'
+export { LabError, RunError, UsageError } from './errors.js'
+export { runForward } from './forward.js'
+export { runLivelock } from './livelock.js'
+export { Machine, type MachineConfig, MachinePanic, type MachinePort } from './machine.js'
+export { PcapWriter, parsePcap, readPcap } from './pcap.js'
+export { parseRoutes, readRoutes } from './routesFile.js'
+export { drain, takeSample, unbalanced } from './sample.js'
+export type * from './types.js'

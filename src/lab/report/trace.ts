@@ -1,0 +1,44 @@
+/** trace.ts - Chrome trace events (JSON object format), written as they come; open in Perfetto. */
+import type { TraceCapture, TraceRecord } from '../types.js'
+
+/** TraceWriter - one process for each point, one thread for each CPU. */
+export class TraceWriter {
+  private pid = 0
+  private first = true
+
+  constructor(private readonly write: (text: string) => void) {
+    write('{"displayTimeUnit":"ns","traceEvents":[')
+  }
+
+  private event(e: Record<string, unknown>): void {
+    this.write(`${this.first ? '' : ','}\n${JSON.stringify(e)}`)
+    this.first = false
+  }
+
+  /** add - the records of one point. */
+  add(capture: TraceCapture): void {
+    this.pid++
+    const { pid } = this
+    this.event({ ph: 'M', pid, name: 'process_name', args: { name: capture.label } })
+    for (let cpu = 0; cpu < capture.cpus; cpu++)
+      this.event({ ph: 'M', pid, tid: cpu, name: 'thread_name', args: { name: `CPU ${cpu}` } })
+    for (const r of capture.records) this.record(pid, r)
+  }
+
+  private record(pid: number, r: TraceRecord): void {
+    const at = { pid, tid: r.cpu, ts: r.tsNs / 1000 }
+    if (r.kind === 'drop') this.event({ ...at, ph: 'i', s: 't', name: `drop ${r.reason}`, cat: 'drop' })
+    else
+      this.event({
+        ...at,
+        ph: r.kind === 'begin' ? 'B' : 'E',
+        name: r.slice === 'idle' ? 'idle' : `${r.slice} ${r.arg}`,
+        cat: r.slice,
+      })
+  }
+
+  /** end - after the last point. */
+  end(): void {
+    this.write('\n]}\n')
+  }
+}

@@ -1,0 +1,237 @@
+/**
+ * routesFile.ts - the file that describes a router: interfaces, routes, neighbours (docs/routes-file.md).
+ *
+ * Errors are UsageErrors of one line: FILE:LINE: what is wrong.
+ */
+import { readFileSync } from 'node:fs'
+import ipaddr from 'ipaddr.js'
+import type { Mac } from '../hw/types.js'
+import type { NeighbourSetup, RouteSetup } from '../init/setup.js'
+import { errnoText, UsageError } from './errors.js'
+
+export interface InterfaceLine {
+  name: string
+  mac: Mac
+  mtu: number
+  addresses: { local: number; prefixlen: number }[]
+}
+
+export interface RoutesFile {
+  interfaces: InterfaceLine[]
+  routes: RouteSetup[]
+  neighbours: NeighbourSetup[]
+}
+
+const MAX_INTERFACES = 8
+const MIN_MTU = 68
+const MAX_MTU = 9000
+const NAME = /^[^\s=/#]{1,15}$/
+
+class LineError extends Error {}
+function fail(what: string): never {
+  throw new LineError(what)
+}
+
+/** Words of one line, taken one after the other. */
+class Words {
+  private at = 0
+  constructor(private readonly words: string[]) {}
+  get done(): boolean {
+    return this.at === this.words.length
+  }
+  peek(): string | undefined {
+    return this.words[this.at]
+  }
+  next(what: string): string {
+    const word = this.words[this.at]
+    if (word === undefined) fail(`${what} is missing`)
+    this.at++
+    return word
+  }
+}
+
+function parseAddress(text: string): number {
+  if (!ipaddr.IPv4.isValidFourPartDecimal(text)) fail(`'${text}' is not an IPv4 address`)
+  const [a, b, c, d] = ipaddr.IPv4.parse(text).octets as [number, number, number, number]
+  return (a << 24) | (b << 16) | (c << 8) | d
+}
+
+function parseHost(text: string): number {
+  const addr = parseAddress(text)
+  const first = addr >>> 24
+  if (first === 0 || first === 127 || first >= 224) fail(`${text} is not the address of a host`)
+  return addr
+}
+
+function mask(prefixlen: number): number {
+  return prefixlen === 0 ? 0 : -1 << (32 - prefixlen)
+}
+
+function parsePrefixLength(text: string, whole: string): number {
+  const n = /^\d{1,2}$/.test(text) ? Number(text) : Number.NaN
+  if (!(n >= 0 && n <= 32)) fail(`'${whole}': the prefix length must be 0 to 32`)
+  return n
+}
+
+/** ADDRESS/LENGTH; without a length it is a host. */
+function parsePrefix(text: string): { dst: number; prefixlen: number } {
+  if (text === 'default') return { dst: 0, prefixlen: 0 }
+  const [address = '', length] = text.split('/', 2)
+  const dst = parseAddress(address)
+  const prefixlen = length === undefined ? 32 : parsePrefixLength(length, text)
+  if ((dst & ~mask(prefixlen)) !== 0) fail(`'${text}' has bits set beyond its prefix length`)
+  return { dst, prefixlen }
+}
+
+function parseMac(text: string): Mac {
+  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) fail(`'${text}' is not a MAC address such as 02:00:00:00:00:01`)
+  const bytes = text.split(':').map(b => Number.parseInt(b, 16)) as [number, number, number, number, number, number]
+  if ((bytes[0] & 1) !== 0) fail(`${text} is a multicast address`)
+  return { hi: (bytes[0] << 24) | (bytes[1] << 16) | (bytes[2] << 8) | bytes[3], lo: (bytes[4] << 8) | bytes[5] }
+}
+
+function parseNumber(text: string, what: string, min: number, max: number): number {
+  const n = /^\d+$/.test(text) ? Number(text) : Number.NaN
+  if (!(n >= min && n <= max)) fail(`${what} '${text}' must be a whole number from ${min} to ${max}`)
+  return n
+}
+
+function parseInterface(w: Words, file: RoutesFile): void {
+  const name = w.next('the name')
+  if (!NAME.test(name)) fail(`'${name}' cannot be the name of an interface`)
+  if (file.interfaces.some(i => i.name === name)) fail(`interface ${name} is given twice`)
+  if (file.interfaces.length === MAX_INTERFACES) fail(`more than ${MAX_INTERFACES} interfaces`)
+  const addresses: { local: number; prefixlen: number }[] = []
+  let mac: Mac | null = null
+  let mtu = 1500
+  while (!w.done) {
+    const key = w.next('a word')
+    if (key === 'address') {
+      const text = w.next('the address')
+      const [address = '', length] = text.split('/', 2)
+      if (length === undefined) fail(`'${text}' needs a prefix length, such as ${text}/24`)
+      addresses.push({ local: parseHost(address), prefixlen: parsePrefixLength(length, text) })
+    } else if (key === 'mac') mac = parseMac(w.next('the MAC address'))
+    else if (key === 'mtu') mtu = parseNumber(w.next('the MTU'), 'the MTU', MIN_MTU, MAX_MTU)
+    else fail(`'${key}' is not known here: address, mac or mtu`)
+  }
+  if (mac === null) fail(`interface ${name} has no mac`)
+  if (addresses.length === 0) fail(`interface ${name} has no address`)
+  file.interfaces.push({ name, mac, mtu, addresses })
+}
+
+function findInterface(file: RoutesFile, name: string): InterfaceLine {
+  const found = file.interfaces.find(i => i.name === name)
+  return found ?? fail(`there is no interface ${name} above this line`)
+}
+
+function onLink(i: InterfaceLine, addr: number): boolean {
+  return i.addresses.some(a => ((a.local ^ addr) & mask(a.prefixlen)) === 0)
+}
+
+/** via A dev X | via A | dev X */
+function parseHop(w: Words, file: RoutesFile): RouteSetup['nexthops'][number] {
+  let gw = 0
+  let dev: InterfaceLine | null = null
+  let weight = 1
+  let text = ''
+  while (!w.done && w.peek() !== 'nexthop' && w.peek() !== 'metric') {
+    const key = w.next('a word')
+    if (key === 'via') {
+      text = w.next('the gateway')
+      gw = parseHost(text)
+    } else if (key === 'dev') dev = findInterface(file, w.next('the interface'))
+    else if (key === 'weight') weight = parseNumber(w.next('the weight'), 'the weight', 1, 256)
+    else fail(`'${key}' is not known here: via, dev, weight, nexthop or metric`)
+  }
+  if (gw === 0 && dev === null) fail('a next hop needs via ADDRESS, dev INTERFACE or both')
+  const out = dev ?? file.interfaces.find(i => onLink(i, gw))
+  if (out === undefined) fail(`gateway ${text} is on no network of an interface`)
+  if (gw !== 0 && !onLink(out, gw)) fail(`gateway ${text} is not on a network of ${out.name}`)
+  return { gw, dev: out.name, weight }
+}
+
+const NOWHERE = ['unreachable', 'blackhole', 'prohibit'] as const
+
+function parseRoute(w: Words, file: RoutesFile): void {
+  const first = w.next('the prefix')
+  const nowhere = NOWHERE.find(t => t === first)
+  const text = nowhere === undefined ? first : w.next('the prefix')
+  const prefix = parsePrefix(text)
+  const nexthops: RouteSetup['nexthops'] = []
+  let metric = 0
+  while (!w.done) {
+    if (w.peek() === 'metric') {
+      w.next('metric')
+      metric = parseNumber(w.next('the metric'), 'the metric', 0, 0x7fffffff)
+      continue
+    }
+    if (nowhere !== undefined) fail(`an ${nowhere} route takes no next hop`)
+    if (w.peek() === 'nexthop') w.next('nexthop')
+    nexthops.push(parseHop(w, file))
+    if (nexthops.length > 8) fail('more than 8 next hops')
+  }
+  if (nowhere === undefined && nexthops.length === 0) fail(`route ${text} has no next hop`)
+  if (file.routes.some(r => r.dst === prefix.dst && r.prefixlen === prefix.prefixlen && r.metric === metric))
+    fail(`route ${text} is given twice`)
+  file.routes.push({ ...prefix, type: nowhere ?? 'unicast', metric, nexthops })
+}
+
+function parseNeighbour(w: Words, file: RoutesFile): void {
+  const text = w.next('the address')
+  const address = parseHost(text)
+  let dev: InterfaceLine | null = null
+  let mac: Mac | null = null
+  while (!w.done) {
+    const key = w.next('a word')
+    if (key === 'mac' || key === 'lladdr') mac = parseMac(w.next('the MAC address'))
+    else if (key === 'dev') dev = findInterface(file, w.next('the interface'))
+    else fail(`'${key}' is not known here: mac or dev`)
+  }
+  if (mac === null) fail(`neighbour ${text} has no mac`)
+  const out = dev ?? file.interfaces.find(i => onLink(i, address))
+  if (out === undefined || !onLink(out, address))
+    fail(`neighbour ${text} is on no network of ${dev === null ? 'an interface' : dev.name}`)
+  if (file.neighbours.some(n => n.address === address && n.dev === out.name)) fail(`neighbour ${text} is given twice`)
+  file.neighbours.push({ address, dev: out.name, mac })
+}
+
+function parseLine(line: string, file: RoutesFile): void {
+  const words = line
+    .replace(/#.*$/, '')
+    .trim()
+    .split(/\s+/)
+    .filter(word => word !== '')
+  if (words.length === 0) return
+  const w = new Words(words.slice(1))
+  if (words[0] === 'interface') parseInterface(w, file)
+  else if (words[0] === 'route') parseRoute(w, file)
+  else if (words[0] === 'neighbour' || words[0] === 'neighbor') parseNeighbour(w, file)
+  else fail(`'${words[0]}' is not known: a line begins with interface, route or neighbour`)
+}
+
+/** parseRoutes - the text of a routes file; `name` is for errors. */
+export function parseRoutes(text: string, name: string): RoutesFile {
+  const file: RoutesFile = { interfaces: [], routes: [], neighbours: [] }
+  text.split(/\r?\n/).forEach((line, k) => {
+    try {
+      parseLine(line, file)
+    } catch (error) {
+      if (error instanceof LineError) throw new UsageError(`${name}:${k + 1}: ${error.message}`)
+      throw error
+    }
+  })
+  if (file.interfaces.length === 0) throw new UsageError(`${name}: there is no interface in it`)
+  return file
+}
+
+/** readRoutes - a routes file. */
+export function readRoutes(path: string): RoutesFile {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageError(`cannot read ${path}: ${errnoText(error)}`, { cause: error })
+  }
+  return parseRoutes(text, path)
+}
