@@ -33,8 +33,8 @@ export interface LeakReport {
 }
 
 export interface CpuService {
-  /** Loads the kernel; the same map on every CPU. */
-  load(): Promise<SystemMap>
+  /** Loads the kernel, then the modules at these URLs, which export main(); the same map on every CPU. */
+  load(programs: string[]): Promise<SystemMap>
   /** Runs this CPU until the power goes. */
   run(setup: RouterSetup): Promise<CpuExit>
   /** Frees what a halted machine still queues and caches, and reports every object that is out. */
@@ -57,8 +57,9 @@ export default function cpu(task: CpuTask): Promise<void> {
   return new Promise(resolve => {
     let kernel: typeof import('../src/init/main.js') | null = null
     const service: CpuService = {
-      async load() {
+      async load(programs) {
         kernel = await import('../src/init/main.js')
+        for (const url of programs) kernel.add_program((await import(url)) as { main(): void })
         return kernel.system_map()
       },
       async run(setup) {

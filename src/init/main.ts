@@ -33,7 +33,17 @@ export { leak_audit, post_mortem } from './audit.js'
 export { system_map } from './system_map.js'
 
 /** What the init process of this thread is to set up; a boot argument, not kernel state. */
-const boot_args: { setup: RouterSetup } = { setup: { ports: [], routes: [], neighbours: [] } }
+const boot_args: { setup: RouterSetup; programs: Program[] } = { setup: { ports: [], routes: [], neighbours: [] }, programs: [] }
+
+/** A module that was loaded beside the kernel on every CPU; main() is called by the init process on CPU 0. */
+export interface Program {
+  main(): void
+}
+
+/** add_program - before boot, in the same order on every CPU: it may bring symbols, structs and variables of its own. */
+export function add_program(program: Program): void {
+  boot_args.programs.push(program)
+}
 
 const TYPES = { unicast: RTN_UNICAST, unreachable: RTN_UNREACHABLE, blackhole: RTN_BLACKHOLE, prohibit: RTN_PROHIBIT }
 
@@ -92,6 +102,7 @@ function* init(): Generator<void, number, void> {
   rtnl_unlock()
   if (config('user_spin') !== 0)
     for (let cpu = 0; cpu < num_cpus(); cpu++) kernel_thread('spin', spin_sym, 0, { cpu, user: true })
+  for (const program of boot_args.programs) program.main()
   cmpxchg(POWER, BOOTING, RUNNING)
   wake_by_address(POWER, 1)
   return 0

@@ -25,7 +25,6 @@ import {
   local_irq_disable,
   local_irq_enable,
   SYSTEM,
-  take_interrupts,
   USER,
 } from '../arch/cpu.js'
 import { config, send_vector, VEC_RESCHED } from '../arch/machine.js'
@@ -280,17 +279,20 @@ function go_idle(spin_ns: number): void {
   sched_hooks.context_switch()
 }
 
+/** run_next - one step of the most urgent task. @context the bottom of a CPU's stack @returns false: nothing to run */
+export function run_next(): boolean {
+  local_irq_disable()
+  const next = pick()
+  local_irq_enable()
+  if (next === null) return false
+  run_task(next)
+  return true
+}
+
 /** cpu_loop - what a CPU does until the power goes: it never returns. @context boot */
 export function cpu_loop(): never {
   const spin_ns = config('idle_spin_ns')
-  for (;;) {
-    local_irq_disable()
-    const next = pick()
-    local_irq_enable()
-    take_interrupts()
-    if (next === null) go_idle(spin_ns)
-    else run_task(next)
-  }
+  for (;;) if (!run_next()) go_idle(spin_ns)
 }
 
 /** scheduler_tick - a slice gets shorter. @context timer interrupt */

@@ -1,0 +1,43 @@
+import { describe, expect, test } from 'vitest'
+import type { Machine } from '../../src/lab/machine.js'
+import { torture } from './harness.js'
+
+const CPUS = [1, 2, 4, 8]
+
+describe.each(['tas', 'ticket', 'mcs'] as const)('%s locks', lock => {
+  test.each(CPUS)('nothing is lost under any lock on %i CPUs', cpus =>
+    torture({ cpus, lock, scenario: 'locks', variable: 'torture_locks', done: cpus }, (m: Machine) => {
+      const sum = (field: string): number => m.ram.sum('torture_own', field, cpus)
+      expect(m.ram.word('torture_locks', 'counted')).toBe(4000 * cpus)
+      expect(m.ram.word('torture_locks', 'bh_counted')).toBe(sum('bh_counted'))
+      expect(m.ram.word('torture_locks', 'rw_a')).toBe(sum('rw_written'))
+      expect(m.ram.word('torture_locks', 'rw_b')).toBe(sum('rw_written'))
+      expect(m.ram.word('torture_locks', 'seq_a')).toBe(sum('seq_written'))
+      expect(m.ram.word('torture_locks', 'sem_counted')).toBe(sum('sem_counted'))
+      expect(sum('sem_counted')).toBe(250 * cpus)
+      expect(sum('torn')).toBe(0)
+    }),
+  )
+})
+
+describe('RCU', () => {
+  test.each(CPUS)('no reader sees a freed element on %i CPUs', cpus =>
+    torture({ cpus, scenario: 'rcu', variable: 'torture_rcu', done: 1 }, (m: Machine) => {
+      expect(m.ram.sum('torture_rcu_own', 'bad', cpus)).toBe(0)
+      expect(m.ram.sum('torture_rcu_own', 'reads', cpus)).toBeGreaterThan(0)
+      expect(m.ram.word('torture_rcu', 'updates')).toBe(800)
+      expect(m.ram.word('torture_rcu', 'freed')).toBeGreaterThan(0)
+    }),
+  )
+})
+
+describe('timers, wait queues, work queues', () => {
+  test.each(CPUS)('no wake-up and no timer is lost on %i CPUs', cpus =>
+    torture({ cpus, scenario: 'sleepers', variable: 'torture_sleepers', done: 2 * cpus }, (m: Machine) => {
+      expect(m.ram.sum('torture_station', 'passed', cpus)).toBe(300 * cpus)
+      expect(m.ram.sum('torture_station', 'early', cpus)).toBe(0)
+      expect(m.ram.sum('torture_station', 'fired', cpus)).toBeGreaterThan(0)
+      expect(m.ram.sum('torture_station', 'worked', cpus)).toBeGreaterThan(0)
+    }),
+  )
+})
