@@ -33,7 +33,10 @@ export { leak_audit, post_mortem } from './audit.js'
 export { system_map } from './system_map.js'
 
 /** What the init process of this thread is to set up; a boot argument, not kernel state. */
-const boot_args: { setup: RouterSetup; programs: Program[] } = { setup: { ports: [], routes: [], neighbours: [] }, programs: [] }
+const boot_args: { setup: RouterSetup; programs: Program[] } = {
+  setup: { ports: [], routes: [], neighbours: [] },
+  programs: [],
+}
 
 /** A module that was loaded beside the kernel on every CPU; main() is called by the init process on CPU 0. */
 export interface Program {

@@ -136,7 +136,9 @@ export class Machine {
     for (let cpu = 0; cpu < config.cpus; cpu++)
       this.cpus.push(this.start<CpuService>('cpu', { memory: this.memory, cpu, lockKind, base }))
     this.board = this.start<BoardService>('nic', { memory: this.memory, base })
-    const maps = await this.alive(Promise.all([...this.cpus.map(cpu => cpu.load(config.programs ?? [])), this.board.load()]))
+    const maps = await this.alive(
+      Promise.all([...this.cpus.map(cpu => cpu.load(config.programs ?? [])), this.board.load()]),
+    )
     const map = maps[0] as SystemMap
     this.reader = new RamReader(this.memory, map)
   }

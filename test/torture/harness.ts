@@ -34,7 +34,10 @@ export async function torture(t: Torture, check: (machine: Machine) => void): Pr
     const end = Date.now() + (t.patienceMs ?? 40_000)
     while (machine.ram.word(t.variable, 'done') < t.done) {
       machine.check()
-      if (Date.now() > end) throw new Error(`${t.scenario} on ${t.cpus} CPUs hangs: done ${machine.ram.word(t.variable, 'done')} of ${t.done}`)
+      if (Date.now() > end)
+        throw new Error(
+          `${t.scenario} on ${t.cpus} CPUs hangs: done ${machine.ram.word(t.variable, 'done')} of ${t.done}`,
+        )
       await sleep(5)
     }
     await sleep(20) // what the scenario left to softirqs

@@ -7,11 +7,35 @@ import { BUG_ON, cpu_id, tick } from '../../../src/arch/cpu.js'
 import { num_cpus } from '../../../src/arch/machine.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../../src/irq/timer.js'
 import { cond_resched, kernel_thread } from '../../../src/sched/sched.js'
-import { down, SEMAPHORE, type semaphore, sema_init, up } from '../../../src/sched/semaphore.js'
+import { down, SEMAPHORE, sema_init, type semaphore, up } from '../../../src/sched/semaphore.js'
 import { spin_lock_bh, spin_trylock_bh, spin_unlock_bh } from '../../../src/sync/bh.js'
-import { RWLOCK, read_lock_bh, read_unlock_bh, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../../../src/sync/rwlock.js'
-import { read_seqbegin, read_seqretry, SEQLOCK, type seqlock_t, seqlock_init, write_seqlock_irqsave, write_sequnlock_irqrestore } from '../../../src/sync/seqlock.js'
-import { SPINLOCK, spin_lock, spin_lock_init, spin_lock_irqsave, spin_unlock, spin_unlock_irqrestore, type spinlock_t } from '../../../src/sync/spinlock.js'
+import {
+  RWLOCK,
+  read_lock_bh,
+  read_unlock_bh,
+  rwlock_init,
+  type rwlock_t,
+  write_lock_bh,
+  write_unlock_bh,
+} from '../../../src/sync/rwlock.js'
+import {
+  read_seqbegin,
+  read_seqretry,
+  SEQLOCK,
+  seqlock_init,
+  type seqlock_t,
+  write_seqlock_irqsave,
+  write_sequnlock_irqrestore,
+} from '../../../src/sync/seqlock.js'
+import {
+  SPINLOCK,
+  spin_lock,
+  spin_lock_init,
+  spin_lock_irqsave,
+  spin_unlock,
+  spin_unlock_irqrestore,
+  type spinlock_t,
+} from '../../../src/sync/spinlock.js'
 
 const ROUNDS = 4000
 
@@ -31,8 +55,19 @@ class shared extends Struct {
   declare done: number
 }
 const SHARED: Layout<shared> = layout('torture_locks', shared, {
-  spin: embed(SPINLOCK), counted: word, bh: embed(SPINLOCK), bh_counted: word, rw: embed(RWLOCK), rw_a: word, rw_b: word,
-  seq: embed(SEQLOCK), seq_a: word, seq_b: word, sem: embed(SEMAPHORE), sem_counted: word, done: word,
+  spin: embed(SPINLOCK),
+  counted: word,
+  bh: embed(SPINLOCK),
+  bh_counted: word,
+  rw: embed(RWLOCK),
+  rw_a: word,
+  rw_b: word,
+  seq: embed(SEQLOCK),
+  seq_a: word,
+  seq_b: word,
+  sem: embed(SEMAPHORE),
+  sem_counted: word,
+  done: word,
 })
 const s = DEFINE_STATIC('torture_locks', SHARED)
 
@@ -46,7 +81,13 @@ class own extends Struct {
   declare timer: timer_list
 }
 const OWN: Layout<own> = layout('torture_own', own, {
-  counted: word, bh_counted: word, rw_written: word, seq_written: word, sem_counted: word, torn: word, timer: embed(TIMER),
+  counted: word,
+  bh_counted: word,
+  rw_written: word,
+  seq_written: word,
+  sem_counted: word,
+  torn: word,
+  timer: embed(TIMER),
 })
 const owns = DEFINE_PER_CPU('torture_own', OWN)
 const mine = owns.mine
@@ -70,12 +111,22 @@ const from_timer_sym = symbol('torture_from_timer', from_timer)
 
 function round(k: number): void {
   const flags = spin_lock_irqsave(s.spin)
-  slow_inc(() => s.counted, n => { s.counted = n })
+  slow_inc(
+    () => s.counted,
+    n => {
+      s.counted = n
+    },
+  )
   mine.counted++
   spin_unlock_irqrestore(s.spin, flags)
 
   if ((k & 1) === 0 || !spin_trylock_bh(s.bh)) spin_lock_bh(s.bh)
-  slow_inc(() => s.bh_counted, n => { s.bh_counted = n })
+  slow_inc(
+    () => s.bh_counted,
+    n => {
+      s.bh_counted = n
+    },
+  )
   mine.bh_counted++
   spin_unlock_bh(s.bh)
 

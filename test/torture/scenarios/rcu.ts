@@ -7,8 +7,17 @@ import { tick } from '../../../src/arch/cpu.js'
 import { num_cpus } from '../../../src/arch/machine.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../../src/mm/slab.js'
 import {
-  call_rcu, call_rcu_bh, RCU_HEAD, rcu_assign_pointer, rcu_dereference, type rcu_head, rcu_read_lock, rcu_read_lock_bh, rcu_read_unlock,
-  rcu_read_unlock_bh, synchronize_kernel,
+  call_rcu,
+  call_rcu_bh,
+  RCU_HEAD,
+  rcu_assign_pointer,
+  rcu_dereference,
+  type rcu_head,
+  rcu_read_lock,
+  rcu_read_lock_bh,
+  rcu_read_unlock,
+  rcu_read_unlock_bh,
+  synchronize_kernel,
 } from '../../../src/rcu/rcupdate.js'
 import { cond_resched, kernel_thread, schedule } from '../../../src/sched/sched.js'
 
@@ -31,7 +40,13 @@ class shared extends Struct {
   declare updates: number
   declare done: number
 }
-const SHARED: Layout<shared> = layout('torture_rcu', shared, { pointer: word, pointer_bh: word, freed: word, updates: word, done: word })
+const SHARED: Layout<shared> = layout('torture_rcu', shared, {
+  pointer: word,
+  pointer_bh: word,
+  freed: word,
+  updates: word,
+  done: word,
+})
 const s = DEFINE_STATIC('torture_rcu', SHARED)
 class own extends Struct {
   declare reads: number

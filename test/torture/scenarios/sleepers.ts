@@ -5,10 +5,33 @@ import { symbol } from '../../../src/abi/symbol.js'
 import { fetch_add } from '../../../src/arch/atomic.js'
 import { cpu_id } from '../../../src/arch/cpu.js'
 import { num_cpus } from '../../../src/arch/machine.js'
-import { del_timer_sync, init_timer, jiffies, mod_timer, msleep, TIMER, time_after, type timer_list } from '../../../src/irq/timer.js'
-import { INIT_WORK, flush_workqueue, schedule_work, WORK, type work_struct, create_workqueue, queue_work } from '../../../src/irq/workqueue.js'
+import {
+  del_timer_sync,
+  init_timer,
+  jiffies,
+  mod_timer,
+  msleep,
+  TIMER,
+  time_after,
+  type timer_list,
+} from '../../../src/irq/timer.js'
+import {
+  create_workqueue,
+  flush_workqueue,
+  INIT_WORK,
+  queue_work,
+  schedule_work,
+  WORK,
+  type work_struct,
+} from '../../../src/irq/workqueue.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
-import { init_waitqueue_head, WAIT_QUEUE_HEAD, wait_event, type wait_queue_head_t, wake_up } from '../../../src/sched/wait.js'
+import {
+  init_waitqueue_head,
+  WAIT_QUEUE_HEAD,
+  wait_event,
+  type wait_queue_head_t,
+  wake_up,
+} from '../../../src/sched/wait.js'
 import { spin_lock_irqsave, spin_unlock_irqrestore } from '../../../src/sync/spinlock.js'
 
 const LAPS = 300
@@ -25,7 +48,14 @@ class station extends Struct {
   declare work: work_struct
 }
 const STATION: Layout<station> = layout('torture_station', station, {
-  wait: embed(WAIT_QUEUE_HEAD), tokens: word, passed: word, fired: word, early: word, worked: word, timer: embed(TIMER), work: embed(WORK),
+  wait: embed(WAIT_QUEUE_HEAD),
+  tokens: word,
+  passed: word,
+  fired: word,
+  early: word,
+  worked: word,
+  timer: embed(TIMER),
+  work: embed(WORK),
 })
 const stations = DEFINE_PER_CPU('torture_station', STATION)
 class shared extends Struct {
