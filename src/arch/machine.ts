@@ -36,7 +36,7 @@ export const CONFIG_WORDS = [
   'idle_spin_ns', // how long an idle CPU spins before it sleeps
   'seed',
   'rx_arch', // 0 interrupt, 1 softnet, 2 napi
-  'irq_work', // packets per receive interrupt; 0 means until the ring is empty
+  'irq_work', // packets per receive interrupt; 0 leaves it to the architecture (driver)
   'trace', // 1: record context changes
   'nports',
   'nqueues',

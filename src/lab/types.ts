@@ -28,10 +28,10 @@ export interface LivelockConfig {
   irqCostNs: number
   /** Flows of the generated load. */
   flows: number
-  /** Receive queues of each NIC. */
+  /** Receive queues of each NIC; 0: a power of two, one for each CPU as far as that goes. */
   queues: number
   hz: number
-  /** Packets that the receive interrupt handler of `interrupt` and `softnet` takes at most; 0: until the ring is empty. */
+  /** Packets that the receive interrupt handler of `interrupt` and `softnet` takes at most; 0: 1 under `interrupt`, 10 under `softnet`. */
   irqWork: number
   /** Capture to offer instead of generated packets, or null. */
   pcap: string | null

@@ -71,7 +71,12 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
       d.irqCostNs,
     )
     .option('--flows <n>', `flows of the load, ${span('flows')}`, wholeNumber('--flows', 'flows'), d.flows)
-    .option('--queues <n>', `receive queues of a NIC, ${span('queues')}`, wholeNumber('--queues', 'queues'), d.queues)
+    .option(
+      '--queues <n>',
+      `receive queues of a NIC, ${span('queues')}; 0: one for each CPU`,
+      wholeNumber('--queues', 'queues'),
+      d.queues,
+    )
     .option(
       '--hz <n>',
       'clock ticks per second: 100 or 1000',
@@ -80,7 +85,7 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
     )
     .option(
       '--irq-work <n>',
-      'packets that one receive interrupt of interrupt and softnet handles; 0: until the ring is empty',
+      'packets that one receive interrupt takes at most; 0: 1 under interrupt, 10 under softnet',
       wholeNumber('--irq-work', 'irqWork'),
       d.irqWork,
     )

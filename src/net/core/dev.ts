@@ -4,12 +4,12 @@
  * Lock charter
  *   softnet_data belongs to its CPU and is touched with interrupts off (input_pkt_queue, ipintrq, poll_list,
  *   output_queue, completion_queue); nobody else touches it, so it has no lock.
- *   The packet_type lists are RCU: changed under ptype_lock, walked under rcu_read_lock.
+ *   The lists of protocol handlers are RCU (packet_type.ts).
  *   queue_lock: a device's qdisc. xmit_lock: its hard_start_xmit. Never both: queue_lock is dropped before the driver is
  *   called, and xmit_lock is only tried while queue_lock is held (sch_generic.ts).
  *   A device is on at most one poll_list: whoever sets LINK_STATE_RX_SCHED owns its poll until netif_rx_complete.
  */
-import { embed, type Layout, layout, own, ptr, rcu, Struct, word } from '../../abi/layout.js'
+import { embed, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import {
   INIT_LIST_HEAD,
   LIST,
@@ -19,8 +19,8 @@ import {
   type list_head,
   list_move_tail,
 } from '../../abi/list.js'
-import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
-import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { DEFINE_PER_CPU } from '../../abi/section.js'
+import { call, symbol } from '../../abi/symbol.js'
 import { fetch_and, fetch_or } from '../../arch/atomic.js'
 import {
   cpu_id,
@@ -42,14 +42,16 @@ import {
 } from '../../irq/softirq.js'
 import { jiffies } from '../../irq/timer.js'
 import { IPQMAXLEN, NETDEV_MAX_BACKLOG, WEIGHT_P } from '../../lib/limits.js'
-import { rcu_assign_pointer, rcu_read_lock, rcu_read_unlock, synchronize_kernel } from '../../rcu/rcupdate.js'
-import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
+import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { in_irq } from '../../sync/preempt.js'
-import { SPINLOCK, spin_lock, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
+import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
 import { drop_reason } from './fate.js'
 import { dev_hold, dev_put, netif_queue_stopped, netif_running } from './netdevice.js'
+import { PACKET_TYPE, PTYPE_BASE, ptype_init, ptypes } from './packet_type.js'
 import { qdisc_run } from './sch_generic.js'
-import { __skb_dequeue, __skb_queue_tail, kfree_skb, skb_clone, skb_queue_head_init, skb_sent } from './skbuff.js'
+import { __skb_dequeue, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
+import { kfree_skb, skb_clone, skb_sent } from './skbuff.js'
 import { netdev_rx_stat } from './stats.js'
 import {
   INT,
@@ -118,54 +120,7 @@ const UNKNOWN_PROTOCOL = drop_reason('eth_unknown_protocol')
 const QUEUE_DEAD = drop_reason('dev_queue_dead')
 const DEV_DOWN = drop_reason('dev_down')
 
-// ---- protocol handlers ----------------------------------------------------------------------------------------------
-
-export class packet_type extends Struct {
-  declare next: packet_type | null
-  declare type: number
-  declare dev: net_device | null
-  declare func: Sym<(skb: sk_buff, dev: net_device, pt: packet_type) => number>
-}
-/** ETH_P_ALL taps have type 3 and see a clone of everything. */
-export const PACKET_TYPE: Layout<packet_type> = layout('packet_type', packet_type, {
-  next: rcu(ptr(() => PACKET_TYPE)),
-  type: word,
-  dev: ptr(() => NETDEV),
-  func: word,
-})
-const ETH_P_ALL = 3
-
-class ptype_lists extends Struct {
-  declare all: number
-  declare base: number
-  declare lock: spinlock_t
-}
-const PTYPES: Layout<ptype_lists> = layout('ptype_lists', ptype_lists, {
-  all: rcu(word),
-  base: rcu({ kind: 'bytes', size: 64, align: 4 }), // 16 buckets
-  lock: embed(SPINLOCK),
-})
-const ptypes = DEFINE_STATIC('ptypes', PTYPES)
-const PTYPE_BASE = ptypes.base
-
-/** dev_add_pack - @context process, boot @locks ptypes.lock */
-export function dev_add_pack(pt: packet_type): void {
-  spin_lock_bh(ptypes.lock)
-  const head = pt.type === ETH_P_ALL ? ptypes.addr : PTYPE_BASE + (pt.type & 15) * 4
-  i32[pt.$w] = i32[head >> 2]
-  rcu_assign_pointer(head, pt.addr)
-  spin_unlock_bh(ptypes.lock)
-}
-
-/** dev_remove_pack - returns when no CPU looks at the handler any more. @context process */
-export function* dev_remove_pack(pt: packet_type): Generator<void, void, void> {
-  spin_lock_bh(ptypes.lock)
-  let slot = pt.type === ETH_P_ALL ? ptypes.addr : PTYPE_BASE + (pt.type & 15) * 4
-  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== pt.addr) slot = i32[slot >> 2]
-  if (i32[slot >> 2] !== 0) rcu_assign_pointer(slot, i32[pt.$w])
-  spin_unlock_bh(ptypes.lock)
-  yield* synchronize_kernel()
-}
+// ---- receive: to the protocols ---------------------------------------------------------------------------------------
 
 function deliver_taps(skb: sk_buff, dev: net_device): void {
   for (let pt = PACKET_TYPE.at(i32[ptypes.$w]); pt !== null; pt = pt.next) {
@@ -483,7 +438,7 @@ export const RX_NAPI = 2
 
 /** net_dev_init - @context boot, CPU 0 for all CPUs */
 export function net_dev_init(ncpus: number): void {
-  spin_lock_init(ptypes.lock)
+  ptype_init()
   for (let cpu = 0; cpu < ncpus; cpu++) {
     const sd = softnet_datas.cpu(cpu)
     skb_queue_head_init(sd.input_pkt_queue)

@@ -20,7 +20,8 @@ import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
 import { __netif_schedule } from './dev.js'
 import { drop_reason } from './fate.js'
 import { netif_carrier_ok, netif_queue_stopped } from './netdevice.js'
-import { __skb_dequeue, __skb_queue_head, __skb_queue_tail, kfree_skb, skb_queue_head_init } from './skbuff.js'
+import { __skb_dequeue, __skb_queue_head, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
+import { kfree_skb } from './skbuff.js'
 import { netdev_rx_stat } from './stats.js'
 import {
   NET_XMIT_DROP,

@@ -5,9 +5,10 @@ import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
-import { dev_add_pack, NET_RX_DROP, PACKET_TYPE, type packet_type } from '../core/dev.js'
+import { NET_RX_DROP } from '../core/dev.js'
 import { drop_reason } from '../core/fate.js'
 import { NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
+import { dev_add_pack, PACKET_TYPE, type packet_type } from '../core/packet_type.js'
 import {
   __skb_pull,
   attach_cb,

@@ -1,0 +1,258 @@
+import { symbol } from '../../abi/symbol.js'
+import { fetch_or, store } from '../../arch/atomic.js'
+import {
+  CAUSE_RX,
+  CAUSE_TX,
+  irq_line,
+  LINE_CPU,
+  LINE_RX_ACK,
+  LINE_RX_HEAD,
+  LINE_TX_ACK,
+  LINE_TX_HEAD,
+  LINE_WIRED,
+  line_enable,
+} from '../../arch/irqchip.js'
+import { config, num_cpus } from '../../arch/machine.js'
+import {
+  CTRL_UP,
+  DESC_SHIFT,
+  NIC_CTRL,
+  NIC_ITR_NS,
+  NIC_LINK,
+  NIC_MAC_HI,
+  NIC_MAC_LO,
+  NIC_OFFLOAD,
+  NIC_PROMISC,
+  NIC_QUEUES,
+  NIC_TIDV_NS,
+  nic_page,
+  OFF_RX_CSUM,
+  OFF_TX_CSUM,
+  Q_IRQ,
+  Q_RX_BASE,
+  Q_RX_BUF,
+  Q_RX_DONE,
+  Q_RX_SIZE,
+  Q_RX_TAIL,
+  Q_TX_BASE,
+  Q_TX_DONE,
+  Q_TX_SIZE,
+  Q_TX_TAIL,
+  queue_consts,
+  queue_regs,
+  STAT_RX_MISSED,
+  STAT_RX_OVERSIZE,
+  STAT_RX_RUNT,
+} from '../../arch/nic_regs.js'
+import { RAM } from '../../arch/ram.js'
+import { free_irq, request_irq } from '../../irq/interrupt.js'
+import { ENOMEM } from '../../lib/errno.js'
+import { MAX_NICS, MAX_QUEUES, RX_RING, TX_RING } from '../../lib/limits.js'
+import { kfree, kmalloc } from '../../mm/kmalloc.js'
+import { kmem_cache_alloc, kmem_cache_create } from '../../mm/slab.js'
+import { ether_setup } from '../../net/core/eth.js'
+import { drop_reason } from '../../net/core/fate.js'
+import { alloc_netdev, netif_start_queue, netif_stop_queue, register_netdevice } from '../../net/core/netdevice.js'
+import { dev_alloc_skb, kfree_skb } from '../../net/core/skbuff.js'
+import { LINK_STATE_START, NETDEV, NETIF_F_HW_CSUM, NETIF_F_SG, type net_device, SKB } from '../../net/core/types.js'
+
+import {
+  ADAPTER,
+  nic_clean_tx,
+  nic_interrupt_sym,
+  nic_poll_sym,
+  type nic_queue,
+  nic_xmit_frame_sym,
+  QUEUE,
+  queue_of,
+  rx_post,
+} from './nic.js'
+
+const i32 = RAM.i32
+
+const queue_cache = kmem_cache_create('nic_queue', QUEUE, () => MAX_QUEUES)
+const adapter_cache = kmem_cache_create('nic_adapter', ADAPTER, () => MAX_NICS)
+const SHUTDOWN = drop_reason('shutdown')
+/** Transmit interrupts only free what was sent, so they may wait, ns: e1000's default. */
+const TIDV_NS = 64_000
+
+// ---- open and close -------------------------------------------------------------------------------------------------
+
+function queue_open(q: nic_queue): number {
+  const rx_size = q.rx_mask + 1
+  const tx_size = q.tx_mask + 1
+  q.rx_ring = kmalloc(rx_size << DESC_SHIFT)
+  q.tx_ring = kmalloc(tx_size << DESC_SHIFT)
+  q.rx_skb = kmalloc(rx_size * 4)
+  q.tx_skb = kmalloc(tx_size * 4)
+  if (q.rx_ring === 0 || q.tx_ring === 0 || q.rx_skb === 0 || q.tx_skb === 0) return -ENOMEM
+  q.rx_next = 0
+  q.tx_next = 0
+  q.tx_clean = 0
+  for (let slot = 0; slot < rx_size; slot++) {
+    const skb = dev_alloc_skb(q.rx_buf)
+    if (skb === null) return -ENOMEM
+    rx_post(q, slot, skb)
+  }
+  const c = queue_consts(q.nic, q.index) >> 2
+  i32[c + (Q_RX_BASE >> 2)] = q.rx_ring
+  i32[c + (Q_RX_SIZE >> 2)] = rx_size
+  i32[c + (Q_TX_BASE >> 2)] = q.tx_ring
+  i32[c + (Q_TX_SIZE >> 2)] = tx_size
+  i32[c + (Q_IRQ >> 2)] = q.irq
+  i32[c + (Q_RX_BUF >> 2)] = q.rx_buf
+  for (const word of [Q_TX_TAIL, Q_RX_DONE, Q_TX_DONE]) store(q.regs + word, 0)
+  store(q.regs + Q_RX_TAIL, rx_size)
+  const line = irq_line(q.irq)
+  for (const word of [LINE_RX_ACK, LINE_TX_ACK, LINE_RX_HEAD, LINE_TX_HEAD]) store(line + word, 0)
+  store(line + LINE_CPU, (q.nic + q.index) % num_cpus())
+  store(line + LINE_WIRED, 1)
+  return request_irq(q.irq, nic_interrupt_sym, 'nic', q.addr)
+}
+
+/** Queue resources back, in whatever state the open left them. */
+function queue_close(q: nic_queue): void {
+  if (q.rx_skb !== 0) {
+    for (let slot = 0; slot <= q.rx_mask; slot++) {
+      const skb = i32[(q.rx_skb >> 2) + slot]
+      if (skb !== 0) kfree_skb(SKB.ref(skb), SHUTDOWN)
+    }
+  }
+  if (q.tx_skb !== 0) {
+    for (let slot = 0; slot <= q.tx_mask; slot++) {
+      const skb = i32[(q.tx_skb >> 2) + slot]
+      if (skb !== 0) kfree_skb(SKB.ref(skb), SHUTDOWN)
+    }
+  }
+  for (const addr of [q.rx_ring, q.tx_ring, q.rx_skb, q.tx_skb]) if (addr !== 0) kfree(addr)
+  q.rx_ring = 0
+  q.tx_ring = 0
+  q.rx_skb = 0
+  q.tx_skb = 0
+}
+
+function nic_open(dev: net_device): number {
+  const adapter = ADAPTER.ref(dev.priv)
+  const page = nic_page(adapter.nic)
+  for (let k = 0; k < adapter.nqueues; k++) {
+    const q = queue_of(adapter, k)
+    q.rx_buf = Math.max(1536, dev.mtu + 18)
+    const err = queue_open(q)
+    if (err !== 0) {
+      for (let j = 0; j <= k; j++) queue_close(queue_of(adapter, j))
+      return err
+    }
+    fetch_or(q.poll_dev!.addr + NETDEV.offset('state'), LINK_STATE_START)
+  }
+  i32[(page + NIC_MAC_HI) >> 2] = dev.dev_addr_hi
+  i32[(page + NIC_MAC_LO) >> 2] = dev.dev_addr_lo << 16
+  i32[(page + NIC_QUEUES) >> 2] = adapter.nqueues
+  i32[(page + NIC_PROMISC) >> 2] = adapter.promisc
+  i32[(page + NIC_OFFLOAD) >> 2] = OFF_RX_CSUM | OFF_TX_CSUM
+  i32[(page + NIC_ITR_NS) >> 2] = 0
+  i32[(page + NIC_TIDV_NS) >> 2] = TIDV_NS
+  store(page + NIC_CTRL, CTRL_UP)
+  for (let k = 0; k < adapter.nqueues; k++) line_enable(queue_of(adapter, k).irq, CAUSE_RX | CAUSE_TX)
+  netif_start_queue(dev)
+  return 0
+}
+
+/** nic_close - the caller waits until no poll runs any more (the device is not running). */
+function nic_close(dev: net_device): number {
+  const adapter = ADAPTER.ref(dev.priv)
+  store(nic_page(adapter.nic) + NIC_CTRL, 0)
+  netif_stop_queue(dev)
+  for (let k = 0; k < adapter.nqueues; k++) {
+    const q = queue_of(adapter, k)
+    line_enable(q.irq, 0)
+    store(irq_line(q.irq) + LINE_WIRED, 0)
+    free_irq(q.irq, q.addr)
+    nic_clean_tx(q)
+    queue_close(q)
+  }
+  return 0
+}
+
+/** nic_get_stats - words in the order of DEV_STATS at `stats`. */
+function nic_get_stats(dev: net_device, stats: number): void {
+  const adapter = ADAPTER.ref(dev.priv)
+  const page = nic_page(adapter.nic) >> 2
+  const w = stats >> 2
+  i32.fill(0, w, w + 10)
+  for (let k = 0; k < adapter.nqueues; k++) {
+    const q = queue_of(adapter, k)
+    i32[w] += q.rx_packets
+    i32[w + 1] += q.rx_bytes
+    i32[w + 3] += q.rx_dropped
+    i32[w + 6] += q.tx_packets
+    i32[w + 7] += q.tx_bytes
+    i32[w + 8] += q.tx_errors
+  }
+  i32[w + 4] = i32[page + (STAT_RX_MISSED >> 2)]
+  i32[w + 5] = i32[page + (STAT_RX_OVERSIZE >> 2)]
+  i32[w + 2] = i32[w + 5] + i32[page + (STAT_RX_RUNT >> 2)]
+}
+
+const nic_open_sym = symbol('nic_open', nic_open)
+const nic_close_sym = symbol('nic_close', nic_close)
+const nic_get_stats_sym = symbol('nic_get_stats', nic_get_stats)
+
+export interface NicOptions {
+  name: string
+  /** Station address: first 4 bytes, last 2 bytes. */
+  mac_hi: number
+  mac_lo: number
+  mtu: number
+  nqueues: number
+  promisc: boolean
+}
+
+/** Packets that one receive interrupt takes, when the configuration leaves it to the architecture. */
+const IRQ_WORK = [1, 10, 0]
+
+function make_queue(nic: number, index: number, dev: net_device, name: string): nic_queue | null {
+  const q = kmem_cache_alloc(queue_cache)
+  const poll_dev = alloc_netdev(`${name}-poll`)
+  if (q === null || poll_dev === null) return null
+  i32.fill(0, q.$w, q.$w + (QUEUE.size >> 2))
+  const arch = config('rx_arch')
+  q.nic = nic
+  q.index = index
+  q.irq = nic * config('nqueues') + index
+  q.regs = queue_regs(nic, index)
+  q.dev = dev
+  q.poll_dev = poll_dev
+  q.rx_mask = (config('rx_ring') || RX_RING) - 1
+  q.tx_mask = (config('tx_ring') || TX_RING) - 1
+  q.arch = arch
+  q.irq_work = config('irq_work') || IRQ_WORK[arch]
+  poll_dev.poll = nic_poll_sym
+  poll_dev.weight = 64
+  poll_dev.priv = q.addr
+  return q
+}
+
+/** nic_probe - found a NIC: make a device of it and register it. @context boot @locks rtnl is held @returns device, or null */
+export function nic_probe(nic: number, options: NicOptions): net_device | null {
+  const dev = alloc_netdev(options.name)
+  const adapter = kmem_cache_alloc(adapter_cache)
+  if (dev === null || adapter === null) return null
+  adapter.nic = nic
+  adapter.nqueues = options.nqueues
+  adapter.promisc = options.promisc ? 1 : 0
+  ether_setup(dev, options.mac_hi, options.mac_lo)
+  dev.mtu = options.mtu
+  dev.priv = adapter.addr
+  dev.features = NETIF_F_SG | NETIF_F_HW_CSUM
+  dev.open = nic_open_sym
+  dev.stop = nic_close_sym
+  dev.hard_start_xmit = nic_xmit_frame_sym
+  dev.get_stats = nic_get_stats_sym
+  for (let k = 0; k < options.nqueues; k++) {
+    const q = make_queue(nic, k, dev, options.name)
+    if (q === null) return null
+    i32[(adapter.queues >> 2) + k] = q.addr
+  }
+  i32[(nic_page(nic) + NIC_LINK) >> 2] = 1
+  return register_netdevice(dev) === 0 ? dev : null
+}
