@@ -41,3 +41,14 @@ describe('timers, wait queues, work queues', () => {
     }),
   )
 })
+
+describe('the sk_buff pool', () => {
+  test.each(CPUS)('no packet and no byte of one is lost on %i CPUs', cpus =>
+    torture({ cpus, scenario: 'skb', variable: 'torture_skb', done: cpus + 1 }, (m: Machine) => {
+      expect(m.ram.sum('torture_skb_own', 'bad', cpus)).toBe(0)
+      const made = m.ram.sum('torture_skb_own', 'made', cpus)
+      expect(made + m.ram.sum('torture_skb_own', 'none', cpus)).toBe(5000 * cpus)
+      expect(made).toBeGreaterThan(2500 * cpus)
+    }),
+  )
+})
