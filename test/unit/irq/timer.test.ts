@@ -1,0 +1,103 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { symbol } from '../../../src/abi/symbol.js'
+import {
+  __run_timers,
+  del_timer,
+  init_timer,
+  mod_timer,
+  TIMER,
+  timer_base,
+  timer_pending,
+} from '../../../src/irq/timer.js'
+import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
+import { Solo } from '../../helpers/solo.js'
+
+const solo = new Solo({ ports: [] })
+const COUNT = 64
+const fired: number[] = []
+const fire = symbol('test_fire', (data: number) => {
+  fired.push(data)
+})
+const timers = Array.from({ length: COUNT }, () => TIMER.make(kmalloc(TIMER.size)))
+
+type Step =
+  | { kind: 'arm'; timer: number; delay: number }
+  | { kind: 'delete'; timer: number }
+  | { kind: 'run'; ticks: number }
+
+/** Delays for each of the five wheels. */
+const delay = fc.oneof(fc.nat(300), fc.nat(20_000), fc.nat(1_100_000), fc.integer({ min: -50, max: 5 }))
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: fc.constant('arm' as const), timer: fc.nat(COUNT - 1), delay }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('delete' as const), timer: fc.nat(COUNT - 1) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      kind: fc.constant('run' as const),
+      ticks: fc.oneof(fc.nat(10), fc.nat(3000), fc.nat(70_000)),
+    }),
+  },
+)
+
+test('the wheel fires what a sorted list fires, at its tick', () => {
+  fc.assert(
+    fc.property(fc.integer(), fc.array(step, { maxLength: 60 }), (start, steps) => {
+      const base = timer_base(0)
+      for (const t of timers) del_timer(t)
+      base.timer_jiffies = start // also just before the wrap of jiffies
+      timers.forEach((t, k) => {
+        init_timer(t, fire, k)
+      })
+      let now = start
+      let order = 0
+      let list: { timer: number; at: number; order: number }[] = []
+      for (const s of steps) {
+        if (s.kind === 'arm') {
+          const was = list.some(e => e.timer === s.timer)
+          list = list.filter(e => e.timer !== s.timer)
+          list.push({ timer: s.timer, at: Math.max(0, s.delay) + (now - start), order: order++ })
+          expect(mod_timer(timers[s.timer]!, (now + s.delay) | 0)).toBe(was)
+        } else if (s.kind === 'delete') {
+          const was = list.some(e => e.timer === s.timer)
+          list = list.filter(e => e.timer !== s.timer)
+          expect(del_timer(timers[s.timer]!)).toBe(was)
+        } else {
+          for (let t = 0; t < s.ticks; t++) {
+            fired.length = 0
+            __run_timers(base, now | 0)
+            const due = list.filter(e => e.at <= now - start).map(e => e.timer)
+            expect([...fired].sort()).toEqual(due.sort())
+            list = list.filter(e => e.at > now - start)
+            now++
+            if (list.length === 0 && t > 300) break
+          }
+        }
+      }
+      for (const e of list) expect(timer_pending(timers[e.timer]!)).toBe(true)
+    }),
+    { numRuns: 60 },
+  )
+})
+
+test('a handler may arm its own timer for now: it fires at the next tick, not for ever', () => {
+  const base = timer_base(0)
+  let times = 0
+  const again = symbol('test_again', () => {
+    times++
+    mod_timer(timers[0]!, base.timer_jiffies)
+  })
+  init_timer(timers[0]!, again, 0)
+  const now = base.timer_jiffies
+  mod_timer(timers[0]!, now)
+  __run_timers(base, now)
+  expect(times).toBe(1)
+  __run_timers(base, now + 1)
+  expect(times).toBe(2)
+  del_timer(timers[0]!)
+})
+
+test('nothing leaks', () => {
+  for (const t of timers) kfree(t.addr)
+  expect(solo.audit()).toEqual([])
+})
