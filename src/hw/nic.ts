@@ -70,7 +70,7 @@ import {
   CTL_RESET,
   CTL_SEQ,
 } from './control.js'
-import { Replay, type Sightings } from './replay.js'
+import { checksum_good, flow_hash, Replay, type Sightings } from './replay.js'
 import { Sink } from './sink.js'
 import { Generator } from './source.js'
 import type { PortConfig } from './types.js'
@@ -291,17 +291,44 @@ export class Nic {
   private deliver(r: Replay, at: number, q: Queue | null, now: number): void {
     const offset = r.config.offsets[at]!
     const len = r.config.lengths[at]!
+    const { hashes, good, view } = r
+    if (this.enter(q, view, r.config.data, offset, len, good[at]!, hashes[at]!))
+      this.seen?.enter(view, offset, len, now)
+  }
+
+  /** A frame from the wire into a queue, or into the counter of why not. `good`: checksum_good() of it. */
+  private enter(
+    q: Queue | null,
+    view: DataView,
+    data: Uint8Array,
+    at: number,
+    len: number,
+    good: number,
+    hash: number,
+  ): boolean {
     if (q === null) this.filtered(1, STAT_RX_DOWN)
     else if (len < 14) this.filtered(1, STAT_RX_RUNT)
-    else if (!this.accepts(r.view, offset)) this.filtered(1, STAT_RX_FILTERED)
+    else if (!this.accepts(view, at)) this.filtered(1, STAT_RX_FILTERED)
     else if (len > q.rx_buf) this.filtered(1, STAT_RX_OVERSIZE)
     else if (((q.rx_tail - q.rx_done) | 0) <= 0) this.missed(1)
     else {
-      u8.set(r.config.data.subarray(offset, offset + len), this.buffer_of(q))
-      this.seen?.enter(r.view, offset, len, now)
-      const good = (this.offload & OFF_RX_CSUM) !== 0 ? r.good[at]! : 0
-      this.received(q, len, ((good & 1) !== 0 ? RX_CSUM_IP : 0) | ((good & 2) !== 0 ? RX_CSUM_L4 : 0), r.hashes[at]!)
+      u8.set(data.subarray(at, at + len), this.buffer_of(q))
+      const bits = (this.offload & OFF_RX_CSUM) === 0 ? 0 : good
+      this.received(q, len, ((bits & 1) !== 0 ? RX_CSUM_IP : 0) | ((bits & 2) !== 0 ? RX_CSUM_L4 : 0), hash)
+      return true
     }
+    return false
+  }
+
+  /** arrive - one frame comes in over the wire, from whoever is at its other end. @returns whether it is in a ring */
+  arrive(frame: Uint8Array): boolean {
+    const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
+    const hash = flow_hash(view, 0, frame.length)
+    this.count(CNT_OFFERED, 1)
+    this.count(CNT_OFFERED_BYTES, frame.length)
+    this.room()
+    const q = this.up ? this.queue_for(hash) : null
+    return this.enter(q, view, frame, 0, frame.length, checksum_good(view, 0, frame.length), hash)
   }
 
   private accepts(view: DataView, at: number): boolean {
