@@ -14,12 +14,12 @@ import { dev_name, first_netdev } from '../net/core/netdevice.js'
 import { netdev_rx_stat } from '../net/core/stats.js'
 import { DEV_STATS, type net_device } from '../net/core/types.js'
 import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
-import { fib_nh_of } from '../net/ipv4/fib_types.js'
+import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { icmp_statistics } from '../net/ipv4/icmp.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
 import { IP_MIB } from '../net/ipv4/types.js'
-import { ip_ntoa } from '../net/wire/ipv4.js'
+import { inet_make_mask } from '../net/wire/ipv4.js'
 import { nr_switches } from '../sched/sched.js'
 
 const i32 = RAM.i32
@@ -181,17 +181,43 @@ function rt_cache_text(): string {
   return `entries ${names.join(' ')}\n${lines.join('\n')}\n`
 }
 
+const RTF_UP = 0x0001
+const RTF_GATEWAY = 0x0002
+const RTF_HOST = 0x0004
+const RTF_REJECT = 0x0200
+
+/** An address as a little-endian machine prints its word in network order. */
+function word_hex(addr: number): string {
+  const swapped = (addr << 24) | ((addr & 0xff00) << 8) | ((addr >>> 8) & 0xff00) | (addr >>> 24)
+  return hex(swapped).toUpperCase()
+}
+
+/** As fib_node_get_info: the first next hop of each route, lines of 127 columns. */
 function route_text(): string {
-  let text = ''
-  fn_hash_dump(ip_fib_main_table, route => {
-    text += `${ip_ntoa(route.dst)}/${route.prefixlen}`
-    for (let k = 0; k < route.info.fib_nhs; k++) {
-      const nh = fib_nh_of(route.info, k)
-      text += `${nh.nh_gw !== 0 ? ` via ${ip_ntoa(nh.nh_gw)}` : ''} dev ${nh.nh_dev === null ? '?' : dev_name(nh.nh_dev)}`
-    }
-    text += '\n'
+  const head = 'Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT'
+  const lines = [head]
+  fn_hash_dump(ip_fib_main_table, ({ dst, prefixlen, type, info }) => {
+    const nh = info.fib_nhs > 0 ? fib_nh_of(info, 0) : null
+    const gw = nh === null ? 0 : nh.nh_gw
+    const reject = type === RTN_UNREACHABLE || type === RTN_PROHIBIT ? RTF_REJECT : 0
+    const flags = RTF_UP | reject | (gw !== 0 ? RTF_GATEWAY : 0) | (prefixlen === 32 ? RTF_HOST : 0)
+    const name = nh === null || nh.nh_dev === null ? '*' : dev_name(nh.nh_dev)
+    const columns = [
+      name,
+      word_hex(dst),
+      word_hex(gw),
+      flags.toString(16).toUpperCase().padStart(4, '0'),
+      0,
+      0,
+      info.fib_priority,
+      word_hex(inet_make_mask(prefixlen)),
+      0,
+      0,
+      0,
+    ]
+    lines.push(columns.join('\t'))
   })
-  return text
+  return `${lines.map(line => line.padEnd(127)).join('\n')}\n`
 }
 
 function slab_text(): string {

@@ -140,7 +140,9 @@ export class Generator {
     this.sequences = new Int32Array(config.flows)
     for (let f = 0; f < config.flows; f++) this.build(f)
     this.sizes = size_table(config.sizes)
-    this.bad = config.malformed > 0 ? make_malformed(new Uint8Array(this.templates.buffer, 0, 60)) : []
+    const plain = new Uint8Array(this.templates.buffer).slice(0, 60)
+    plain.fill(0, PAYLOAD) // broken frames belong to no flow: the sink shall not ask for their order
+    this.bad = config.malformed > 0 ? make_malformed(plain) : []
   }
 
   private build(f: number): void {

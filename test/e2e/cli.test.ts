@@ -1,0 +1,189 @@
+/** The command line as a user meets it: exit codes, one line for what is wrong, files, Ctrl-C. */
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+const bin = join(root, 'bin/softnet.mjs')
+const dir = mkdtempSync(join(tmpdir(), 'softnet-cli-'))
+const data = (name: string): string => join(root, 'data', name)
+
+function softnet(...args: string[]): { code: number | null; out: string; err: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8', cwd: dir })
+  return { code: status, out: stdout, err: stderr }
+}
+
+writeFileSync(join(dir, 'cut.pcap'), readFileSync(data('mix.pcap')).subarray(0, 5000))
+writeFileSync(
+  join(dir, 'bad.routes'),
+  'interface eth0 address 10.0.0.1/24 mac 02:00:00:00:00:01\nroute 10.0.0.0/40 dev eth0\n',
+)
+
+describe('what is wrong is said in one line, with exit code 2', () => {
+  test.each([
+    [[], /no verb given/],
+    [['frob'], /unknown verb 'frob'/],
+    [['livelock', '--frob'], /unknown option '--frob'/],
+    [['livelock', '--cpus', '0'], /--cpus 0: must be a whole number from 1 to 32/],
+    [['livelock', '--cpus', '33'], /--cpus 33/],
+    [['livelock', '--cpus', 'many'], /--cpus many/],
+    [['livelock', '--rx', 'magic'], /--rx magic: must be all, or some of interrupt, softnet, napi/],
+    [['livelock', '--rates', '50x'], /--rates 50x/],
+    [['livelock', '--pcap', 'nowhere.pcap'], /nowhere.pcap: no such file or folder/],
+    [['livelock', '--pcap', 'cut.pcap'], /cut.pcap: packet \d+: truncated/],
+    [['livelock', '--json', 'no/such/folder/x.json'], /cannot write no\/such\/folder\/x.json/],
+    [['forward'], /--in: at least one IFACE=FILE is needed/],
+    [['forward', '--in', 'eth0'], /must be IFACE=FILE/],
+    [['forward', '--in', `eth0=${data('mix.pcap')}`], /--routes: a file is needed/],
+    [
+      ['forward', '--in', `eth0=${data('mix.pcap')}`, '--routes', 'bad.routes'],
+      /bad.routes:2: '10.0.0.0\/40': the prefix/,
+    ],
+    [
+      ['forward', '--in', `ppp0=${data('mix.pcap')}`, '--routes', data('example.routes')],
+      /--in ppp0: .* no such interface/,
+    ],
+    [['forward', '--in', 'eth0=cut.pcap', '--routes', data('example.routes')], /cut.pcap: packet \d+: truncated/],
+  ])('softnet %j', (args, message) => {
+    const { code, out, err } = softnet(...args)
+    expect(err).toMatch(message)
+    expect(err.trimEnd().split('\n')).toHaveLength(1)
+    expect([code, out]).toEqual([2, ''])
+  })
+})
+
+test('--version and --help', () => {
+  expect(softnet('--version').out).toMatch(/^\d+\.\d+\.\d+\n$/)
+  expect(softnet('livelock', '--help').out).toContain('Usage: softnet livelock')
+})
+
+describe('livelock', () => {
+  test('writes its result in every format, and the JSON is what it says it is', () => {
+    const { code, out, err } = softnet(
+      ...['livelock', '--rx', 'interrupt,napi', '--rates', '20k,200k', '--duration', '100', '--cpus', '2'],
+      ...['--json', 'r.json', '--csv', 'r.csv', '--html', 'r.html', '--trace', 'r.trace.json'],
+    )
+    expect(code).toBe(0)
+    expect(err).not.toContain('panic')
+    expect(out).toMatch(/napi/)
+    const result = JSON.parse(readFileSync(join(dir, 'r.json'), 'utf8'))
+    expect(result.schema).toBe('softnet.livelock/1')
+    expect(result.series.map((x: { rx: string }) => x.rx)).toEqual(['interrupt', 'napi'])
+    for (const series of result.series) {
+      expect(series.mlfrr_pps).toBeGreaterThan(0)
+      expect(series.points).toHaveLength(2)
+      for (const p of series.points) {
+        expect(Object.keys(p)).toEqual(
+          expect.arrayContaining([
+            'offered_pps',
+            'received_pps',
+            'delivered_pps',
+            'irqs',
+            'polls',
+            'time_squeeze',
+            'drops',
+          ]),
+        )
+        expect(p.cpu).toHaveLength(2)
+        for (const c of p.cpu) {
+          const sum = c.hardirq + c.softirq + c.system + c.user + c.idle
+          expect(sum).toBeCloseTo(1, 1)
+        }
+        expect(p.user_share).toBeGreaterThanOrEqual(0)
+        expect(p.latency_us).toHaveProperty('p999')
+      }
+    }
+    expect(readFileSync(join(dir, 'r.csv'), 'utf8').trimEnd().split('\n')).toHaveLength(5)
+    const html = readFileSync(join(dir, 'r.html'), 'utf8')
+    expect(html).toContain('uPlot')
+    expect(html).not.toMatch(/src="http|href="http/)
+    const trace = JSON.parse(readFileSync(join(dir, 'r.trace.json'), 'utf8'))
+    const events: { ph: string; cat: string; tid: number; pid: number; ts: number }[] = trace.traceEvents
+    for (const cat of ['hardirq', 'softirq', 'process']) expect(events.some(e => e.cat === cat)).toBe(true)
+    for (const tid of [0, 1]) {
+      const slices = events.filter(e => e.pid === 1 && e.tid === tid && 'BE'.includes(e.ph))
+      let depth = 0
+      for (const [k, e] of slices.entries()) {
+        depth += e.ph === 'B' ? 1 : -1
+        expect(depth).toBeGreaterThanOrEqual(0)
+        if (k > 0) expect(e.ts).toBeGreaterThanOrEqual(slices[k - 1]!.ts)
+      }
+      expect(depth).toBe(0)
+    }
+  })
+  test('offers a capture', () => {
+    const { code } = softnet(
+      'livelock',
+      '--rx',
+      'napi',
+      '--rates',
+      '20k',
+      '--duration',
+      '100',
+      '--pcap',
+      data('steady.pcap'),
+    )
+    expect(code).toBe(0)
+  })
+  test('Ctrl-C: ends soon, with 130, and leaves no file', async () => {
+    const child = spawn(process.execPath, [bin, 'livelock', '--json', 'never.json', '--trace', 'never.trace'], {
+      cwd: dir,
+    })
+    const err: Buffer[] = []
+    child.stderr.on('data', (b: Buffer) => err.push(b))
+    await new Promise(resolve => setTimeout(resolve, 1500))
+    child.kill('SIGINT')
+    const code = await new Promise(resolve => child.on('exit', resolve))
+    expect(code).toBe(130)
+    expect(Buffer.concat(err).toString()).toMatch(/interrupted/)
+    expect(readdirSync(dir).filter(f => f.includes('never'))).toEqual([])
+  })
+})
+
+describe('forward', () => {
+  const args = (cpus: number, out: string): string[] => [
+    ...['forward', '--in', `eth0=${data('mix.pcap')}`, '--routes', data('example.routes'), '--cpus', String(cpus)],
+    ...['--out', `eth0=${out}0.pcap`, '--out', `eth1=${out}1.pcap`, '--out', `eth2=${out}2.pcap`, '--json', '-'],
+  ]
+  test('accounts for every frame, the same on any number of CPUs', () => {
+    const results = [1, 2, 4].map(cpus => {
+      const { code, out } = softnet(...args(cpus, `cpus${cpus}-`))
+      expect(code).toBe(0)
+      return JSON.parse(out)
+    })
+    const [first] = results
+    const dropped = Object.values<number>(first.dropped).reduce((a, b) => a + b, 0)
+    expect(first.received).toBe(first.forwarded + first.delivered + dropped)
+    expect(first).toMatchObject({ received: 164, forwarded: 135, delivered: 4, icmp_sent: 10 })
+    for (const r of results) expect(r).toEqual(first)
+  })
+  test('the disk is full: one line, exit code 1, no thread and no file left', () => {
+    const { code, err } = softnet(
+      'forward',
+      '--in',
+      `eth0=${data('mix.pcap')}`,
+      '--out',
+      'eth1=/dev/full',
+      '--routes',
+      data('example.routes'),
+    )
+    expect(code).toBe(1)
+    expect(err).toBe('softnet: cannot write /dev/full: no space left on the disk\n')
+  })
+  const tshark = spawnSync('tshark', ['--version']).status === 0
+  test.runIf(tshark)('tshark finds no wrong checksum and nothing malformed in what was sent', () => {
+    softnet(...args(2, 'oracle'))
+    for (const port of [0, 1, 2]) {
+      const file = join(dir, `oracle${port}.pcap`)
+      expect(existsSync(file)).toBe(true)
+      const checks = ['ip', 'udp', 'tcp'].flatMap(p => ['-o', `${p}.check_checksum:TRUE`])
+      const bad =
+        'ip.checksum.status==0 || udp.checksum.status==0 || tcp.checksum.status==0 || icmp.checksum.status==0 || _ws.malformed'
+      const { stdout } = spawnSync('tshark', ['-r', file, ...checks, '-Y', bad], { encoding: 'utf8' })
+      expect(stdout).toBe('')
+    }
+  })
+})

@@ -1,0 +1,146 @@
+/** Whole machines on worker threads: floods, books, /proc, and how they die. */
+import { describe, expect, test } from 'vitest'
+import { IMIX } from '../../src/hw/source.js'
+import type { GeneratorConfig } from '../../src/hw/types.js'
+import { livelockMachine } from '../../src/lab/bench2544.js'
+import { livelockDefaults } from '../../src/lab/config.js'
+import { Machine, type MachineConfig, MachinePanic, sleep } from '../../src/lab/machine.js'
+import { drain, takeSample, unbalanced } from '../../src/lab/sample.js'
+import type { LockKind, RxArch } from '../../src/lab/types.js'
+
+/** The router of the livelock experiment with another load. */
+function router(cpus: number, rx: RxArch, lock: LockKind, load: Partial<GeneratorConfig>): MachineConfig {
+  const config = livelockMachine({ ...livelockDefaults(), cpus, lock, irqCostNs: 0 }, rx)
+  const source = config.ports[0]!.source as GeneratorConfig
+  config.ports[0]!.source = { ...source, ...load }
+  return config
+}
+
+/** Run a load to its end; the books must balance and nothing may be left. @returns the machine, halted */
+async function run(
+  config: MachineConfig,
+  rate: number,
+  ms: number,
+  after: (m: Machine) => void | Promise<void>,
+): Promise<void> {
+  const machine = new Machine(config)
+  try {
+    await machine.powerOn()
+    await machine.source(0, { on: true, rate })
+    await sleep(ms)
+    await machine.source(0, { on: false })
+    await drain(machine)
+    expect(unbalanced(machine)).toEqual([])
+    await machine.halt()
+    await after(machine)
+    expect(await machine.audit()).toEqual([])
+  } finally {
+    await machine.destroy()
+  }
+}
+
+describe.each(['interrupt', 'softnet', 'napi'] as const)('%s', rx => {
+  test.each([
+    [1, 'tas'],
+    [2, 'ticket'],
+    [4, 'mcs'],
+  ] as const)('on %i CPUs with %s locks: a flood of broken frames between good ones', (cpus, lock) =>
+    run(
+      router(cpus, rx, lock, { malformed: 0.5, arrivals: 'poisson', sizes: IMIX, flows: 100, destinations: 50 }),
+      60_000,
+      300,
+      m => {
+        const { ports, fates } = takeSample(m)
+        expect(ports[0]!.offered).toBeGreaterThan(5000)
+        expect(fates.forwarded).toBeGreaterThan(0)
+        expect(fates.drops['ip_checksum']).toBeGreaterThan(0)
+        expect(fates.drops['ip_options']).toBeGreaterThan(0)
+        expect(ports[1]!.reordered).toBe(0)
+      },
+    ),
+  )
+})
+
+test('overload for long: the ring overflows, the books still balance', () =>
+  run(
+    router(2, 'napi', 'tas', { arrivals: 'burst', burst: { packets: 2000, peak: 10_000_000 } }),
+    2_000_000,
+    500,
+    m => {
+      const { ports } = takeSample(m)
+      expect(ports[0]!.missed).toBeGreaterThan(0)
+      expect(ports[1]!.reordered).toBe(0)
+    },
+  ))
+
+test('/proc tells the same story as the counters', () =>
+  run(router(2, 'napi', 'tas', {}), 20_000, 200, async m => {
+    const { ports, fates, irqs } = takeSample(m)
+    const dev = await m.proc('/proc/net/dev')
+    const eth0 = dev
+      .split('\n')
+      .find(l => l.includes('eth0'))!
+      .split(':')[1]!
+      .trim()
+      .split(/\s+/)
+      .map(Number)
+    const eth1 = dev
+      .split('\n')
+      .find(l => l.includes('eth1'))!
+      .split(':')[1]!
+      .trim()
+      .split(/\s+/)
+      .map(Number)
+    expect(eth0[1]).toBe(ports[0]!.ring)
+    expect(eth1[9]).toBe(ports[1]!.sent)
+    const softnet = (await m.proc('/proc/net/softnet_stat')).trimEnd().split('\n')
+    expect(softnet).toHaveLength(2)
+    const total = softnet.reduce((n, l) => n + Number.parseInt(l.split(/\s+/)[0]!, 16), 0)
+    expect(total).toBe(fates.received)
+    const stat = await m.proc('/proc/stat')
+    expect(stat).toMatch(/^cpu {2}(\d+ ){6}\d+/m)
+    expect(stat).toMatch(/^cpu1 /m)
+    expect(await m.proc('/proc/interrupts')).toMatch(/nic/)
+    expect(irqs).toBeGreaterThan(0)
+    expect(await m.proc('/proc/net/route')).toMatch(/^eth1\t00000000\t/m)
+    expect(await m.proc('/proc/net/snmp')).toMatch(/^Ip: Forwarding/m)
+    expect(await m.proc('/proc/slabinfo')).toMatch(/skbuff_head_cache/)
+  }))
+
+describe('a CPU that dies takes the whole machine with it, and says why', () => {
+  async function die(how: number): Promise<Error> {
+    const machine = new Machine({
+      ...livelockMachine({ ...livelockDefaults(), cpus: 2 }, 'napi'),
+      programs: [new URL('../torture/scenarios/dies.js', import.meta.url).href],
+    })
+    try {
+      await machine.powerOn()
+      await machine.source(0, { on: true, rate: 50_000 })
+      machine.ram.i32[machine.ram.address('test_fate', 'how') >> 2] = how
+      for (let k = 0; k < 400; k++) {
+        await sleep(5)
+        machine.check()
+      }
+      throw new Error('it lives')
+    } catch (error) {
+      return error as Error
+    } finally {
+      await machine.destroy()
+    }
+  }
+  test.each([
+    [1, /Kernel panic - BUG: broken invariant/, /EIP is at fall_over/],
+    [2, /Oops: TypeError: .*gone/, /EIP is at fall_over/],
+  ])('way %i', async (how, title, where) => {
+    const error = await die(how)
+    expect(error).toBeInstanceOf(MachinePanic)
+    expect(error.message).toMatch(title)
+    expect(error.message).toMatch(where)
+    expect(error.message).toMatch(/CPU: 1 {2}context: system/)
+    expect(error.message).toMatch(/held locks: test_fate\.lock/)
+    expect(error.message).toMatch(/at doomed .*scenarios/)
+  })
+  test('a thread that ends by itself', async () => {
+    expect((await die(3)).message).toMatch(/thread of the machine (died|ended)/)
+  })
+})

@@ -1,0 +1,175 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { AtomicFile, writeFileAtomic } from '../../../src/lab/atomicWrite.js'
+import { UsageError } from '../../../src/lab/errors.js'
+import { PcapWriter, parsePcap, readPcap } from '../../../src/lab/pcap.js'
+import { parseRoutes, readRoutes } from '../../../src/lab/routesFile.js'
+import { mixedFrames, pcapOf, steadyFrames } from '../../helpers/captures.js'
+import { ip } from '../../helpers/solo.js'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
+const dir = mkdtempSync(join(tmpdir(), 'softnet-'))
+
+/** A classic capture by the book, in either byte order and resolution. */
+function capture(frames: Uint8Array[], little: boolean, nano: boolean, link = 1): Uint8Array {
+  const out = new Uint8Array(24 + frames.reduce((n, f) => n + 16 + f.length, 0))
+  const v = new DataView(out.buffer)
+  v.setUint32(0, nano ? 0xa1b23c4d : 0xa1b2c3d4, little)
+  v.setUint16(4, 2, little)
+  v.setUint16(6, 4, little)
+  v.setUint32(16, 65535, little)
+  v.setUint32(20, link, little)
+  let at = 24
+  frames.forEach((f, k) => {
+    v.setUint32(at, 1000 + k, little)
+    v.setUint32(at + 4, nano ? 5_000 : 5, little)
+    v.setUint32(at + 8, f.length, little)
+    v.setUint32(at + 12, f.length, little)
+    out.set(f, at + 16)
+    at += 16 + f.length
+  })
+  return out
+}
+const frames = [new Uint8Array(60).fill(1), new Uint8Array(1514).fill(2), new Uint8Array(0)]
+
+describe('captures', () => {
+  test.each([
+    [true, true],
+    [true, false],
+    [false, true],
+    [false, false],
+  ])('little-endian %s, nanoseconds %s', (little, nano) => {
+    const c = parsePcap(capture(frames, little, nano), 'x')
+    expect([...c.lengths]).toEqual([60, 1514, 0])
+    expect([...c.times]).toEqual([0, 1e9, 2e9])
+    expect(c.data[c.offsets[1]!]).toBe(2)
+  })
+  test('what is written is what is read', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.uint8Array({ maxLength: 2000 }), fc.nat(1e12)), { maxLength: 50 }), rows => {
+        rows.sort((a, b) => a[1] - b[1])
+        const chunks: Uint8Array[] = []
+        const writer = new PcapWriter(b => chunks.push(b))
+        for (const [f, ns] of rows) writer.frame(f, ns)
+        writer.end()
+        const c = parsePcap(Buffer.concat(chunks), 'x')
+        expect(c.offsets.length).toBe(rows.length)
+        rows.forEach(([f, ns], k) => {
+          expect([...c.data.subarray(c.offsets[k]!, c.offsets[k]! + c.lengths[k]!)]).toEqual([...f])
+          expect(c.times[k]).toBe(ns - rows[0]![1])
+        })
+      }),
+    )
+  })
+  const good = capture(frames, true, false)
+  const broken: [string, Uint8Array, RegExp][] = [
+    ['an empty file', new Uint8Array(0), /^x: not a capture: 0 bytes long$/],
+    ['another kind of file', Buffer.from('hello, world'), /^x: not a pcap capture \(magic 0x68656c6c\)$/],
+    ['pcapng', Uint8Array.of(0x0a, 0x0d, 0x0d, 0x0a, 0, 0, 0, 0), /^x: is a pcapng file; convert it with: editcap/],
+    ['another link type', capture(frames, true, false, 113), /^x: link type 113 \(Linux cooked\), only Ethernet/],
+    ['a cut file header', good.subarray(0, 20), /^x: truncated in its file header$/],
+    ['a cut record header', good.subarray(0, 30), /^x: packet 1: truncated in its record header$/],
+    ['a cut frame', good.subarray(0, 24 + 16 + 60 + 16 + 1000), /^x: packet 2: truncated, 514 bytes are missing$/],
+    [
+      'an absurd length',
+      Uint8Array.from([...good.subarray(0, 35), 0x7f, ...good.subarray(36)]),
+      /^x: packet 1: corrupt/,
+    ],
+  ]
+  test.each(broken)('%s is refused in one line', (_what, bytes, message) => {
+    expect(() => parsePcap(bytes, 'x')).toThrow(UsageError)
+    expect(() => parsePcap(bytes, 'x')).toThrow(message)
+  })
+  test('the shipped ones are what their script makes', () => {
+    expect(readFileSync(join(root, 'data/mix.pcap')).equals(pcapOf(mixedFrames()))).toBe(true)
+    expect(readFileSync(join(root, 'data/steady.pcap')).equals(pcapOf(steadyFrames()))).toBe(true)
+    expect(readPcap(join(root, 'data/steady.pcap')).offsets.length).toBe(256)
+  })
+})
+
+describe('routes files', () => {
+  test('the example', () => {
+    const f = readRoutes(join(root, 'data/example.routes'))
+    expect(f.interfaces.map(i => [i.name, i.mtu])).toEqual([
+      ['eth0', 1500],
+      ['eth1', 1500],
+      ['eth2', 576],
+    ])
+    expect(f.routes[0]).toEqual({
+      dst: 0,
+      prefixlen: 0,
+      type: 'unicast',
+      metric: 0,
+      nexthops: [{ gw: ip('10.2.0.254'), dev: 'eth1', weight: 1 }],
+    })
+    expect(f.neighbours).toHaveLength(5)
+  })
+  const eth0 = 'interface eth0 address 10.0.0.1/24 mac 02:00:00:00:00:01\n'
+  test.each([
+    ['several next hops', 'route 1.0.0.0/8 nexthop via 10.0.0.2 weight 3 nexthop via 10.0.0.3 metric 7', 2],
+    ['one of an interface', 'route 1.0.0.0/8 dev eth0', 1],
+    ['a host route', 'route 1.2.3.4 via 10.0.0.2', 1],
+    ['nowhere', 'route blackhole 1.0.0.0/8', 0],
+  ])('a route with %s', (_what, line, hops) => {
+    expect(parseRoutes(eth0 + line, 'x').routes[0]!.nexthops).toHaveLength(hops)
+  })
+  test.each([
+    ['', 'x: there is no interface in it'],
+    ['frob', "x:1: 'frob' is not known: a line begins with interface, route or neighbour"],
+    [`${eth0}route 1.0.0.0/33 via 10.0.0.2`, "x:2: '1.0.0.0/33': the prefix length must be 0 to 32"],
+    [`${eth0}route 1.0.0.1/8 via 10.0.0.2`, "x:2: '1.0.0.1/8' has bits set beyond its prefix length"],
+    [`${eth0}route 1.0.0/8 via 10.0.0.2`, "x:2: '1.0.0' is not an IPv4 address"],
+    [`${eth0}route 1.0.0.0/8 via 10.9.0.2`, 'x:2: gateway 10.9.0.2 is on no network of an interface'],
+    [`${eth0}route 1.0.0.0/8`, 'x:2: route 1.0.0.0/8 has no next hop'],
+    [`${eth0}route 1.0.0.0/8 dev eth7`, 'x:2: there is no interface eth7 above this line'],
+    [`${eth0}${eth0}`, 'x:2: interface eth0 is given twice'],
+    ['interface eth0 address 10.0.0.1/24', 'x:1: interface eth0 has no mac'],
+    ['interface eth0 mac 02:00:00:00:00:01', 'x:1: interface eth0 has no address'],
+    [
+      'interface eth0 address 10.0.0.1 mac 02:00:00:00:00:01',
+      "x:1: '10.0.0.1' needs a prefix length, such as 10.0.0.1/24",
+    ],
+    ['interface eth0 mtu 67', "x:1: the MTU '67' must be a whole number from 68 to 9000"],
+    ['interface eth0 mac 01:00:00:00:00:01', 'x:1: 01:00:00:00:00:01 is a multicast address'],
+    [`${eth0}neighbour 10.5.0.1 mac 02:00:00:00:00:05`, 'x:2: neighbour 10.5.0.1 is on no network of an interface'],
+  ])('%j is refused in one line', (text, message) => {
+    expect(() => parseRoutes(text, 'x')).toThrow(new UsageError(message))
+  })
+})
+
+describe('output files', () => {
+  test('appear whole, or not at all', () => {
+    const path = join(dir, 'a.txt')
+    const file = new AtomicFile(path)
+    file.write('half')
+    expect(existsSync(path)).toBe(false)
+    file.discard()
+    expect(readdirSync(dir)).toEqual([])
+    writeFileAtomic(path, 'whole')
+    expect(readFileSync(path, 'utf8')).toBe('whole')
+  })
+  test('a folder, a missing folder: refused before the work', () => {
+    expect(() => new AtomicFile(dir)).toThrow(UsageError)
+    expect(() => new AtomicFile(join(dir, 'no', 'where'))).toThrow('no such file or folder')
+  })
+  test('a full disk: one clear line, the old file stays', () => {
+    expect(() => writeFileAtomic('/dev/full', 'x')).toThrow('cannot write /dev/full: no space left on the disk')
+  })
+  test('a process that dies takes its temporary files with it', () => {
+    const target = join(dir, 'b.txt')
+    const script = join(dir, 'die.mjs')
+    writeFileSync(
+      script,
+      `import { AtomicFile } from ${JSON.stringify(new URL('../../../src/lab/atomicWrite.js', import.meta.url).href)}
+       new AtomicFile(${JSON.stringify(target)}).write('half')
+       throw new Error('died')`,
+    )
+    expect(() => execFileSync(process.execPath, [script], { stdio: 'ignore' })).toThrow()
+    expect(readdirSync(dir).filter(f => f.includes('b.txt'))).toEqual([])
+  })
+})
