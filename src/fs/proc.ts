@@ -15,7 +15,7 @@ import { netdev_rx_stat } from '../net/core/stats.js'
 import { DEV_STATS, type net_device } from '../net/core/types.js'
 import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
 import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
-import { icmp_statistics } from '../net/ipv4/icmp.js'
+import { IPDEFTTL, icmp_statistics } from '../net/ipv4/icmp.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
 import { IP_MIB } from '../net/ipv4/types.js'
@@ -128,11 +128,19 @@ function interrupts(): string {
   return text
 }
 
+const sum = (read: (cpu: number) => number): number => cpus().reduce((n, cpu) => n + read(cpu), 0)
+
 function snmp(): string {
-  const sum = (read: (cpu: number) => number): number => cpus().reduce((n, cpu) => n + read(cpu), 0)
-  const ip = IP_MIB.map(name => sum(cpu => ip_statistics.cpu(cpu)[name]))
+  const names = IP_MIB.filter(name => name !== 'InTruncatedPkts')
+  const ip = names.map(name => sum(cpu => ip_statistics.cpu(cpu)[name]))
   const icmp = ICMP_MIB.map(name => sum(cpu => icmp_statistics.cpu(cpu)[name]))
-  return `Ip: ${IP_MIB.join(' ')}\nIp: ${ip.join(' ')}\nIcmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n`
+  return (
+    `Ip: Forwarding DefaultTTL ${names.join(' ')}\nIp: 1 ${IPDEFTTL} ${ip.join(' ')}\n` +
+    `Icmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n`
+  )
+}
+function netstat(): string {
+  return `IpExt: InTruncatedPkts\nIpExt: ${sum(cpu => ip_statistics.cpu(cpu).InTruncatedPkts)}\n`
 }
 const ICMP_MIB = [
   'InMsgs',
@@ -234,6 +242,7 @@ const files: Record<string, () => string> = {
   '/proc/net/softnet_stat': softnet_stat,
   '/proc/net/dev': net_dev,
   '/proc/net/snmp': snmp,
+  '/proc/net/netstat': netstat,
   '/proc/net/stat/rt_cache': rt_cache_text,
   '/proc/net/route': route_text,
   '/proc/stat': proc_stat,

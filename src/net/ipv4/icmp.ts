@@ -87,7 +87,8 @@ const ratelimit = HZ
 const XRLIM_BURST_FACTOR = 6
 const IPTOS_TOS_MASK = 0x1e
 const IPTOS_PREC_INTERNETCONTROL = 0xc0
-const IPDEFTTL = 64
+/** TTL of packets of our own. */
+export const IPDEFTTL = 64
 /** Link header in front of what we build. */
 const LL_SPACE = 16
 
