@@ -23,6 +23,10 @@ const TRIAL_MS = 60
 const TRIALS = 3
 const SETTLE_MS = 30
 const BISECTIONS = 5
+/** A host that gave less than this share of the time was busy elsewhere: the point is measured again, a few times at most. */
+const UNDISTURBED = 0.97
+const REPEATS = 2
+const REPEATS_OF_SERIES = 5
 const CLIMB = 1.25
 const FIRST_RATE = 20_000
 const MAX_RATE = 20_000_000
@@ -58,6 +62,22 @@ async function hold(machine: Machine, rate: number, ms: number): Promise<Liveloc
   await sleep(ms)
   machine.check()
   return pointBetween(machine, before, takeSample(machine))
+}
+
+/** A point of the sweep: of some trials the one that the host disturbed least, whatever it delivered. */
+async function measure(
+  machine: Machine,
+  rate: number,
+  ms: number,
+  budget: { repeats: number },
+): Promise<LivelockPoint> {
+  let best = await hold(machine, rate, ms)
+  for (let k = 0; k < REPEATS && best.host_share < UNDISTURBED && budget.repeats > 0; k++) {
+    budget.repeats--
+    const again = await hold(machine, rate, ms)
+    if (again.host_share > best.host_share) best = again
+  }
+  return best
 }
 
 function lossFree(p: LivelockPoint): boolean {
@@ -118,9 +138,10 @@ async function runSeries(
   const loss_free = await mlfrr(machine, steps, rx)
   const rates = config.rates === 'auto' ? SWEEP.map(x => Math.round(x * loss_free)) : config.rates
   const points: LivelockPoint[] = []
+  const budget = { repeats: REPEATS_OF_SERIES }
   for (const rate of rates) {
     steps.next(`${rx}: ${Math.round(rate / 1000)} kpps offered`)
-    const point = await hold(machine, rate, config.durationMs)
+    const point = await measure(machine, rate, config.durationMs, budget)
     points.push(point)
     if (config.trace)
       hooks.trace?.({

@@ -1,6 +1,7 @@
 /** sample.ts - counters of a running machine at one moment, and what happened between two. */
 import { performance } from 'node:perf_hooks'
 import { HISTOGRAM_SLOTS, histogram_percentile } from '../lib/histogram.js'
+import { hostCores } from './config.js'
 import { RunError } from './errors.js'
 import { type Machine, sleep } from './machine.js'
 import type { Fates, PortCounters } from './ramReader.js'
@@ -9,6 +10,8 @@ import type { CpuShares, LivelockPoint } from './types.js'
 export interface Sample {
   /** host clock, ms */
   at: number
+  /** CPU time of all threads of this process, ms */
+  spent: number
   ports: PortCounters[]
   fates: Fates
   irqs: number
@@ -17,12 +20,18 @@ export interface Sample {
   cpu: Record<string, number>[]
 }
 
+function cpuTime(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1000
+}
+
 /** takeSample - read everything; takes some 50 microseconds. */
 export function takeSample(machine: Machine): Sample {
   const { ram, config } = machine
   const n = config.cpus
   return {
     at: performance.now(),
+    spent: cpuTime(),
     ports: config.ports.map((_, k) => ram.port(k)),
     fates: ram.fates(n),
     irqs: ram.sum('irq_stat', 'total', n) - ram.sum('irq_stat', 'timer', n),
@@ -63,6 +72,12 @@ export function dropsBetween(a: Sample, b: Sample): Record<string, number> {
   return drops
 }
 
+/** Every CPU has a process to run and the board never sleeps while it sends, so each thread could use a core all the time. */
+function hostShare(machine: Machine, a: Sample, b: Sample): number {
+  const threads = Math.min(machine.config.cpus + 1, hostCores())
+  return Math.min(1, (b.spent - a.spent) / ((b.at - a.at) * threads))
+}
+
 /** pointBetween - one point of the sweep: port 0 is the source, port 1 the far side. */
 export function pointBetween(machine: Machine, a: Sample, b: Sample): LivelockPoint {
   const seconds = (b.at - a.at) / 1000
@@ -83,6 +98,7 @@ export function pointBetween(machine: Machine, a: Sample, b: Sample): LivelockPo
     drops: dropsBetween(a, b),
     cpu,
     user_share: cpu.reduce((sum, c) => sum + c.user, 0) / cpu.length,
+    host_share: hostShare(machine, a, b),
     latency_us: { p50: us(0.5), p99: us(0.99), p999: us(0.999) },
   }
 }

@@ -89,6 +89,8 @@ export interface LivelockPoint {
   cpu: CpuShares[]
   /** Share of all CPUs' time that the compute-bound user process got, 0 to 1. */
   user_share: number
+  /** Share of the host's time that the machine's threads wanted and got, 0 to 1: below 0.97 the host was busy elsewhere. */
+  host_share: number
   /** From wire to wire; null when nothing was delivered. */
   latency_us: { p50: number | null; p99: number | null; p999: number | null }
 }
