@@ -87,6 +87,9 @@ export class Layout<T extends Struct> {
   private source: string[] = []
   private count = 0
   private mask = 0
+  // what miss() found last
+  private recent: T | null = null
+  private recent_addr = 0
 
   constructor(
     readonly name: string,
@@ -174,11 +177,14 @@ export class Layout<T extends Struct> {
     const d = addr - this.base
     const slot = d >>> this.shift
     if (slot < this.count && (d & this.mask) === 0) return (this.lenses[slot] = this.make(addr))
+    if (addr === this.recent_addr && this.recent !== null) return this.recent // a static that every packet asks for
     let lens = this.others.get(addr)
     if (lens === undefined) {
       lens = this.make(addr)
       this.others.set(addr, lens)
     }
+    this.recent_addr = addr
+    this.recent = lens
     return lens
   }
 
@@ -196,6 +202,7 @@ export class Layout<T extends Struct> {
     this.lenses = new Array<T | undefined>(count).fill(undefined)
     const end = base + count * 2 ** shift
     for (const addr of this.others.keys()) if (addr >= base && addr < end) this.others.delete(addr)
+    this.recent = null
   }
 
   /** pahole: one line a field. */

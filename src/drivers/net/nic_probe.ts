@@ -136,7 +136,7 @@ function nic_open(dev: net_device): number {
   const page = nic_page(adapter.nic)
   for (let k = 0; k < adapter.nqueues; k++) {
     const q = queue_of(adapter, k)
-    q.rx_buf = Math.max(1536, dev.mtu + 18)
+    q.rx_buf = Math.max(1518, dev.mtu + 18)
     const err = queue_open(q)
     if (err !== 0) {
       for (let j = 0; j <= k; j++) queue_close(queue_of(adapter, j))

@@ -62,25 +62,35 @@ export const NET_SKB_PAD = 16
 
 // ---- allocation -----------------------------------------------------------------------------------------------------
 
-function data_cache(size: number): kmem_cache<Struct> | null {
+/** Room for data is handed out in whole cache lines (SKB_DATA_ALIGN). */
+function data_align(size: number): number {
+  return (size + 63) & ~63
+}
+
+/**
+ * A data block for `size` bytes (aligned) and the shared info behind them. Small blocks begin at one of four colours:
+ * all at the same offset of their 2 KiB, the headers of a ring of packets would fight for a few sets of the cache.
+ * @returns address, or 0
+ */
+function data_alloc(size: number): number {
   const need = size + SHINFO_SIZE
-  return need <= 2048 ? data_2k : need <= 16384 ? data_16k : need <= 131072 ? data_64k : null
+  if (need <= 2048) {
+    const block = kmem_alloc_addr(data_2k)
+    const colour = (block >>> 4) & 0x180
+    return block !== 0 && need + colour <= 2048 ? block + colour : block
+  }
+  return need <= 16384 ? kmem_alloc_addr(data_16k) : need <= 131072 ? kmem_alloc_addr(data_64k) : 0
 }
 
 function data_free(head: number): void {
-  const k = (head - data_2k.base) >>> data_2k.shift
-  kmem_free_addr(
-    k < data_2k.count
-      ? data_2k
-      : head >= data_64k.base && (head - data_64k.base) >>> data_64k.shift < data_64k.count
-        ? data_64k
-        : data_16k,
-    head,
-  )
+  if ((head - data_2k.base) >>> data_2k.shift < data_2k.count) kmem_free_addr(data_2k, head & ~2047)
+  else if (head >= data_64k.base && (head - data_64k.base) >>> data_64k.shift < data_64k.count)
+    kmem_free_addr(data_64k, head)
+  else kmem_free_addr(data_16k, head)
 }
 
 function data_init(skb: sk_buff, head: number, size: number): void {
-  const end = head + size - SHINFO_SIZE
+  const end = head + size
   skb.head = head
   skb.data = head
   skb.tail = head
@@ -92,20 +102,19 @@ function data_init(skb: sk_buff, head: number, size: number): void {
 
 /** alloc_skb - an empty packet with room for `size` bytes. @context any @returns owned packet, or null */
 export function alloc_skb(size: number): sk_buff | null {
-  const cache = data_cache(size)
-  if (cache === null) return null
   const skb = kmem_cache_alloc(skb_cache)
   if (skb === null) return null
-  const head = kmem_alloc_addr(cache)
+  const room = data_align(size)
+  const head = data_alloc(room)
   if (head === 0) {
     kmem_cache_free(skb_cache, skb)
     return null
   }
   const w = skb.addr >> 3
   for (let k = w + CB_DOUBLES - 1; k >= w; k--) f64[k] = 0 // cb is left to the layer that uses it
-  data_init(skb, head, cache.size)
+  data_init(skb, head, room)
   skb.users = 1
-  skb.truesize = cache.size + SKB.size
+  skb.truesize = room + SKB.size
   return skb
 }
 
@@ -268,13 +277,12 @@ export function skb_copy(skb: sk_buff): sk_buff | null {
  */
 export function pskb_expand_head(skb: sk_buff, nhead: number, ntail: number): number {
   BUG_ON(skb_shared(skb), 'expand of a shared skb')
-  const size = skb.end - skb.head + nhead + ntail
-  const cache = data_cache(size)
-  const head = cache === null ? 0 : kmem_alloc_addr(cache)
-  if (cache === null || head === 0) return -12
+  const size = data_align(skb.end - skb.head + nhead + ntail)
+  const head = data_alloc(size)
+  if (head === 0) return -12
   const used = skb.tail - skb.head
   memcpy(head + nhead, skb.head, used)
-  const end = head + cache.size - SHINFO_SIZE
+  const end = head + size
   memcpy(end, skb.end, SHINFO.size)
   const info = skb_shinfo(skb)
   for (let k = 0; k < info.nr_frags; k++) page_get(i32[(info.frags >> 2) + k * 3])
@@ -364,16 +372,16 @@ export function pskb_trim(skb: sk_buff, len: number): number {
 export function skb_linearize(skb: sk_buff): number {
   if (skb.data_len === 0) return 0
   const headroom = skb_headroom(skb)
-  const cache = data_cache(headroom + skb.len)
-  const head = cache === null ? 0 : kmem_alloc_addr(cache)
-  if (cache === null || head === 0) return -12
+  const size = data_align(headroom + skb.len)
+  const head = data_alloc(size)
+  if (head === 0) return -12
   memcpy(head, skb.head, headroom)
   skb_copy_bits(skb, 0, head + headroom, skb.len)
   const shift = head - skb.head
   skb_release_data(skb)
   const { len } = skb
   skb.cloned = 0
-  data_init(skb, head, cache.size)
+  data_init(skb, head, size)
   skb_reserve(skb, headroom)
   skb.len = 0
   skb.data_len = 0
