@@ -1,7 +1,11 @@
 /** index.ts - every measure, in the order of the table. */
 import type { Measure } from '../lib/measure.js'
+import { cores } from './cores.js'
+import { boot, heap } from './footprint.js'
+import { forward } from './forward.js'
 import { contention, uncontended } from './locks.js'
 import { micro } from './micro.js'
+import { rcu } from './rcu.js'
 import { rivals } from './rivals.js'
 
-export const MEASURES: readonly Measure[] = [uncontended, contention, micro, rivals]
+export const MEASURES: readonly Measure[] = [forward, uncontended, contention, rcu, cores, heap, boot, micro, rivals]

@@ -149,7 +149,8 @@ export class Generator {
     const c = this.config
     const view = new DataView(this.templates.buffer, f * TEMPLATE_WORDS * 4, 64)
     const src = (c.src + (f >>> 8)) | 0
-    const dst = (c.dst + (f % c.destinations) * c.dst_stride) | 0
+    const n = f % c.destinations
+    const dst = (c.dst_list === undefined ? c.dst + n * c.dst_stride : c.dst_list[n]!) | 0
     const sport = 1024 + (f % 60000)
     view.setInt32(0, c.to.hi)
     view.setInt16(4, c.to.lo)

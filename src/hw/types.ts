@@ -20,6 +20,8 @@ export interface GeneratorConfig {
   destinations: number
   dst: number
   dst_stride: number
+  /** Destinations one by one, instead of the row that begins at dst. */
+  dst_list?: number[]
   src: number
   order: 'round-robin' | 'random'
   /** Share of frames that are broken in one of many ways, 0 to 1. */

@@ -9,6 +9,9 @@ export function ipv4(a: number, b: number, c: number, d: number): number {
   return (a << 24) | (b << 16) | (c << 8) | d
 }
 
+/** The hosts on the two wires. */
+export const LIVELOCK_PORTS = { sender: ipv4(198, 18, 0, 2), receiver: ipv4(198, 18, 1, 2) }
+
 const ROUTER0: Mac = { hi: 0x02000000, lo: 0x0001 }
 const ROUTER1: Mac = { hi: 0x02000000, lo: 0x0002 }
 const SENDER: Mac = { hi: 0x02000000, lo: 0x0101 }
@@ -23,7 +26,7 @@ function generated(config: LivelockConfig): GeneratorConfig {
     destinations: config.flows,
     dst: ipv4(198, 19, 0, 1),
     dst_stride: 1,
-    src: ipv4(198, 18, 0, 2),
+    src: LIVELOCK_PORTS.sender,
     order: 'round-robin',
     malformed: 0,
     seed: config.seed,
@@ -75,12 +78,12 @@ export function livelockMachine(config: LivelockConfig, rx: RxArch): MachineConf
         prefixlen: 0,
         type: 'unicast',
         metric: 0,
-        nexthops: [{ gw: ipv4(198, 18, 1, 2), dev: 'eth1', weight: 1 }],
+        nexthops: [{ gw: LIVELOCK_PORTS.receiver, dev: 'eth1', weight: 1 }],
       },
     ],
     neighbours: [
-      { address: ipv4(198, 18, 0, 2), dev: 'eth0', mac: SENDER },
-      { address: ipv4(198, 18, 1, 2), dev: 'eth1', mac: RECEIVER },
+      { address: LIVELOCK_PORTS.sender, dev: 'eth0', mac: SENDER },
+      { address: LIVELOCK_PORTS.receiver, dev: 'eth1', mac: RECEIVER },
     ],
     userSpin: true,
     trace: config.trace,

@@ -17,6 +17,8 @@ export interface SoloPort extends Partial<PortSetup> {
 
 export interface SoloOptions {
   ports: SoloPort[]
+  /** Keep what is sent; default true. */
+  capture?: boolean
   routes?: RouteSetup[]
   neighbours?: NeighbourSetup[]
   config?: Partial<Record<ConfigWord, number>>
@@ -63,7 +65,11 @@ export class Solo {
       neighbours: options.neighbours ?? [],
     })
     this.board = new Board(
-      { hz: 1000, ncpus: 1, ports: options.ports.map(p => ({ source: p.source ?? null, capture: true })) },
+      {
+        hz: 1000,
+        ncpus: 1,
+        ports: options.ports.map(p => ({ source: p.source ?? null, capture: options.capture ?? true })),
+      },
       options.ports.map(() => new Int32Array(HISTOGRAM_SLOTS)),
     )
   }
