@@ -83,7 +83,7 @@ export class Layout<T extends Struct> {
   private lenses: (T | undefined)[] = []
   private others = new Map<number, T>()
   private embeds: { name: string; offset: number; layout: Layout<Struct> }[] = []
-  private cells: { target: Layout<Struct> | null; resolve: () => Layout<Struct> }[] = []
+  private pointers: { key: string; at: string; target: () => Layout<Struct> }[] = []
   private source: string[] = []
   private count = 0
   private mask = 0
@@ -119,12 +119,7 @@ export class Layout<T extends Struct> {
     else if (field.kind === 'bytes') this.source.push(`get ${key}() { return this.addr + ${offset} }`)
     else if (field.kind === 'word') this.source.push(`get ${key}() { return ${at} }`, `set ${key}(v) { ${at} = v }`)
     else {
-      const k = this.cells.length
-      this.cells.push({ target: null, resolve: field.target! })
-      this.source.push(
-        `get ${key}() { const a = ${at}; return a === 0 ? null : (c${k}.target ?? (c${k}.target = c${k}.resolve())).at(a) }`,
-        `set ${key}(v) { ${at} = v === null ? 0 : v.addr }`,
-      )
+      this.pointers.push({ key, at, target: field.target! })
     }
   }
 
@@ -133,11 +128,49 @@ export class Layout<T extends Struct> {
    * all structs, whose field `$w` then loads megamorphically. Measured: docs/architecture.md, "Lenses".
    */
   private install(): void {
-    const cells = this.cells.map((_, k) => `c${k} = cells[${k}]`)
-    const head = cells.length > 0 ? `const ${cells.join(', ')}; ` : ''
-    const make = new Function('i32', 'cells', `'use strict'; ${head}return {\n${this.source.join(',\n')}\n}`)
-    const accessors = make(i32, this.cells) as object
+    const getters = this.pointers.map(
+      ({ key, at }, k) => `get ${key}() { const a = ${at}; return a === 0 ? null : t[${k}]().ref(a) }`,
+    )
+    const targets = this.pointers.map(p => p.target)
+    this.define_accessors([...this.source, ...getters, ...this.setters()], { t: targets })
+  }
+
+  private setters(): string[] {
+    return this.pointers.map(({ key, at }) => `set ${key}(v) { ${at} = v === null ? 0 : v.addr }`)
+  }
+
+  private define_accessors(source: string[], captured: Record<string, unknown>): void {
+    const accessors = generate(`{\n${source.join(',\n')}\n}`, captured) as object
     Object.defineProperties(this.ctor.prototype as object, Object.getOwnPropertyDescriptors(accessors))
+  }
+
+  /**
+   * Once all pools have their place: pointers and ref() are generated anew with the place of their pool as constants, so
+   * that following a pointer is a subtraction, two comparisons and a load, small enough to be inlined everywhere.
+   */
+  settle(): void {
+    const getters = this.pointers.map(({ key, at, target }, k) => {
+      const found = target().lookup(`l${k}`, `t${k}`)
+      return `get ${key}() { const a = ${at}; if (a === 0) return null; ${found} }`
+    })
+    const captured = Object.fromEntries(
+      this.pointers.flatMap(({ target }, k) => [
+        [`l${k}`, target().lenses],
+        [`t${k}`, target()],
+      ]),
+    )
+    this.define_accessors([...getters, ...this.setters()], captured)
+    this.ref = generate(`a => { ${this.lookup('l', 't')} }`, { l: this.lenses, t: this }) as (addr: number) => T
+  }
+
+  /** Statements that return the lens at address `a`. */
+  private lookup(lenses: string, layout: string): string {
+    if (this.count === 0) return `return ${layout}.miss(a)`
+    return (
+      `const d = a - ${this.base}, s = d >>> ${this.shift}; ` +
+      `if (s < ${this.count} && (d & ${this.mask}) === 0) { const x = ${lenses}[s]; if (x !== undefined) return x } ` +
+      `return ${layout}.miss(a)`
+    )
   }
 
   /** Byte offset of a field. */
@@ -163,20 +196,12 @@ export class Layout<T extends Struct> {
   }
 
   /** As at(), for an address that cannot be 0. */
-  ref(addr: number): T {
-    const d = addr - this.base
-    const slot = d >>> this.shift
-    if (slot < this.count && (d & this.mask) === 0) {
-      const lens = this.lenses[slot]
-      if (lens !== undefined) return lens
-    }
-    return this.miss(addr)
-  }
+  ref: (addr: number) => T = addr => this.miss(addr)
 
   private miss(addr: number): T {
     const d = addr - this.base
     const slot = d >>> this.shift
-    if (slot < this.count && (d & this.mask) === 0) return (this.lenses[slot] = this.make(addr))
+    if (slot < this.count && (d & this.mask) === 0) return this.lenses[slot] ?? (this.lenses[slot] = this.make(addr))
     if (addr === this.recent_addr && this.recent !== null) return this.recent // a static that every packet asks for
     let lens = this.others.get(addr)
     if (lens === undefined) {
@@ -195,11 +220,16 @@ export class Layout<T extends Struct> {
 
   /** Tell where the slab of these structs lies: `count` slots of `1 << shift` bytes from `base`. */
   attach(base: number, shift: number, count: number): void {
+    if (settled.yes) {
+      if (base === this.base && shift === this.shift && count === this.count) return // the same machine boots again
+      throw new Error(`the pool of struct ${this.name} moved after layouts_settle()`)
+    }
     this.base = base
     this.shift = shift
     this.count = count
     this.mask = 2 ** shift - 1
-    this.lenses = new Array<T | undefined>(count).fill(undefined)
+    this.lenses = []
+    for (let k = 0; k < count; k++) this.lenses.push(undefined)
     const end = base + count * 2 ** shift
     for (const addr of this.others.keys()) if (addr >= base && addr < end) this.others.delete(addr)
     this.recent = null
@@ -213,6 +243,21 @@ export class Layout<T extends Struct> {
     )
     return `struct ${this.name} { /* size ${this.size}, align ${this.align} */\n${rows.join('\n')}\n}`
   }
+}
+
+/** A function or object from source text, with the captured values as constants. */
+function generate(source: string, captured: Record<string, unknown>): unknown {
+  const names = Object.keys(captured)
+  const make = new Function('i32', ...names, `'use strict'; return (${source})`)
+  return make(i32, ...names.map(name => captured[name]))
+}
+
+const settled = { yes: false }
+/** layouts_settle - every pool has its place: from here on pointers are followed by constants. @context boot, once a thread */
+export function layouts_settle(): void {
+  if (settled.yes) return
+  settled.yes = true
+  for (const l of layouts) l.settle()
 }
 
 /** layout - place the fields of a struct. */

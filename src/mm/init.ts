@@ -1,4 +1,5 @@
 /** init.ts - mem_init: gives every declared cache and table its memory. */
+import { layouts_settle } from '../abi/layout.js'
 import { Bootmem } from './bootmem.js'
 import { kmem_cache_init } from './slab.js'
 
@@ -15,5 +16,6 @@ export function mem_init(): number {
   const mem = new Bootmem()
   kmem_cache_init(mem)
   for (const carve of carvers) carve(mem)
+  layouts_settle()
   return mem.used
 }
