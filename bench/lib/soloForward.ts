@@ -3,11 +3,14 @@ import { performance } from 'node:perf_hooks'
 import { nic_page } from '../../src/arch/nic_regs.js'
 import { RAM } from '../../src/arch/ram.js'
 import { CONTROL, CTL_ON, CTL_RATE, CTL_SEQ } from '../../src/hw/control.js'
+import { tuneCompiler } from '../../src/lab/compiler.js'
 import { ip, Solo } from '../../test/helpers/solo.js'
 
+tuneCompiler()
 const destinations = Number(process.argv[2] ?? 1)
 const seconds = Number(process.argv[3] ?? 3)
 const solo = new Solo({
+  capture: false,
   ports: [
     {
       source: {

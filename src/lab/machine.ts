@@ -17,6 +17,7 @@ import type { BoardConfig, CapturedFrames, PortConfig } from '../hw/types.js'
 import type { PortSetup, RouterSetup } from '../init/setup.js'
 import type { SystemMap } from '../init/system_map.js'
 import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
+import { tuneCompiler } from './compiler.js'
 import { RunError } from './errors.js'
 import { RamReader } from './ramReader.js'
 import type { LockKind, RxArch } from './types.js'
@@ -123,6 +124,7 @@ export class Machine {
   async load(): Promise<void> {
     const { config } = this
     const threads = config.cpus + 1
+    tuneCompiler()
     this.pool = new Piscina({
       minThreads: threads,
       maxThreads: threads,

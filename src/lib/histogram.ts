@@ -14,9 +14,15 @@ export const HISTOGRAM_SLOTS = (MAX_EXP - SUB_BITS + 1) * SUB
 export function histogram_slot(value: number): number {
   if (value < SUB) return value < 0 ? 0 : Math.floor(value)
   if (value >= 1099511627776) return HISTOGRAM_SLOTS - 1
-  const high = Math.floor(value / 256)
-  const exp = high === 0 ? 31 - Math.clz32(value) : 39 - Math.clz32(high)
-  return (exp - SUB_BITS + 1) * SUB + (Math.floor(value / 2 ** (exp - SUB_BITS)) - SUB)
+  // Without powers and divisions: the board does this for every frame that leaves.
+  if (value < 1073741824) {
+    const v = value | 0
+    const exp = 31 - Math.clz32(v)
+    return ((exp - SUB_BITS + 1) << SUB_BITS) + (v >> (exp - SUB_BITS)) - SUB
+  }
+  const high = Math.floor(value / 1024)
+  const exp = 31 - Math.clz32(high)
+  return ((exp + 10 - SUB_BITS + 1) << SUB_BITS) + (high >> (exp - SUB_BITS)) - SUB
 }
 
 /** histogram_value - the middle of a slot. */

@@ -58,7 +58,7 @@ const FRAG_LIST = SHINFO.offset('frag_list') >> 2
 /** Largest packet that lies in one data block, bytes. */
 export const SKB_MAX_LINEAR = 131072 - SHINFO_SIZE
 /** Headroom that dev_alloc_skb leaves in front. */
-export const NET_SKB_PAD = 16
+export const NET_SKB_PAD = 64
 
 // ---- allocation -----------------------------------------------------------------------------------------------------
 
