@@ -158,6 +158,8 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
   const arch = q.arch
   let next = q.rx_next
   let work = 0
+  let packets = 0
+  let bytes = 0
   while (work < limit && next !== done) {
     tick(300)
     const slot = next & q.rx_mask
@@ -176,10 +178,12 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
     }
     rx_post(q, slot, fresh)
     const len = i32[desc + (DESC_LEN >> 2)]
-    q.rx_packets++
-    q.rx_bytes += len
+    packets++
+    bytes += len
     nic_rx_one(q, skb, len, i32[desc + (DESC_FLAGS >> 2)], arch)
   }
+  q.rx_packets += packets
+  q.rx_bytes += bytes
   if (work > 0) store(q.regs + Q_RX_TAIL, (next + q.rx_mask + 1) | 0)
   i32[(irq_line(q.irq) + LINE_RX_ACK) >> 2] = next
   return work
@@ -223,12 +227,17 @@ export function nic_clean_tx(q: nic_queue): number {
   i32[(irq_line(q.irq) + LINE_TX_ACK) >> 2] = at
   store(q.addr + TX_CLEAN, at)
   const dev = q.dev!
-  if (netif_queue_stopped(dev) && tx_room(q) >= TX_WAKE && netif_running(dev) && netif_wake_queue_test(dev))
+  if (netif_queue_stopped(dev) && tx_room_now(q) >= TX_WAKE && netif_running(dev) && netif_wake_queue_test(dev))
     __netif_schedule(dev)
   return frames
 }
 
+/** Free descriptors. A plain look: the queue may have been cleaned since, so there is at least this much room. */
 function tx_room(q: nic_queue): number {
+  return q.tx_mask + 1 - ((q.tx_next - q.tx_clean) | 0)
+}
+/** The same after XOFF was set: either this sees the cleaning, or the cleaner sees XOFF. */
+function tx_room_now(q: nic_queue): number {
   return q.tx_mask + 1 - ((q.tx_next - load(q.addr + TX_CLEAN)) | 0)
 }
 
@@ -247,7 +256,7 @@ function nic_xmit_frame(skb: sk_buff, dev: net_device): number {
   const nr_frags = skb.data_len === 0 ? 0 : skb_shinfo(skb).nr_frags
   if (tx_room(q) < nr_frags + 1) {
     netif_stop_queue(dev)
-    if (tx_room(q) < nr_frags + 1) return NETDEV_TX_BUSY
+    if (tx_room_now(q) < nr_frags + 1) return NETDEV_TX_BUSY
     netif_start_queue(dev) // it was cleaned in between
   }
   let at = q.tx_next
@@ -270,7 +279,7 @@ function nic_xmit_frame(skb: sk_buff, dev: net_device): number {
   store(q.regs + Q_TX_TAIL, q.tx_next)
   if (tx_room(q) < TX_WAKE) {
     netif_stop_queue(dev)
-    if (tx_room(q) >= TX_WAKE) netif_start_queue(dev)
+    if (tx_room_now(q) >= TX_WAKE) netif_start_queue(dev)
   }
   return NETDEV_TX_OK
 }
