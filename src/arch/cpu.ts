@@ -5,7 +5,7 @@
  *   line 0  written by others   +0 pending word  +4 parked (its thread sleeps)
  *   line 1  its own registers   +128 IF  +132 preempt_count  +136 current  +140 context  +144 locks held
  *                               +152 lock it waits for  +156 ticket it waits for   +160 time of the last change (f64)
- *                               +168 softirqs pending
+ *                               +168 softirqs pending  +172 priority: vectors from this one on wait
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
@@ -33,6 +33,7 @@ export const CPU_WAITS_FOR = 152
 export const CPU_TICKET = 156
 export const CPU_CLOCK = 160
 export const CPU_SOFTIRQ = 168
+export const CPU_PRIORITY = 172
 export const CPU_HELD_STACK = 256
 export const CPU_STAT = 448
 export const CPU_MCS = 512
@@ -44,7 +45,10 @@ const PREEMPT = (AREA + CPU_PREEMPT) >> 2
 const CONTEXT = (AREA + CPU_CONTEXT) >> 2
 const CLOCK = (AREA + CPU_CLOCK) >> 3
 const SOFTIRQ_PENDING = (AREA + CPU_SOFTIRQ) >> 2
+const PRIORITY = (AREA + CPU_PRIORITY) >> 2
 const STAT = (AREA + CPU_STAT) >> 3
+/** Priority of a CPU that serves no interrupt: every vector may come. */
+const PRIORITY_NONE = 31
 
 /** cpu_area - address of a CPU's area. */
 export function cpu_area(cpu: number): number {
@@ -147,7 +151,10 @@ export function tick(_cost: number): void {
   if (i32[PENDING] !== 0 && i32[IF] !== 0) take_interrupts()
 }
 
-/** take_interrupts - serve everything pending, lowest vector first, before one more instruction of the code below runs. */
+/**
+ * take_interrupts - serve what is pending and goes before what is served already, lowest vector first, before one more
+ * instruction of the code below runs. A handler that enables interrupts is interrupted by lower vectors only.
+ */
 export function take_interrupts(): void {
   while (i32[IF] !== 0) {
     let pending = i32[PENDING]
@@ -155,17 +162,26 @@ export function take_interrupts(): void {
       if (may_halt()) power_gone()
       pending &= ~(1 << VEC_HALT) // later: somebody below holds a lock or a packet
     }
-    if (pending === 0) return
     if (pending < 0) {
       fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
       continue
     }
+    const below = i32[PRIORITY]
+    pending &= (1 << below) - 1
+    if (pending === 0) return
     const vector = 31 - Math.clz32(pending & -pending)
     fetch_and(AREA, ~(1 << vector))
     i32[IF] = 0
+    i32[PRIORITY] = vector
     entry.interrupt(vector)
+    i32[PRIORITY] = below
     i32[IF] = 1
   }
+}
+
+/** end_of_interrupt - the last handler has returned: what runs on behalf of interrupts may be interrupted by all. */
+export function end_of_interrupt(): void {
+  i32[PRIORITY] = PRIORITY_NONE
 }
 
 /** An orderly halt waits for process context; a panic, or a host that pulls the plug, waits for nobody. */
@@ -292,6 +308,7 @@ export function cpu_reset(): void {
   i32[IF] = 0
   i32[PREEMPT] = 0
   i32[SOFTIRQ_PENDING] = 0
+  i32[PRIORITY] = PRIORITY_NONE
   i32[CONTEXT] = SYSTEM
   f64[CLOCK] = now_ns()
 }

@@ -15,6 +15,7 @@ import {
   burn,
   cpu_id,
   cpu_relax,
+  end_of_interrupt,
   enter_context,
   HARDIRQ,
   irqs_disabled,
@@ -52,14 +53,21 @@ export type irq_handler = (irq: number, dev_id: number) => number
 class irqaction extends Struct {
   declare next: irqaction | null
   declare handler: Sym<irq_handler>
+  declare flags: number
   declare dev_id: number
 }
 const ACTION: Layout<irqaction> = layout('irqaction', irqaction, {
   next: ptr(() => ACTION),
   handler: konst(word),
+  flags: konst(word),
   dev_id: konst(word),
 })
 const action_cache = kmem_cache_create('irqaction', ACTION, () => 2 * NR_IRQS)
+
+/** The handler runs with all interrupts off; without it, lower vectors may interrupt it. */
+export const SA_INTERRUPT = 0x20000000
+/** The line may have several handlers, if all say so. */
+export const SA_SHIRQ = 0x04000000
 
 const IRQ_INPROGRESS = 1
 const IRQ_PENDING = 4
@@ -125,26 +133,30 @@ export const irq_hooks = {
 
 // ---- registration ---------------------------------------------------------------------------------------------------
 
-/** request_irq - call `handler` when the line interrupts; lines are shared. @returns 0, -EINVAL, -ENOMEM */
-export function request_irq(irq: number, handler: Sym<irq_handler>, _name: string, dev_id: number): number {
+/**
+ * request_irq - call `handler` when the line interrupts.
+ * @context process, boot @returns 0, -EINVAL, -ENOMEM, -EBUSY: the line is taken by one that does not share
+ */
+export function request_irq(irq: number, handler: Sym<irq_handler>, irqflags: number, dev_id: number): number {
   if (irq < 0 || irq >= NR_IRQS || handler === 0) return -EINVAL
+  if ((irqflags & SA_SHIRQ) !== 0 && dev_id === 0) return -EINVAL // free_irq could not tell whose it is
   const action = kmem_cache_alloc(action_cache)
   if (action === null) return -ENOMEM
   action.handler = handler
+  action.flags = irqflags
   action.dev_id = dev_id
   const desc = irq_to_desc(irq)
   const flags = spin_lock_irqsave(desc.lock)
-  for (let a = desc.action; a !== null; a = a.next) {
-    if (a.dev_id === dev_id) {
-      spin_unlock_irqrestore(desc.lock, flags)
-      kmem_cache_free(action_cache, action)
-      return -EBUSY
-    }
+  const first = desc.action
+  const refused = first !== null && (first.flags & irqflags & SA_SHIRQ) === 0
+  if (!refused) {
+    action.next = first
+    desc.action = action
   }
-  action.next = desc.action
-  desc.action = action
   spin_unlock_irqrestore(desc.lock, flags)
-  return 0
+  if (!refused) return 0
+  kmem_cache_free(action_cache, action)
+  return -EBUSY
 }
 
 /** free_irq - the handler is not running and will not run again when this returns. @context process */
@@ -170,6 +182,13 @@ const STATUS = DESC.offset('status')
 
 // ---- taking an interrupt --------------------------------------------------------------------------------------------
 
+/** handle_IRQ_event - the handlers of a line, with interrupts as the first of them asked. Interrupts are off before and after. */
+function handle_IRQ_event(irq: number, first: irqaction): void {
+  if ((first.flags & SA_INTERRUPT) === 0) local_irq_enable()
+  for (let a: irqaction | null = first; a !== null; a = a.next) call(a.handler)(irq, a.dev_id)
+  local_irq_disable()
+}
+
 /** __do_IRQ - run the handlers of one line. Interrupts are off. @context hardirq */
 function __do_IRQ(irq: number): void {
   counts.total++
@@ -186,7 +205,7 @@ function __do_IRQ(irq: number): void {
     desc.status &= ~IRQ_PENDING
     const first = desc.action
     spin_unlock(desc.lock)
-    for (let a = first; a !== null; a = a.next) call(a.handler)(irq, a.dev_id)
+    if (first !== null) handle_IRQ_event(irq, first)
     spin_lock(desc.lock)
   }
   desc.status &= ~IRQ_INPROGRESS
@@ -222,7 +241,9 @@ function do_IRQ(vector: number): undefined {
 /** irq_exit - the last hardirq runs what it left to do. */
 function irq_exit(): void {
   add_preempt_count(-HARDIRQ_OFFSET)
-  if (local_softirq_pending() !== 0 && !in_interrupt()) __do_softirq()
+  if (in_interrupt()) return
+  end_of_interrupt()
+  if (local_softirq_pending() !== 0) __do_softirq()
 }
 
 // ---- calls across CPUs ----------------------------------------------------------------------------------------------

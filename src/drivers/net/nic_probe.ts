@@ -45,7 +45,7 @@ import {
   STAT_RX_RUNT,
 } from '../../arch/nic_regs.js'
 import { RAM } from '../../arch/ram.js'
-import { free_irq, request_irq } from '../../irq/interrupt.js'
+import { free_irq, request_irq, SA_SHIRQ } from '../../irq/interrupt.js'
 import { ENOMEM } from '../../lib/errno.js'
 import { MAX_NICS, MAX_QUEUES, RX_RING, TX_RING } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
@@ -107,7 +107,7 @@ function queue_open(q: nic_queue): number {
   for (const word of [LINE_RX_ACK, LINE_TX_ACK, LINE_RX_HEAD, LINE_TX_HEAD]) store(line + word, 0)
   store(line + LINE_CPU, (q.nic + q.index) % num_cpus())
   store(line + LINE_WIRED, 1)
-  return request_irq(q.irq, nic_interrupt_sym, 'nic', q.addr)
+  return request_irq(q.irq, nic_interrupt_sym, SA_SHIRQ, q.addr)
 }
 
 /** Queue resources back, in whatever state the open left them. */

@@ -17,6 +17,7 @@ import {
   alloc_skb,
   consume_skb,
   dev_alloc_skb,
+  NET_SKB_PAD,
   pskb_expand_head,
   pskb_may_pull,
   pskb_trim,
@@ -85,7 +86,7 @@ describe('moving pointers', () => {
   })
   test('dev_alloc_skb leaves headroom', () => {
     const skb = dev_alloc_skb(60)!
-    expect(skb_headroom(skb)).toBe(16)
+    expect(skb_headroom(skb)).toBe(NET_SKB_PAD)
     consume_skb(skb)
   })
   test('a packet of any size, up to 64 KiB and beyond; none larger than a block', () => {
