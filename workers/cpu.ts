@@ -37,6 +37,10 @@ export interface CpuService {
   load(programs: string[]): Promise<SystemMap>
   /** Runs this CPU until the power goes. */
   run(setup: RouterSetup): Promise<CpuExit>
+  /** Goes on from the RAM of a halted machine until the power goes. */
+  resume(): Promise<CpuExit>
+  /** Names of the tasks that a snapshot of the halted machine would lose. */
+  notAtRest(): string[]
   /** Frees what a halted machine still queues and caches, and reports every object that is out. */
   audit(): LeakReport[]
   /** Text of a file of /proc. */
@@ -66,6 +70,11 @@ export default function cpu(task: CpuTask): Promise<void> {
         if (kernel === null) throw new Error('the kernel is not loaded')
         return { cpu: task.cpu, reason: kernel.run_cpu(setup) }
       },
+      async resume() {
+        if (kernel === null) throw new Error('the kernel is not loaded')
+        return { cpu: task.cpu, reason: kernel.resume_cpu() }
+      },
+      notAtRest: () => kernel?.tasks_not_at_rest() ?? [],
       audit: () => kernel?.leak_audit() ?? [],
       proc(path) {
         kernel?.post_mortem()

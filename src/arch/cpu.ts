@@ -12,7 +12,7 @@
  */
 import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
-import { HALTING, KernelPanic, OFF, PANIC, POWER, PowerOff, publish_panic, UNPARK, VEC_HALT } from './machine.js'
+import { HALTING, KernelPanic, POWER, PowerOff, publish_panic, UNPARK, VEC_HALT } from './machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
 
@@ -90,12 +90,15 @@ export function leave_context(old: number): void {
 /** Upcalls, filled once per thread while the kernel's modules load: how hardware enters a kernel that it knows nothing of. */
 export interface EntryVector {
   interrupt(vector: number): undefined
+  /** An orderly halt was asked for: have the running task give the CPU away. */
+  halt(): undefined
   /** Run pending softirqs: called when bottom halves are enabled again. */
   do_softirq(): undefined
   describe(addr: number): string
 }
 const entry: EntryVector = {
   interrupt: vector => panic(`no handler for vector ${vector}`),
+  halt: () => undefined,
   do_softirq: () => panic('softirq raised before softirq_init'),
   describe: addr => `0x${addr.toString(16)}`,
 }
@@ -159,8 +162,10 @@ export function take_interrupts(): void {
   while (i32[IF] !== 0) {
     let pending = i32[PENDING]
     if ((pending & (1 << VEC_HALT)) !== 0) {
-      if (may_halt()) power_gone()
-      pending &= ~(1 << VEC_HALT) // later: somebody below holds a lock or a packet
+      if (load(POWER) !== HALTING) power_gone()
+      fetch_and(AREA, ~(1 << VEC_HALT))
+      entry.halt()
+      continue
     }
     if (pending < 0) {
       fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
@@ -184,13 +189,13 @@ export function end_of_interrupt(): void {
   i32[PRIORITY] = PRIORITY_NONE
 }
 
-/** An orderly halt waits for process context; a panic, or a host that pulls the plug, waits for nobody. */
-function may_halt(): boolean {
-  const power = load(POWER)
-  return power === PANIC || power === OFF || i32[PREEMPT] === 0
+/** halting - an orderly halt was asked for: the CPU stops where no task runs. A panic, or a plug that is pulled, cuts anywhere. */
+export function halting(): boolean {
+  return i32[POWER >> 2] === HALTING
 }
 
-function power_gone(): never {
+/** power_gone - this CPU leaves the kernel. */
+export function power_gone(): never {
   throw new PowerOff('power off')
 }
 
@@ -303,11 +308,17 @@ export function oops(error: unknown): void {
   publish_panic(dump(`Oops: ${e.name}: ${e.message}`, e))
 }
 
+/** cpu_resume - registers of a CPU that goes on in a machine that was halted: interrupts on, nothing running. */
+export function cpu_resume(): void {
+  cpu_reset()
+  fetch_and(AREA, ~(1 << VEC_HALT))
+  i32[IF] = 1
+}
+
 /** cpu_reset - registers at power-on. */
 export function cpu_reset(): void {
   i32[IF] = 0
   i32[PREEMPT] = 0
-  i32[SOFTIRQ_PENDING] = 0
   i32[PRIORITY] = PRIORITY_NONE
   i32[CONTEXT] = SYSTEM
   f64[CLOCK] = now_ns()

@@ -114,6 +114,10 @@ class Queue {
     this.irq = i32[c + (Q_IRQ >> 2)]
     this.rx_buf = i32[c + (Q_RX_BUF >> 2)]
     this.rx_tail = load(this.regs + Q_RX_TAIL)
+    this.rx_done = load(this.regs + Q_RX_DONE)
+    this.tx_done = load(this.regs + Q_TX_DONE)
+    this.rx_published = load(irq_line(this.irq) + LINE_RX_HEAD)
+    this.tx_published = load(irq_line(this.irq) + LINE_TX_HEAD)
   }
 }
 

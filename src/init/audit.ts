@@ -3,7 +3,7 @@
  * see what is still out. Runs on CPU 0 with every other CPU off.
  */
 import { store } from '../arch/atomic.js'
-import { cpu_area, cpu_id, cpu_reset, local_irq_enable } from '../arch/cpu.js'
+import { cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { slabinfo } from '../mm/slab.js'
 import { net_tx_drain_halted, softnet_datas } from '../net/core/dev.js'
@@ -30,6 +30,7 @@ const AUDITED =
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {
   cpu_reset()
+  set_softirq_pending(0) // what is left to do is freed, not done
   store(cpu_area(cpu_id), 0) // the halt has been obeyed
   local_irq_enable()
 }

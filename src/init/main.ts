@@ -3,13 +3,13 @@
 import { describe_addr } from '../abi/section.js'
 import { symbol, text_hash } from '../abi/symbol.js'
 import { cmpxchg, fetch_or, load, store, wake_by_address } from '../arch/atomic.js'
-import { cpu_id, cpu_relax, cpu_reset, local_irq_enable, oops, panic, set_entry } from '../arch/cpu.js'
+import { cpu_id, cpu_relax, cpu_reset, cpu_resume, local_irq_enable, oops, panic, set_entry } from '../arch/cpu.js'
 import { BOOT_HASH, BOOTING, config, KernelPanic, num_cpus, ONLINE, POWER, PowerOff, RUNNING } from '../arch/machine.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
 import { irq_init } from '../irq/interrupt.js'
 import { softirq_init } from '../irq/softirq.js'
 import { tasklets_init } from '../irq/tasklet.js'
-import { init_timers } from '../irq/timer.js'
+import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init } from '../net/core/dev.js'
@@ -29,6 +29,7 @@ import { spin_sym } from '../user/spin.js'
 import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
+export { tasks_not_at_rest } from '../sched/sched.js'
 export { leak_audit, post_mortem } from './audit.js'
 export { system_map } from './system_map.js'
 
@@ -157,13 +158,30 @@ function start_secondary(): never {
 }
 
 /** run_cpu - from power-on to power-off. @returns how it ended */
-export function run_cpu(setup: RouterSetup): 'power off' | 'panic' | 'oops' {
+export function run_cpu(setup: RouterSetup): CpuEnd {
   boot_args.setup = setup
-  set_entry({ describe: addr => describe_addr(addr) ?? `0x${addr.toString(16)}` })
-  try {
+  return until_power_off(() => {
     cpu_reset()
     if (cpu_id === 0) start_kernel()
     start_secondary()
+  })
+}
+
+/** resume_cpu - from where a halted machine stood, by its RAM, to power-off. @returns how it ended */
+export function resume_cpu(): CpuEnd {
+  return until_power_off(() => {
+    cpu_resume()
+    if (cpu_id === 0) resume_clock()
+    cpu_loop()
+  })
+}
+
+export type CpuEnd = 'power off' | 'panic' | 'oops'
+
+function until_power_off(run: () => never): CpuEnd {
+  set_entry({ describe: addr => describe_addr(addr) ?? `0x${addr.toString(16)}` })
+  try {
+    return run()
   } catch (error) {
     forget_tasks()
     if (error instanceof PowerOff) return 'power off'

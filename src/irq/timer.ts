@@ -259,6 +259,11 @@ export function init_timers(ncpus: number): void {
   open_softirq(TIMER_SOFTIRQ, run_timer_softirq_sym)
 }
 
+/** resume_clock - jiffies go on where the machine was halted. @context boot of a resumed machine, CPU 0 */
+export function resume_clock(): void {
+  f64[clock_var.start >> 3] = now_ns() - (jiffies() >>> 0) * clock_var.tick_ns
+}
+
 /** timer_base - of one CPU, for tests. */
 export function timer_base(cpu: number): tvec_base_t {
   return bases.cpu(cpu)

@@ -5,7 +5,7 @@
  *   cwq.lock guards a CPU's list and its counts, with interrupts off. Bit 0 of work.pending owns the queueing: it is set
  *   by whoever queues and cleared before the function runs, so a function may queue itself again.
  */
-import { atomic, by, bytes, embed, konst, type Layout, layout, Struct, word } from '../abi/layout.js'
+import { atomic, by, bytes, embed, konst, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, list_empty, type list_head } from '../abi/list.js'
 import { DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
@@ -15,16 +15,9 @@ import { num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_WORKQUEUES } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create } from '../mm/slab.js'
-import { kernel_thread } from '../sched/sched.js'
-import type { Stack } from '../sched/task.js'
-import {
-  init_waitqueue_head,
-  WAIT_QUEUE_HEAD,
-  wait_event,
-  type wait_queue_head_t,
-  wake_up,
-  wake_up_all,
-} from '../sched/wait.js'
+import { kernel_thread, rest, set_current_state, wake_up_process } from '../sched/sched.js'
+import { type Stack, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
+import { init_waitqueue_head, WAIT_QUEUE_HEAD, wait_event, type wait_queue_head_t, wake_up_all } from '../sched/wait.js'
 import {
   SPINLOCK,
   spin_lock_init,
@@ -57,7 +50,7 @@ class cpu_workqueue extends Struct {
   declare worklist: list_head
   declare inserted: number
   declare removed: number
-  declare more_work: wait_queue_head_t
+  declare thread: task_struct | null
   declare work_done: wait_queue_head_t
 }
 const CWQ: Layout<cpu_workqueue> = layout('cpu_workqueue', cpu_workqueue, {
@@ -65,7 +58,7 @@ const CWQ: Layout<cpu_workqueue> = layout('cpu_workqueue', cpu_workqueue, {
   worklist: by('lock', embed(LIST)),
   inserted: by('lock', word),
   removed: by('lock', word),
-  more_work: embed(WAIT_QUEUE_HEAD),
+  thread: konst(ptr(() => TASK)),
   work_done: embed(WAIT_QUEUE_HEAD),
 })
 const cwq_cache = kmem_cache_create('cpu_workqueue', CWQ, () => MAX_WORKQUEUES * num_cpus())
@@ -97,7 +90,8 @@ export function queue_work(wq: workqueue_struct, work: work_struct): boolean {
   list_add_tail(work.entry, cwq.worklist)
   cwq.inserted++
   spin_unlock_irqrestore(cwq.lock, flags)
-  wake_up(cwq.more_work)
+  const { thread } = cwq
+  if (thread !== null) wake_up_process(thread)
   return true
 }
 
@@ -118,7 +112,10 @@ export function* flush_workqueue(wq: workqueue_struct): Generator<void, void, vo
 function* worker_thread(addr: number): Stack {
   const cwq = CWQ.ref(addr)
   for (;;) {
-    yield* wait_event(cwq.more_work, () => !list_empty(cwq.worklist))
+    set_current_state(TASK_INTERRUPTIBLE)
+    if (list_empty(cwq.worklist)) yield* rest()
+    set_current_state(TASK_RUNNING)
+    if (list_empty(cwq.worklist)) continue
     const flags = spin_lock_irqsave(cwq.lock)
     const work = WORK.container_of('entry', cwq.worklist.next)
     list_del_init(work.entry)
@@ -145,10 +142,9 @@ export function create_workqueue(name: string): workqueue_struct | null {
     INIT_LIST_HEAD(cwq.worklist)
     cwq.inserted = 0
     cwq.removed = 0
-    init_waitqueue_head(cwq.more_work)
     init_waitqueue_head(cwq.work_done)
     i32[(wq.cwqs >> 2) + cpu] = cwq.addr
-    kernel_thread(`${name}/${cpu}`, worker_thread_sym, cwq.addr, { cpu, nice: -5 })
+    cwq.thread = kernel_thread(`${name}/${cpu}`, worker_thread_sym, cwq.addr, { cpu, nice: -5 })
   }
   return wq
 }

@@ -66,6 +66,13 @@ export interface MachineConfig {
 
 type Remote<T> = Comlink.Remote<T>
 
+/** The bytes of a machine that stood still. */
+export interface Snapshot {
+  bytes: Uint8Array
+  /** Fingerprint of the kernel that they belong to. */
+  hash: number
+}
+
 /** A machine. Power it on once; after the halt its RAM can still be read. */
 export class Machine {
   readonly memory: WebAssembly.Memory
@@ -145,6 +152,25 @@ export class Machine {
     this.reader = new RamReader(this.memory, map)
   }
 
+  /** Starts all CPUs and the board; `run` says what a CPU does. */
+  private startThreads(run: (cpu: Remote<CpuService>, k: number) => Promise<CpuExit>): void {
+    const { config } = this
+    const board: BoardConfig = {
+      hz: config.hz,
+      ncpus: config.cpus,
+      ports: config.ports.map(({ source, capture }) => ({ source, capture })),
+    }
+    const watch = (exit: Promise<unknown>): Promise<unknown> =>
+      exit.catch((error: unknown) => {
+        this.died ??= error instanceof Error ? error : new Error(String(error))
+        this.pullPlug()
+      })
+    this.exits = [
+      ...this.cpus.map((cpu, k) => watch(run(cpu, k).then(e => this.left(e)))),
+      watch(this.board!.run(board, this.histograms)),
+    ]
+  }
+
   private writeConfig(): void {
     const { config } = this
     const words: Record<string, number> = {
@@ -179,22 +205,7 @@ export class Machine {
       routes: config.routes,
       neighbours: config.neighbours,
     }
-    const board: BoardConfig = {
-      hz: config.hz,
-      ncpus: config.cpus,
-      ports: config.ports.map(({ source, capture }) => ({ source, capture })),
-    }
-    const watch = (exit: Promise<unknown>): Promise<unknown> =>
-      exit.catch((error: unknown) => {
-        this.died ??= error instanceof Error ? error : new Error(String(error))
-        this.pullPlug()
-      })
-    this.exits = [
-      ...this.cpus.map((cpu, k) =>
-        watch(cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }).then(e => this.left(e))),
-      ),
-      watch(this.board!.run(board, this.histograms)),
-    ]
+    this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
     while (this.power === BOOTING) {
       this.check()
       await sleep(1)
@@ -252,6 +263,35 @@ export class Machine {
     const plug = setTimeout(() => this.pullPlug(), HALT_MS)
     await Promise.race([Promise.all(this.exits), Promise.all(this.tasks)])
     clearTimeout(plug)
+  }
+
+  /**
+   * All of a halted machine, as bytes. Every task must rest at the top of its program, as the kernel's own threads do when
+   * they have nothing to do: what a program holds in its variables is not in RAM. Throws a RunError that names the others.
+   */
+  async snapshot(): Promise<Snapshot> {
+    this.standsStill('a snapshot')
+    const busy = await this.alive(Promise.all(this.cpus.slice(0, 1).map(cpu => cpu.notAtRest())))
+    if (busy[0]!.length > 0) throw new RunError(`no snapshot while tasks are busy: ${busy[0]!.join(', ')}`)
+    return { bytes: new Uint8Array(this.memory.buffer).slice(), hash: this.ram.map.hash }
+  }
+
+  /** Goes on with a halted machine: from its own RAM, or from a snapshot that was taken of it. */
+  async resume(from?: Snapshot): Promise<void> {
+    this.standsStill('to be resumed')
+    if (from !== undefined) {
+      if (from.hash !== this.ram.map.hash || from.bytes.length !== this.ram.u8.length)
+        throw new RunError('the snapshot is of another machine')
+      this.ram.u8.set(from.bytes)
+    }
+    Atomics.store(this.ram.i32, this.ram.map.boot.power >> 2, RUNNING)
+    this.startThreads(cpu => cpu.resume())
+  }
+
+  private standsStill(what: string): void {
+    this.check()
+    if (this.pool === null || this.reader === null || this.power !== HALTING)
+      throw new RunError(`the machine must be halted for ${what}`)
   }
 
   /** The leak audit of a machine that was halted at rest. */

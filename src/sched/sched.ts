@@ -20,17 +20,20 @@ import {
   cpu_area,
   cpu_id,
   enter_context,
+  halting,
   IDLE,
   idle_wait,
   local_irq_disable,
   local_irq_enable,
+  power_gone,
   SYSTEM,
+  set_entry,
   USER,
 } from '../arch/cpu.js'
 import { config, send_vector, VEC_RESCHED } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { HZ, MAX_TASKS } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, kmem_cache_free, objects_out } from '../mm/slab.js'
 import { might_sleep, preempt_count } from '../sync/preempt.js'
 import { spin_lock, spin_lock_init, spin_lock_irqsave, spin_unlock, spin_unlock_irqrestore } from '../sync/spinlock.js'
 import {
@@ -204,6 +207,36 @@ export function* cond_resched(): Generator<void, void, void> {
   if (rq.need_resched !== 0) yield
 }
 
+/**
+ * rest - schedule() at the top of a program's loop, where it holds nothing: a program that is begun anew does the same as one
+ * that goes on. A machine may be saved as bytes when all its tasks rest. @context process
+ */
+export function* rest(): Generator<void, void, void> {
+  const p = current()
+  p.at_rest = 1
+  yield* schedule()
+  p.at_rest = 0
+}
+
+/** tasks_not_at_rest - names of the tasks that a snapshot would lose. @context a halted machine */
+export function tasks_not_at_rest(): string[] {
+  return objects_out(task_cache as unknown as kmem_cache<Struct>)
+    .map(addr => TASK.ref(addr))
+    .filter(p => p.state !== TASK_DEAD && p.at_rest === 0 && stack_begun(p))
+    .map(task_name)
+}
+
+/** A task that has never run begins at its top in any case. */
+function stack_begun(p: task_struct): boolean {
+  return p.begun !== 0
+}
+
+function task_name(p: task_struct): string {
+  let name = ''
+  for (let k = 0; k < 16 && u8[p.comm + k] !== 0; k++) name += String.fromCharCode(u8[p.comm + k])
+  return `${name} (${p.pid})`
+}
+
 /** release_task - free a task that has ended. @consumes p */
 export function release_task(p: task_struct): void {
   BUG_ON(p.state !== TASK_DEAD, 'release of a live task')
@@ -244,6 +277,8 @@ function stack_of(p: task_struct): Stack {
   let stack = stacks.get(p.addr)
   if (stack === undefined) {
     stack = call(p.program)(p.arg)
+    p.begun = 1
+    p.at_rest = 0
     stacks.set(p.addr, stack)
   }
   return stack
@@ -289,10 +324,13 @@ export function run_next(): boolean {
   return true
 }
 
-/** cpu_loop - what a CPU does until the power goes: it never returns. @context boot */
+/** cpu_loop - what a CPU does until the power goes: it never returns. An orderly halt ends it between two tasks. @context boot */
 export function cpu_loop(): never {
   const spin_ns = config('idle_spin_ns')
-  for (;;) if (!run_next()) go_idle(spin_ns)
+  for (;;) {
+    if (halting()) power_gone()
+    if (!run_next()) go_idle(spin_ns)
+  }
 }
 
 /** scheduler_tick - a slice gets shorter. @context timer interrupt */
@@ -324,3 +362,8 @@ export function forget_tasks(): void {
 export function nr_switches(cpu: number): number {
   return runqueues.cpu(cpu).nr_switches
 }
+
+function halt(): undefined {
+  rq.need_resched = 1
+}
+set_entry({ halt })

@@ -34,6 +34,8 @@ export class task_struct extends Struct {
   declare arg: number
   declare exit_code: number
   declare should_stop: number
+  declare at_rest: number
+  declare begun: number
   declare exit_wait: number
   declare nvcsw: number
   declare nivcsw: number
@@ -53,6 +55,8 @@ export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   arg: konst(word),
   exit_code: own(word),
   should_stop: word,
+  at_rest: own(word), // sleeps at the top of its program: begun anew it would do the same
+  begun: own(word), // has run at least once
   exit_wait: word, // address of the completion of who waits for the exit
   nvcsw: own(word),
   nivcsw: own(word),

@@ -4,7 +4,7 @@ import { type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU } from '../abi/section.js'
 import { symbol } from '../abi/symbol.js'
 import { tick } from '../arch/cpu.js'
-import { cond_resched } from '../sched/sched.js'
+import { need_resched, rest } from '../sched/sched.js'
 
 class spin_state extends Struct {
   declare rounds: number
@@ -33,7 +33,7 @@ export function* spin(): Generator<void, number, void> {
       compute()
       tick(100)
     }
-    yield* cond_resched()
+    if (need_resched()) yield* rest()
   }
 }
 export const spin_sym = symbol('spin', spin)

@@ -107,6 +107,65 @@ test('/proc tells the same story as the counters', () =>
     expect(await m.proc('/proc/slabinfo')).toMatch(/skbuff_head_cache/)
   }))
 
+describe('snapshots', () => {
+  /** Offer load for a while, come to rest, halt. @returns packets forwarded since power-on */
+  async function work(m: Machine): Promise<number> {
+    await m.source(0, { on: true, rate: 30_000 })
+    await sleep(150)
+    await m.source(0, { on: false })
+    await drain(m)
+    await m.halt()
+    expect(unbalanced(m)).toEqual([])
+    return takeSample(m).fates.forwarded
+  }
+  test('a machine goes on after a halt, and again and again from one snapshot', async () => {
+    const m = new Machine({ ...router(2, 'napi', 'ticket', {}), userSpin: true })
+    try {
+      await m.powerOn()
+      const first = await work(m)
+      expect(first).toBeGreaterThan(0)
+      const snapshot = await m.snapshot()
+      const uptime = await m.proc('/proc/uptime')
+      for (let k = 0; k < 3; k++) {
+        await m.resume(snapshot)
+        expect(await work(m)).toBeGreaterThan(first)
+        expect(takeSample(m).fates.forwarded).toBeLessThan(3 * first)
+        expect(Number(await m.proc('/proc/uptime')) - Number(uptime)).toBeLessThan(2)
+      }
+      await m.resume()
+      expect(await work(m)).toBeGreaterThan(first)
+      expect(await m.audit()).toEqual([])
+    } finally {
+      await m.destroy()
+    }
+  })
+  test('not of a machine that runs, nor of another one', async () => {
+    const m = new Machine(router(1, 'napi', 'tas', {}))
+    try {
+      await m.powerOn()
+      await expect(m.snapshot()).rejects.toThrow('the machine must be halted for a snapshot')
+      await m.halt()
+      await expect(m.resume({ bytes: new Uint8Array(4), hash: 0 })).rejects.toThrow(
+        'the snapshot is of another machine',
+      )
+    } finally {
+      await m.destroy()
+    }
+  })
+  test('not while a program is somewhere in the middle: it is named', async () => {
+    const programs = [new URL('../torture/scenarios/dies.js', import.meta.url).href]
+    const m = new Machine({ ...router(1, 'napi', 'tas', {}), userSpin: false, programs })
+    try {
+      await m.powerOn()
+      await sleep(30)
+      await m.halt()
+      await expect(m.snapshot()).rejects.toThrow(/no snapshot while tasks are busy: doomed \(\d+\)/)
+    } finally {
+      await m.destroy()
+    }
+  })
+})
+
 describe('a CPU that dies takes the whole machine with it, and says why', () => {
   async function die(how: number): Promise<Error> {
     const machine = new Machine({
