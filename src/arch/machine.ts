@@ -45,7 +45,7 @@ export const CONFIG_WORDS = [
   'user_spin', // 1: run the compute-bound user process
   'ip_input', // bounded IP input queue of the interrupt architecture, packets
   'skbs', // sk_buffs in the pool
-  'routes', // extra routes for benches
+  'pio_ns', // programmed I/O: ns for each 4 bytes between CPU and NIC; 0 means DMA
 ] as const
 export type ConfigWord = (typeof CONFIG_WORDS)[number]
 

@@ -66,6 +66,7 @@ export function livelockMachine(config: LivelockConfig, rx: RxArch): MachineConf
     lock: config.lock,
     hz: config.hz,
     irqCostNs: config.irqCostNs,
+    pioNs: config.pioNs,
     irqWork: config.irqWork,
     seed: config.seed,
     ports: [

@@ -55,6 +55,8 @@ export interface MachineConfig {
   trace: boolean
   /** How long an idle CPU spins before its thread sleeps, ns. */
   idleSpinNs?: number
+  /** Programmed I/O: ns that a CPU spends on each 4 bytes it moves from or to a NIC; 0 or nothing: DMA. */
+  pioNs?: number
   /** sk_buffs in the pool; default 8192. */
   skbs?: number
   rxRing?: number
@@ -190,6 +192,7 @@ export class Machine {
       tx_ring: config.txRing ?? 0,
       user_spin: config.userSpin ? 1 : 0,
       skbs: config.skbs ?? 0,
+      pio_ns: config.pioNs ?? 0,
     }
     for (const [name, value] of Object.entries(words)) this.ram.setConfig(name, value)
   }

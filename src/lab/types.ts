@@ -26,6 +26,8 @@ export interface LivelockConfig {
   seed: number
   /** Cost of one interrupt, entry and exit together, ns. */
   irqCostNs: number
+  /** Programmed I/O: ns for each 4 bytes that the CPU moves from or to a NIC; 0: DMA. */
+  pioNs: number
   /** Flows of the generated load. */
   flows: number
   /** Receive queues of each NIC; 0: a power of two, one for each CPU as far as that goes. */
@@ -57,6 +59,7 @@ export interface LivelockConfigRecord {
   rates: number[] | 'auto'
   duration_ms: number
   irq_cost_ns: number
+  pio_ns: number
   flows: number
   queues: number
   hz: number

@@ -13,7 +13,7 @@
 import { konst, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import { symbol } from '../../abi/symbol.js'
 import { load, store } from '../../arch/atomic.js'
-import { local_irq_restore, local_irq_save, tick } from '../../arch/cpu.js'
+import { burn, local_irq_restore, local_irq_save, tick } from '../../arch/cpu.js'
 import { CAUSE_RX, CAUSE_TX, irq_line, LINE_RX_ACK, LINE_TX_ACK, line_enable } from '../../arch/irqchip.js'
 import {
   DESC_ADDR,
@@ -29,7 +29,8 @@ import {
   TX_CSUM,
   TX_EOP,
 } from '../../arch/nic_regs.js'
-import { RAM } from '../../arch/ram.js'
+import { memcpy, RAM } from '../../arch/ram.js'
+import { jiffies } from '../../irq/timer.js'
 import { MAX_QUEUES, MAX_SKB_FRAGS } from '../../lib/limits.js'
 import {
   __netif_rx_complete,
@@ -52,7 +53,7 @@ import {
   netif_stop_queue,
   netif_wake_queue_test,
 } from '../../net/core/netdevice.js'
-import { dev_alloc_skb, kfree_skb, skb_headlen, skb_put, skb_shinfo } from '../../net/core/skbuff.js'
+import { dev_alloc_skb, kfree_skb, skb_copy_bits, skb_headlen, skb_put, skb_shinfo } from '../../net/core/skbuff.js'
 import {
   ACCT_RX,
   CHECKSUM_HW,
@@ -81,6 +82,8 @@ export class nic_queue extends Struct {
   declare rx_buf: number
   declare irq_work: number
   declare arch: number
+  declare pio_ns: number
+  declare tx_card: number
   declare tx_ring: number
   declare tx_mask: number
   declare tx_skb: number
@@ -107,6 +110,8 @@ export const QUEUE: Layout<nic_queue> = layout('nic_queue', nic_queue, {
   rx_buf: konst(word), // bytes of a receive buffer
   irq_work: konst(word), // packets that one interrupt takes at most
   arch: konst(word),
+  pio_ns: konst(word), // programmed I/O: ns for each 4 bytes that the CPU moves; 0: the device does DMA
+  tx_card: konst(word), // programmed I/O: address of an array: the packet whose data plays the card's memory
   tx_ring: konst(word),
   tx_mask: konst(word),
   tx_skb: konst(word), // the packet whose last descriptor this is, or 0
@@ -169,24 +174,31 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
     q.rx_next = next
     work++
     fate_received()
-    const fresh = dev_alloc_skb(q.rx_buf)
+    const len = i32[desc + (DESC_LEN >> 2)]
+    const fresh = dev_alloc_skb(q.pio_ns === 0 ? q.rx_buf : len)
     if (fresh === null) {
       q.rx_dropped++
       fate_dropped(ACCT_RX, RX_NO_MEMORY) // its buffer goes back into the ring
       rx_post(q, slot, skb)
       continue
     }
-    rx_post(q, slot, fresh)
-    const len = i32[desc + (DESC_LEN >> 2)]
     packets++
     bytes += len
-    nic_rx_one(q, skb, len, i32[desc + (DESC_FLAGS >> 2)], arch)
+    if (q.pio_ns === 0) rx_post(q, slot, fresh)
+    else pio_copy(q, fresh.data, skb.data, len) // the buffer is the card's and stays where it is
+    nic_rx_one(q, q.pio_ns === 0 ? skb : fresh, len, i32[desc + (DESC_FLAGS >> 2)], arch)
   }
   q.rx_packets += packets
   q.rx_bytes += bytes
   if (work > 0) store(q.regs + Q_RX_TAIL, (next + q.rx_mask + 1) | 0)
   i32[(irq_line(q.irq) + LINE_RX_ACK) >> 2] = next
   return work
+}
+
+/** Programmed I/O: the CPU moves the bytes between the card and memory, and that takes as long as the bus takes. */
+function pio_copy(q: nic_queue, to: number, from: number, len: number): void {
+  memcpy(to, from, len)
+  burn(((len + 3) >> 2) * q.pio_ns)
 }
 
 /** One frame up, by the receive architecture of this machine. */
@@ -253,7 +265,7 @@ function tx_desc(q: nic_queue, at: number, addr: number, len: number, flags: num
 function nic_xmit_frame(skb: sk_buff, dev: net_device): number {
   tick(300)
   const q = queue_of(ADAPTER.ref(dev.priv), 0)
-  const nr_frags = skb.data_len === 0 ? 0 : skb_shinfo(skb).nr_frags
+  const nr_frags = skb.data_len === 0 || q.pio_ns !== 0 ? 0 : skb_shinfo(skb).nr_frags
   if (tx_room(q) < nr_frags + 1) {
     netif_stop_queue(dev)
     if (tx_room_now(q) < nr_frags + 1) return NETDEV_TX_BUSY
@@ -266,6 +278,10 @@ function nic_xmit_frame(skb: sk_buff, dev: net_device): number {
     flags = TX_CSUM
     info = ((skb.h - skb.data) << 16) | (skb.h - skb.data + skb.csum)
   }
+  if (q.pio_ns !== 0) {
+    pio_xmit(q, at, skb, flags, info)
+    return NETDEV_TX_OK
+  }
   tx_desc(q, at, skb.data, skb_headlen(skb), nr_frags === 0 ? flags | TX_EOP : flags, info)
   for (let k = 0; k < nr_frags; k++) {
     const f = (skb_shinfo(skb).frags >> 2) + k * 3
@@ -273,15 +289,40 @@ function nic_xmit_frame(skb: sk_buff, dev: net_device): number {
     tx_desc(q, at, i32[f] + i32[f + 1], i32[f + 2], k === nr_frags - 1 ? flags | TX_EOP : flags, info)
   }
   i32[(q.tx_skb >> 2) + (at & q.tx_mask)] = skb.addr
+  tx_posted(q, dev, skb.len, (at + 1) | 0)
+  return NETDEV_TX_OK
+}
+
+/** Programmed I/O: the frame is copied to the card, whatever it lies in, and its packet is free at once. */
+function pio_xmit(q: nic_queue, at: number, skb: sk_buff, flags: number, info: number): void {
+  const card = SKB.ref(i32[(q.tx_card >> 2) + (at & q.tx_mask)]).data
+  const { len } = skb
+  skb_copy_bits(skb, 0, card, len)
+  burn(((len + 3) >> 2) * q.pio_ns)
+  tx_desc(q, at, card, len, flags | TX_EOP, info)
+  tx_posted(q, q.dev!, len, (at + 1) | 0)
+  dev_kfree_skb_any(skb)
+}
+
+/** Tell the device, and stop the queue when the next packet might not fit. */
+function tx_posted(q: nic_queue, dev: net_device, len: number, next: number): void {
   q.tx_packets++
-  q.tx_bytes += skb.len
-  q.tx_next = (at + 1) | 0
-  store(q.regs + Q_TX_TAIL, q.tx_next)
+  q.tx_bytes += len
+  q.tx_next = next
+  dev.trans_start = jiffies()
+  store(q.regs + Q_TX_TAIL, next)
   if (tx_room(q) < TX_WAKE) {
     netif_stop_queue(dev)
     if (tx_room_now(q) >= TX_WAKE) netif_start_queue(dev)
   }
-  return NETDEV_TX_OK
+}
+
+/** nic_tx_timeout - the queue has been stopped for too long: ring the doorbell once more, look at the ring. @locks xmit_lock */
+function nic_tx_timeout(dev: net_device): void {
+  const q = queue_of(ADAPTER.ref(dev.priv), 0)
+  q.tx_errors++
+  store(q.regs + Q_TX_TAIL, q.tx_next)
+  line_enable(q.irq, CAUSE_RX | CAUSE_TX) // an interrupt that was lost comes now
 }
 
 // ---- interrupt and poll ---------------------------------------------------------------------------------------------
@@ -321,4 +362,5 @@ function nic_poll(poll_dev: net_device, budget: int_ref): number {
 
 export const nic_interrupt_sym = symbol('nic_interrupt', nic_interrupt)
 export const nic_poll_sym = symbol('nic_poll', nic_poll)
+export const nic_tx_timeout_sym = symbol('nic_tx_timeout', nic_tx_timeout)
 export const nic_xmit_frame_sym = symbol('nic_xmit_frame', nic_xmit_frame)

@@ -62,6 +62,7 @@ import {
   nic_interrupt_sym,
   nic_poll_sym,
   type nic_queue,
+  nic_tx_timeout_sym,
   nic_xmit_frame_sym,
   QUEUE,
   queue_of,
@@ -94,6 +95,7 @@ function queue_open(q: nic_queue): number {
     if (skb === null) return -ENOMEM
     rx_post(q, slot, skb)
   }
+  if (q.pio_ns !== 0 && q.index === 0 && !card_open(q)) return -ENOMEM
   const c = queue_consts(q.nic, q.index) >> 2
   i32[c + (Q_RX_BASE >> 2)] = q.rx_ring
   i32[c + (Q_RX_SIZE >> 2)] = rx_size
@@ -110,25 +112,38 @@ function queue_open(q: nic_queue): number {
   return request_irq(q.irq, nic_interrupt_sym, SA_SHIRQ, q.addr)
 }
 
+/** Programmed I/O: the card's own transmit buffers. */
+function card_open(q: nic_queue): boolean {
+  q.tx_card = kmalloc((q.tx_mask + 1) * 4)
+  if (q.tx_card === 0) return false
+  for (let slot = 0; slot <= q.tx_mask; slot++) {
+    const skb = dev_alloc_skb(q.rx_buf)
+    if (skb === null) return false
+    i32[(q.tx_card >> 2) + slot] = skb.addr
+  }
+  return true
+}
+
+/** The packets of an array of addresses. */
+function free_packets(array: number, mask: number): void {
+  if (array === 0) return
+  for (let slot = 0; slot <= mask; slot++) {
+    const skb = i32[(array >> 2) + slot]
+    if (skb !== 0) kfree_skb(SKB.ref(skb), SHUTDOWN)
+  }
+}
+
 /** Queue resources back, in whatever state the open left them. */
 function queue_close(q: nic_queue): void {
-  if (q.rx_skb !== 0) {
-    for (let slot = 0; slot <= q.rx_mask; slot++) {
-      const skb = i32[(q.rx_skb >> 2) + slot]
-      if (skb !== 0) kfree_skb(SKB.ref(skb), SHUTDOWN)
-    }
-  }
-  if (q.tx_skb !== 0) {
-    for (let slot = 0; slot <= q.tx_mask; slot++) {
-      const skb = i32[(q.tx_skb >> 2) + slot]
-      if (skb !== 0) kfree_skb(SKB.ref(skb), SHUTDOWN)
-    }
-  }
-  for (const addr of [q.rx_ring, q.tx_ring, q.rx_skb, q.tx_skb]) if (addr !== 0) kfree(addr)
+  free_packets(q.rx_skb, q.rx_mask)
+  free_packets(q.tx_skb, q.tx_mask)
+  free_packets(q.tx_card, q.tx_mask)
+  for (const addr of [q.rx_ring, q.tx_ring, q.rx_skb, q.tx_skb, q.tx_card]) if (addr !== 0) kfree(addr)
   q.rx_ring = 0
   q.tx_ring = 0
   q.rx_skb = 0
   q.tx_skb = 0
+  q.tx_card = 0
 }
 
 function nic_open(dev: net_device): number {
@@ -225,6 +240,7 @@ function make_queue(nic: number, index: number, dev: net_device, name: string): 
   q.rx_mask = (config('rx_ring') || RX_RING) - 1
   q.tx_mask = (config('tx_ring') || TX_RING) - 1
   q.arch = arch
+  q.pio_ns = config('pio_ns')
   q.irq_work = config('irq_work') || IRQ_WORK[arch]
   poll_dev.poll = nic_poll_sym
   poll_dev.weight = 64
@@ -248,6 +264,7 @@ export function nic_probe(nic: number, options: NicOptions): net_device | null {
   dev.stop = nic_close_sym
   dev.hard_start_xmit = nic_xmit_frame_sym
   dev.get_stats = nic_get_stats_sym
+  dev.tx_timeout = nic_tx_timeout_sym
   for (let k = 0; k < options.nqueues; k++) {
     const q = make_queue(nic, k, dev, options.name)
     if (q === null) return null

@@ -27,6 +27,7 @@ interface LivelockOptions {
   duration: number
   seed: number
   irqCost: number
+  pioCost: number
   flows: number
   queues: number
   hz: number
@@ -70,6 +71,12 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
       wholeNumber('--irq-cost', 'irqCost'),
       d.irqCostNs,
     )
+    .option(
+      '--pio-cost <ns>',
+      'programmed I/O: what a CPU spends on each 4 bytes it moves from or to a NIC; 720 is an ISA card (two cycles of 360 ns); 0: the NIC does DMA',
+      wholeNumber('--pio-cost', 'pioCost'),
+      d.pioNs,
+    )
     .option('--flows <n>', `flows of the load, ${span('flows')}`, wholeNumber('--flows', 'flows'), d.flows)
     .option(
       '--queues <n>',
@@ -110,6 +117,7 @@ function toConfig(o: LivelockOptions): LivelockConfig {
     durationMs: o.duration,
     seed: o.seed,
     irqCostNs: o.irqCost,
+    pioNs: o.pioCost,
     flows: o.flows,
     queues: o.queues,
     hz: o.hz,

@@ -12,14 +12,16 @@ import { embed, type Layout, layout, Struct } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, symbol } from '../../abi/symbol.js'
 import { cpu_id, tick } from '../../arch/cpu.js'
-import { MAX_NETDEVS } from '../../lib/limits.js'
+import { config } from '../../arch/machine.js'
+import { del_timer, init_timer, jiffies, mod_timer } from '../../irq/timer.js'
+import { HZ, MAX_NETDEVS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { rcu_assign_pointer } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
 import { __netif_schedule } from './dev.js'
 import { drop_reason } from './fate.js'
-import { netif_carrier_ok, netif_queue_stopped } from './netdevice.js'
+import { dev_hold, dev_put, netif_carrier_ok, netif_queue_stopped, netif_running } from './netdevice.js'
 import { __skb_dequeue, __skb_queue_head, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
 import { kfree_skb } from './skbuff.js'
 import { netdev_rx_stat } from './stats.js'
@@ -106,6 +108,7 @@ class noop_holder extends Struct {
 }
 const NOOP: Layout<noop_holder> = layout('noop_qdisc', noop_holder, { qdisc: embed(QDISC) })
 const noop_qdisc = DEFINE_STATIC('noop_qdisc', NOOP).qdisc
+const NOOP_REF = QDISC.ref(noop_qdisc.addr)
 
 // ---- the protocol between queue_lock and xmit_lock ------------------------------------------------------------------
 
@@ -162,6 +165,36 @@ export function qdisc_run(dev: net_device): void {
   while (!netif_queue_stopped(dev) && qdisc_restart(dev) < 0) tick(50)
 }
 
+// ---- watchdog -------------------------------------------------------------------------------------------------------
+
+/** dev_watchdog - a queue that stays stopped without a transmission means that the device hangs. @context softirq */
+function dev_watchdog(addr: number): void {
+  const dev = NETDEV.ref(addr)
+  spin_lock(dev.xmit_lock)
+  if (dev.qdisc !== NOOP_REF && netif_running(dev) && netif_carrier_ok(dev)) {
+    if (netif_queue_stopped(dev) && ((jiffies() - dev.trans_start) | 0) > dev.watchdog_timeo) {
+      stat.tx_timeouts++
+      call(dev.tx_timeout)(dev)
+    }
+    if (!mod_timer(dev.watchdog_timer, (jiffies() + dev.watchdog_timeo) | 0)) dev_hold(dev)
+  }
+  spin_unlock(dev.xmit_lock)
+  dev_put(dev)
+}
+const dev_watchdog_sym = symbol('dev_watchdog', dev_watchdog)
+
+function dev_watchdog_up(dev: net_device): void {
+  if (dev.tx_timeout === 0) return
+  if (dev.watchdog_timeo <= 0) dev.watchdog_timeo = 5 * (config('hz') || HZ)
+  if (!mod_timer(dev.watchdog_timer, (jiffies() + dev.watchdog_timeo) | 0)) dev_hold(dev)
+}
+
+function dev_watchdog_down(dev: net_device): void {
+  spin_lock_bh(dev.xmit_lock)
+  if (dev.tx_timeout !== 0 && del_timer(dev.watchdog_timer)) dev_put(dev)
+  spin_unlock_bh(dev.xmit_lock)
+}
+
 // ---- life of a device's qdisc ---------------------------------------------------------------------------------------
 
 /** dev_init_scheduler - a device that is down has the noop qdisc. */
@@ -170,8 +203,8 @@ export function dev_init_scheduler(dev: net_device): void {
   noop_qdisc.dequeue = noop_dequeue_sym
   dev.qdisc = NOOP_REF
   dev.qdisc_sleeping = NOOP_REF
+  init_timer(dev.watchdog_timer, dev_watchdog_sym, dev.addr)
 }
-const NOOP_REF = QDISC.ref(noop_qdisc.addr)
 
 /** dev_activate - attach pfifo_fast, unless the device has no queue. @locks rtnl is held */
 export function dev_activate(dev: net_device): void {
@@ -180,6 +213,10 @@ export function dev_activate(dev: net_device): void {
   spin_lock_bh(dev.queue_lock)
   const q = dev.tx_queue_len > 0 ? dev.qdisc_sleeping!.addr : 0
   rcu_assign_pointer(dev.addr + QDISC_FIELD, q)
+  if (q !== 0) {
+    dev.trans_start = jiffies()
+    dev_watchdog_up(dev)
+  }
   spin_unlock_bh(dev.queue_lock)
 }
 const QDISC_FIELD = NETDEV.offset('qdisc')
@@ -210,6 +247,7 @@ export function dev_deactivate(dev: net_device): void {
   rcu_assign_pointer(dev.addr + QDISC_FIELD, NOOP_REF.addr)
   if (q !== null && q.reset !== 0) call(q.reset)(q)
   spin_unlock_bh(dev.queue_lock)
+  dev_watchdog_down(dev)
   spin_lock_bh(dev.xmit_lock)
   spin_unlock_bh(dev.xmit_lock)
 }

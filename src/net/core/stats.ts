@@ -14,6 +14,7 @@ export class netif_rx_stats extends Struct {
   declare fastroute_deferred_out: number
   declare cpu_collision: number
   declare polls: number
+  declare tx_timeouts: number
 }
 const STATS: Layout<netif_rx_stats> = layout('netif_rx_stats', netif_rx_stats, {
   total: own(word),
@@ -26,5 +27,6 @@ const STATS: Layout<netif_rx_stats> = layout('netif_rx_stats', netif_rx_stats, {
   fastroute_deferred_out: own(word),
   cpu_collision: own(word),
   polls: own(word), // calls of a device's poll; not a column of softnet_stat
+  tx_timeouts: own(word), // devices that the watchdog found hanging; not a column either
 })
 export const netdev_rx_stat = DEFINE_PER_CPU('netdev_rx_stat', STATS)

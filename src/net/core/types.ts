@@ -2,6 +2,7 @@
 import { atomic, by, bytes, embed, konst, type Layout, layout, own, ptr, rcu, Struct, word } from '../../abi/layout.js'
 import { LIST, type list_head } from '../../abi/list.js'
 import type { Sym } from '../../abi/symbol.js'
+import { TIMER, type timer_list } from '../../irq/timer.js'
 import { MAX_SKB_FRAGS } from '../../lib/limits.js'
 import { RCU_HEAD, type rcu_head } from '../../rcu/types.js'
 import { RWLOCK, type rwlock_t } from '../../sync/rwlock.js'
@@ -169,6 +170,8 @@ export class net_device extends Struct {
   declare xmit_lock: spinlock_t
   declare xmit_lock_owner: number
   declare trans_start: number
+  declare watchdog_timeo: number
+  declare watchdog_timer: timer_list
 }
 export const NETDEV: Layout<net_device> = layout(
   'net_device',
@@ -206,7 +209,9 @@ export const NETDEV: Layout<net_device> = layout(
     queue_lock: embed(SPINLOCK),
     xmit_lock: { ...embed(SPINLOCK), align: 128 },
     xmit_lock_owner: by('xmit_lock', word), // CPU number or -1
-    trans_start: by('xmit_lock', word),
+    trans_start: by('xmit_lock', word), // jiffies of the last transmission
+    watchdog_timeo: konst(word), // jiffies; 0 means 5 s
+    watchdog_timer: embed(TIMER),
   },
   { align: 128 },
 )
