@@ -2,17 +2,18 @@
  * cpu.ts - one CPU: registers, interrupt flag, accounting, the points where it looks at its pending word.
  *
  * A CPU's area in RAM begins with
- *   line 0  written by others   +0 pending word  +4 parked (its thread sleeps)
+ *   line 0  written by others   +0 pending word  +4 parked (its thread sleeps)  +8 stop (it shall stand still)
  *   line 1  its own registers   +128 IF  +132 preempt_count  +136 current  +140 context  +144 locks held
  *                               +152 lock it waits for  +156 ticket it waits for   +160 time of the last change (f64)
  *                               +168 softirqs pending  +172 priority: vectors from this one on wait
+ *                               +176 dead (it stands still)
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
 import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
-import { HALTING, KernelPanic, POWER, PowerOff, publish_panic, UNPARK, VEC_HALT } from './machine.js'
+import { HALTING, KernelPanic, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
 
@@ -24,6 +25,7 @@ const AREA = PERCPU_BASE + (Math.max(cpu_id, 0) << PERCPU_SHIFT)
 
 export const CPU_PENDING = 0
 export const CPU_PARKED = 4
+export const CPU_STOP = 8
 export const CPU_IF = 128
 export const CPU_PREEMPT = 132
 export const CPU_CURRENT = 136
@@ -34,6 +36,7 @@ export const CPU_TICKET = 156
 export const CPU_CLOCK = 160
 export const CPU_SOFTIRQ = 168
 export const CPU_PRIORITY = 172
+export const CPU_DEAD = 176
 export const CPU_HELD_STACK = 256
 export const CPU_STAT = 448
 export const CPU_MCS = 512
@@ -259,6 +262,25 @@ export function idle_wait(spin_ns: number): void {
   const pending = load(AREA)
   if (pending === 0) wait_on_address(AREA, 0, 100)
   store(AREA + CPU_PARKED, 0)
+}
+
+/** stop_wanted - has somebody asked this CPU to stand still? */
+export function stop_wanted(): boolean {
+  return i32[(AREA + CPU_STOP) >> 2] !== 0
+}
+
+/** play_dead - stand still, interrupts off, until this CPU is wanted again or the power goes. */
+export function play_dead(): void {
+  local_irq_disable()
+  store(AREA + CPU_DEAD, 1)
+  while (load(AREA + CPU_STOP) !== 0 && load(POWER) === RUNNING) {
+    store(AREA + CPU_PARKED, 1)
+    const pending = load(AREA)
+    if (load(AREA + CPU_STOP) !== 0) wait_on_address(AREA, pending, 100)
+    store(AREA + CPU_PARKED, 0)
+  }
+  store(AREA + CPU_DEAD, 0)
+  local_irq_enable()
 }
 
 // ---- the end --------------------------------------------------------------------------------------------------------

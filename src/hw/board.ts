@@ -1,7 +1,7 @@
 /** board.ts - what sits around the CPUs: all NICs of a machine, and the clock chip that ticks HZ times a second. */
 import { load, wait_on_address } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
-import { BOOTING, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
+import { BOOTING, ONLINE, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
 import { Nic } from './nic.js'
 import { Sightings } from './replay.js'
@@ -32,7 +32,9 @@ export class Board {
     if (now < this.next_tick) return
     // A tick that could not be sent in time is not sent twice: CPU 0 reads the clock and makes up for it.
     while (this.next_tick <= now) this.next_tick += this.period
+    const online = load(ONLINE)
     for (let cpu = 0; cpu < this.config.ncpus; cpu++) {
+      if ((online & (1 << cpu)) === 0) continue // not up yet, or stopped
       if ((load(PERCPU_BASE + (cpu << PERCPU_SHIFT)) & (1 << VEC_TIMER)) === 0) send_vector(cpu, VEC_TIMER)
     }
   }

@@ -6,6 +6,7 @@ import { cmpxchg, fetch_or, load, store, wake_by_address } from '../arch/atomic.
 import { cpu_id, cpu_relax, cpu_reset, cpu_resume, local_irq_enable, oops, panic, set_entry } from '../arch/cpu.js'
 import { BOOT_HASH, BOOTING, config, KernelPanic, num_cpus, ONLINE, POWER, PowerOff, RUNNING } from '../arch/machine.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
+import { hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
 import { softirq_init } from '../irq/softirq.js'
 import { tasklets_init } from '../irq/tasklet.js'
@@ -123,6 +124,7 @@ export function init_subsystems(ncpus: number): void {
   rcu_init(ncpus)
   softirq_init(ncpus)
   init_workqueues()
+  hotplug_init()
   local_irq_enable()
   netdev_init()
   net_dev_init(ncpus)

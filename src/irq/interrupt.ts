@@ -271,14 +271,21 @@ function smp_call_function_interrupt(): void {
 /** smp_call_function - run a function on all other CPUs, in interrupt context, and wait. @context process, interrupts on */
 export function smp_call_function(func: Sym<(arg: number) => void>, arg: number): void {
   BUG_ON(irqs_disabled(), 'smp_call_function with interrupts off')
-  const others = num_cpus() - 1
-  if (others === 0) return
   spin_lock_bh(call_data_var.lock)
+  const mask = load(ONLINE) & ~(1 << cpu_id)
+  let others = 0
+  for (let cpu = 0; cpu < num_cpus(); cpu++) if ((mask & (1 << cpu)) !== 0) others++
   call_data_var.func = func
   call_data_var.arg = arg
   store(FINISHED, 0)
-  for (let cpu = 0; cpu <= others; cpu++) if (cpu !== cpu_id) send_vector(cpu, VEC_CALL)
+  for (let cpu = 0; cpu < num_cpus(); cpu++) if ((mask & (1 << cpu)) !== 0) send_vector(cpu, VEC_CALL)
   while (load(FINISHED) < others) cpu_relax()
+  spin_unlock_bh(call_data_var.lock)
+}
+
+/** smp_call_barrier - no call that was begun before this goes on when it returns. @context process, interrupts on */
+export function smp_call_barrier(): void {
+  spin_lock_bh(call_data_var.lock)
   spin_unlock_bh(call_data_var.lock)
 }
 

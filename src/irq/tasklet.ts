@@ -18,6 +18,7 @@ import {
   local_irq_save,
 } from '../arch/cpu.js'
 import { cond_resched } from '../sched/sched.js'
+import { dead_hooks } from './hotplug.js'
 import { __raise_softirq_irqoff, HI_SOFTIRQ, open_softirq, raise_softirq_irqoff, TASKLET_SOFTIRQ } from './softirq.js'
 
 const TASKLET_STATE_SCHED = 1
@@ -130,6 +131,26 @@ function action(hi: boolean): void {
 }
 const tasklet_action_sym = symbol('tasklet_action', () => action(false))
 const tasklet_hi_action_sym = symbol('tasklet_hi_action', () => action(true))
+
+/** takeover_tasklets - what a CPU that stands still had queued is run here. @context process */
+function takeover_tasklets(cpu: number): void {
+  const dead = heads.cpu(cpu)
+  const flags = local_irq_save()
+  for (const hi of [true, false]) {
+    for (let at = hi ? dead.hi : dead.list; at !== 0; ) {
+      const t = TASKLET.ref(at)
+      at = t.next
+      t.next = hi ? mine.hi : mine.list
+      if (hi) mine.hi = t.addr
+      else mine.list = t.addr
+    }
+    raise_softirq_irqoff(hi ? HI_SOFTIRQ : TASKLET_SOFTIRQ)
+  }
+  dead.hi = 0
+  dead.list = 0
+  local_irq_restore(flags)
+}
+dead_hooks.push(takeover_tasklets)
 
 /** tasklets_init - @context boot, CPU 0 */
 export function tasklets_init(): void {

@@ -22,11 +22,14 @@ import { TASK, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
 import { preempt_count } from '../sync/preempt.js'
 import {
   SPINLOCK,
+  spin_lock,
   spin_lock_init,
   spin_lock_irqsave,
+  spin_unlock,
   spin_unlock_irqrestore,
   type spinlock_t,
 } from '../sync/spinlock.js'
+import { dead_hooks } from './hotplug.js'
 import { irq_hooks } from './interrupt.js'
 import { __raise_softirq_irqoff, open_softirq, TIMER_SOFTIRQ } from './softirq.js'
 
@@ -263,6 +266,28 @@ export function init_timers(ncpus: number): void {
 export function resume_clock(): void {
   f64[clock_var.start >> 3] = now_ns() - (jiffies() >>> 0) * clock_var.tick_ns
 }
+
+/** migrate_timers - the timers of a CPU that stands still are ours from now on. @context process @locks both bases, by address */
+function migrate_timers(cpu: number): void {
+  const old = bases.cpu(cpu)
+  const base = bases.mine
+  const flags = spin_lock_irqsave(cpu < cpu_id ? old.lock : base.lock)
+  spin_lock(cpu < cpu_id ? base.lock : old.lock)
+  BUG_ON(old.running !== 0, 'dead CPU runs a timer')
+  for (let k = 0; k < TVR_SIZE; k++) migrate_list(old.tv1 + k * 8, base)
+  for (let k = 0; k < 4 * TVN_SIZE; k++) migrate_list(old.tvn + k * 8, base)
+  spin_unlock(cpu < cpu_id ? base.lock : old.lock)
+  spin_unlock_irqrestore(cpu < cpu_id ? old.lock : base.lock, flags)
+}
+function migrate_list(head: number, base: tvec_base_t): void {
+  for (let at = i32[head >> 2]; at !== head; at = i32[head >> 2]) {
+    const timer = TIMER.container_of('entry', at)
+    list_del_init(timer.entry)
+    timer.base = cpu_id
+    internal_add_timer(base, timer)
+  }
+}
+dead_hooks.push(migrate_timers)
 
 /** timer_base - of one CPU, for tests. */
 export function timer_base(cpu: number): tvec_base_t {

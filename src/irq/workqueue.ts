@@ -10,21 +10,24 @@ import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, list_empty, type li
 import { DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { fetch_or, store } from '../arch/atomic.js'
-import { cpu_id } from '../arch/cpu.js'
+import { cpu_id, local_irq_restore, local_irq_save } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_WORKQUEUES } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create } from '../mm/slab.js'
+import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, objects_out } from '../mm/slab.js'
 import { kernel_thread, rest, set_current_state, wake_up_process } from '../sched/sched.js'
 import { type Stack, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
 import { init_waitqueue_head, WAIT_QUEUE_HEAD, wait_event, type wait_queue_head_t, wake_up_all } from '../sched/wait.js'
 import {
   SPINLOCK,
+  spin_lock,
   spin_lock_init,
   spin_lock_irqsave,
+  spin_unlock,
   spin_unlock_irqrestore,
   type spinlock_t,
 } from '../sync/spinlock.js'
+import { dead_hooks } from './hotplug.js'
 
 const i32 = RAM.i32
 
@@ -159,3 +162,29 @@ const keventd = DEFINE_STATIC('keventd', KEVENTD)
 export function init_workqueues(): void {
   keventd.wq = create_workqueue('events')?.addr ?? 0
 }
+
+/** take_over_work - what a CPU that stands still had queued is done by this one's threads. @context process */
+function take_over_work(cpu: number): void {
+  for (const addr of objects_out(wq_cache as unknown as kmem_cache<Struct>)) {
+    const dead = CWQ.ref(i32[(WORKQUEUE.ref(addr).cwqs >> 2) + cpu])
+    const mine = CWQ.ref(i32[(WORKQUEUE.ref(addr).cwqs >> 2) + cpu_id])
+    const flags = local_irq_save()
+    // The dead CPU is off: nobody waits for its lock with ours held.
+    spin_lock(dead.lock)
+    spin_lock(mine.lock)
+    while (!list_empty(dead.worklist)) {
+      const work = WORK.container_of('entry', dead.worklist.next)
+      list_del_init(work.entry)
+      dead.removed++
+      list_add_tail(work.entry, mine.worklist)
+      mine.inserted++
+    }
+    spin_unlock(mine.lock)
+    spin_unlock(dead.lock)
+    local_irq_restore(flags)
+    wake_up_all(dead.work_done)
+    const { thread } = mine
+    if (thread !== null) wake_up_process(thread)
+  }
+}
+dead_hooks.push(take_over_work)

@@ -24,6 +24,7 @@ import {
 } from '../arch/cpu.js'
 import { ONLINE } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
+import { dead_hooks } from '../irq/hotplug.js'
 import { softirq_hooks } from '../irq/softirq.js'
 import { TASKLET, tasklet_init, tasklet_schedule, type tasklet_struct } from '../irq/tasklet.js'
 import { tick_hooks } from '../irq/timer.js'
@@ -31,7 +32,7 @@ import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab
 import { COMPLETION, complete, type completion, init_completion, wait_for_completion } from '../sched/completion.js'
 import { current_or_null, sched_hooks } from '../sched/sched.js'
 import { PF_KTHREAD } from '../sched/task.js'
-import { local_bh_disable, local_bh_enable } from '../sync/bh.js'
+import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../sync/bh.js'
 import { HARDIRQ_MASK, HARDIRQ_OFFSET, preempt_count, SOFTIRQ_MASK } from '../sync/preempt.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../sync/spinlock.js'
 import { RCU_HEAD, type rcu_head } from './types.js'
@@ -351,6 +352,31 @@ export function rcu_init(ncpus: number): void {
     tasklet_init(tasklets.cpu(cpu), rcu_process_callbacks_sym, 0)
   }
 }
+
+/** rcu_offline_cpu - nobody waits for a CPU that stands still, and its callbacks are ours. @context process */
+function rcu_offline_cpu(cpu: number): void {
+  for (const [rcp, from, to] of [
+    [ctrl, datas.cpu(cpu), data],
+    [ctrl_bh, datas_bh.cpu(cpu), data_bh],
+  ] as const) {
+    spin_lock_bh(rcp.lock)
+    if (rcp.cur !== rcp.completed) cpu_quiet(rcp, 1 << cpu)
+    spin_unlock_bh(rcp.lock)
+    const flags = local_irq_save()
+    for (const list of [DONE, CUR, NXT]) {
+      const w = (from.addr + list) >> 2
+      if (i32[w] === 0) continue
+      i32[to.nxttail >> 2] = i32[w]
+      to.nxttail = i32[w + 1]
+      i32[w] = 0
+      i32[w + 1] = from.addr + list
+    }
+    from.qs_pending = 0
+    from.quiescbatch = rcp.completed
+    local_irq_restore(flags)
+  }
+}
+dead_hooks.push(rcu_offline_cpu)
 
 tick_hooks.push(rcu_tick)
 sched_hooks.context_switch = rcu_qsctr_inc

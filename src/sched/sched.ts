@@ -28,6 +28,7 @@ import {
   power_gone,
   SYSTEM,
   set_entry,
+  stop_wanted,
   USER,
 } from '../arch/cpu.js'
 import { config, send_vector, VEC_RESCHED } from '../arch/machine.js'
@@ -73,6 +74,8 @@ const stacks = new Map<number, Stack>()
 export const sched_hooks = {
   /** A context switch is a quiescent state of RCU. */
   context_switch: (): void => {},
+  /** This CPU was asked to stand still; returns when it is wanted again. */
+  stand_still: (): void => {},
   /** A task has ended: tell who waits. Gets the address of its completion. */
   exited: (_completion: number): void => {},
 }
@@ -237,6 +240,12 @@ function task_name(p: task_struct): string {
   return `${name} (${p.pid})`
 }
 
+/** resched_cpu - have whatever runs there give the CPU away. @context any */
+export function resched_cpu(cpu: number): void {
+  runqueues.cpu(cpu).need_resched = 1
+  send_vector(cpu, VEC_RESCHED)
+}
+
 /** release_task - free a task that has ended. @consumes p */
 export function release_task(p: task_struct): void {
   BUG_ON(p.state !== TASK_DEAD, 'release of a live task')
@@ -329,6 +338,10 @@ export function cpu_loop(): never {
   const spin_ns = config('idle_spin_ns')
   for (;;) {
     if (halting()) power_gone()
+    if (stop_wanted()) {
+      enter_context(IDLE, 0)
+      sched_hooks.stand_still()
+    }
     if (!run_next()) go_idle(spin_ns)
   }
 }

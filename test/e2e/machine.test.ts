@@ -20,14 +20,19 @@ function router(cpus: number, rx: RxArch, lock: LockKind, load: Partial<Generato
 async function run(
   config: MachineConfig,
   rate: number,
-  ms: number,
+  ms: number | ((m: Machine) => boolean),
   after: (m: Machine) => void | Promise<void>,
 ): Promise<void> {
   const machine = new Machine(config)
   try {
     await machine.powerOn()
     await machine.source(0, { on: true, rate })
-    await sleep(ms)
+    if (typeof ms === 'number') await sleep(ms)
+    else
+      while (!ms(machine)) {
+        machine.check()
+        await sleep(10)
+      }
     await machine.source(0, { on: false })
     await drain(machine)
     expect(unbalanced(machine)).toEqual([])
@@ -106,6 +111,23 @@ test('/proc tells the same story as the counters', () =>
     expect(await m.proc('/proc/net/snmp')).toMatch(/^Ip: Forwarding/m)
     expect(await m.proc('/proc/slabinfo')).toMatch(/skbuff_head_cache/)
   }))
+
+test.each(['interrupt', 'softnet', 'napi'] as const)('%s: CPUs are stopped and started under load', rx =>
+  run(
+    {
+      ...router(4, rx, 'ticket', { flows: 64, destinations: 64 }),
+      userSpin: false,
+      programs: [new URL('../torture/scenarios/hotplug.js', import.meta.url).href],
+    },
+    40_000,
+    m => m.ram.word('torture_hotplug', 'done') === 5,
+    m => {
+      expect(m.ram.word('torture_hotplug', 'changes')).toBe(25)
+      expect(m.ram.word('torture_hotplug', 'wrong')).toBe(0)
+      expect(takeSample(m).fates.forwarded).toBeGreaterThan(1000)
+    },
+  ),
+)
 
 describe('snapshots', () => {
   /** Offer load for a while, come to rest, halt. @returns packets forwarded since power-on */

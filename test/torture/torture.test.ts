@@ -52,3 +52,14 @@ describe('the sk_buff pool', () => {
     }),
   )
 })
+
+describe('CPUs that stop and start', () => {
+  test.each([2, 4, 8])('lose no timer, no work, no callback, no call on %i CPUs', cpus =>
+    torture({ cpus, scenario: 'hotplug', variable: 'torture_hotplug', done: cpus + 1 }, (m: Machine) => {
+      expect(m.ram.word('torture_hotplug', 'wrong')).toBe(0)
+      expect(m.ram.word('torture_hotplug', 'changes')).toBe(25)
+      expect(m.ram.word('torture_hotplug', 'calls')).toBe(25 * (cpus - 1))
+      for (const what of ['fired', 'worked', 'reclaimed']) expect(m.ram.word('torture_hotplug', what)).toBe(40 * cpus)
+    }),
+  )
+})

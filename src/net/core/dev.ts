@@ -33,6 +33,7 @@ import {
 } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
+import { dead_hooks } from '../../irq/hotplug.js'
 import {
   __raise_softirq_irqoff,
   NET_RX_SOFTIRQ,
@@ -50,7 +51,7 @@ import { drop_reason } from './fate.js'
 import { dev_hold, dev_put, netif_queue_stopped, netif_running } from './netdevice.js'
 import { PACKET_TYPE, PTYPE_BASE, ptype_init, ptypes } from './packet_type.js'
 import { qdisc_run } from './sch_generic.js'
-import { __skb_dequeue, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
+import { __skb_dequeue, __skb_queue_tail, skb_dequeue, skb_queue_head_init } from './skb_queue.js'
 import { kfree_skb, skb_clone, skb_sent } from './skbuff.js'
 import { netdev_rx_stat } from './stats.js'
 import {
@@ -454,6 +455,42 @@ export function net_dev_init(ncpus: number): void {
   open_softirq(NET_TX_SOFTIRQ, net_tx_sym)
   open_softirq(NET_RX_SOFTIRQ, config('rx_arch') === RX_INTERRUPT ? ipintr_sym : net_rx_sym)
 }
+
+/** dev_cpu_dead - packets and devices that a CPU that stands still had in hand go on here. @context process */
+function dev_cpu_dead(cpu: number): void {
+  const old = softnet_datas.cpu(cpu)
+  const flags = local_irq_save()
+  for (let skb = old.completion_queue; skb !== null; ) {
+    const next: sk_buff | null = skb.next
+    skb.next = queue.completion_queue
+    queue.completion_queue = skb
+    skb = next
+  }
+  old.completion_queue = null
+  for (let dev = old.output_queue; dev !== null; ) {
+    const next: net_device | null = dev.next_sched
+    dev.next_sched = queue.output_queue
+    queue.output_queue = dev
+    dev = next
+  }
+  old.output_queue = null
+  for (let at = old.poll_list.next; at !== old.poll_list.addr; ) {
+    const dev = NETDEV.container_of('poll_list', at)
+    at = dev.poll_list.next
+    if (dev.addr !== old.backlog_dev.addr) list_move_tail(dev.poll_list, queue.poll_list)
+  }
+  for (let skb = __skb_dequeue(old.ipintrq); skb !== null; skb = __skb_dequeue(old.ipintrq))
+    __skb_queue_tail(queue.ipintrq, skb)
+  raise_softirq_irqoff(NET_TX_SOFTIRQ)
+  raise_softirq_irqoff(NET_RX_SOFTIRQ)
+  local_irq_restore(flags)
+  for (let skb = skb_dequeue(old.input_pkt_queue); skb !== null; skb = skb_dequeue(old.input_pkt_queue)) {
+    const { dev } = skb
+    netif_rx(skb)
+    dev_put(dev!)
+  }
+}
+dead_hooks.push(dev_cpu_dead)
 
 /** net_tx_drain_halted - free what a CPU of a halted machine still had to complete. @context audit */
 export function net_tx_drain_halted(cpu: number): void {
