@@ -103,7 +103,10 @@ export function pointBetween(machine: Machine, a: Sample, b: Sample): LivelockPo
   }
 }
 
-/** drain - wait until nothing moves any more: the sources are off, the queues run empty. */
+/**
+ * drain - wait until nothing moves any more: the sources are off, the queues run empty. As long as the books do not balance
+ * it waits on: on a busy host a CPU may have lost its core with packets in hand.
+ */
 export async function drain(machine: Machine, patienceMs = 3000): Promise<void> {
   const end = performance.now() + patienceMs
   let still = 0
@@ -116,7 +119,8 @@ export async function drain(machine: Machine, patienceMs = 3000): Promise<void> 
     ])
     still = now === last ? still + 1 : 0
     last = now
-    if (performance.now() > end) throw new RunError('the machine does not come to rest')
+    if (still >= 5 && performance.now() < end && unbalanced(machine).length > 0) still = 4
+    if (still < 5 && performance.now() > end) throw new RunError('the machine does not come to rest')
     await sleep(5)
   }
 }

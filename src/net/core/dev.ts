@@ -64,7 +64,6 @@ import {
   NETDEV,
   NETDEV_TX_OK,
   type net_device,
-  type Qdisc,
   SKB,
   SKB_HEAD,
   type sk_buff,
@@ -157,7 +156,7 @@ export function netif_receive_skb(skb: sk_buff): number {
 export function schednetisr_ip(skb: sk_buff): number {
   const flags = local_irq_save()
   const q = queue.ipintrq
-  if (q.qlen >= ipqmaxlen()) {
+  if (q.qlen >= (config('ip_input') || IPQMAXLEN)) {
     stat.dropped++
     local_irq_restore(flags)
     kfree_skb(skb, IPINTRQ_FULL)
@@ -167,9 +166,6 @@ export function schednetisr_ip(skb: sk_buff): number {
   __raise_softirq_irqoff(NET_RX_SOFTIRQ)
   local_irq_restore(flags)
   return NET_RX_SUCCESS
-}
-function ipqmaxlen(): number {
-  return config('ip_input') || IPQMAXLEN
 }
 
 /** ipintr - the software interrupt: serve the IP input queue until it is empty. @context softirq */
@@ -395,16 +391,12 @@ export function dev_queue_xmit(skb: sk_buff): number {
   let rc: number
   if (q !== null && q.enqueue !== 0) {
     spin_lock(dev.queue_lock)
-    rc = q_enqueue(skb, q)
+    rc = call(q.enqueue)(skb, q)
     qdisc_run(dev)
     spin_unlock(dev.queue_lock)
   } else rc = xmit_directly(skb, dev)
   local_bh_enable()
   return rc
-}
-
-function q_enqueue(skb: sk_buff, q: Qdisc): number {
-  return call(q.enqueue)(skb, q)
 }
 
 /** Devices without a queue (loopback, tunnels): the driver is called under xmit_lock right here. */
