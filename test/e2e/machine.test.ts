@@ -149,10 +149,13 @@ describe('snapshots', () => {
       const snapshot = await m.snapshot()
       const uptime = await m.proc('/proc/uptime')
       for (let k = 0; k < 3; k++) {
+        const from = performance.now()
         await m.resume(snapshot)
+        expect(takeSample(m).fates.forwarded).toBe(first)
         expect(await work(m)).toBeGreaterThan(first)
-        expect(takeSample(m).fates.forwarded).toBeLessThan(3 * first)
-        expect(Number(await m.proc('/proc/uptime')) - Number(uptime)).toBeLessThan(2)
+        const passed = Number(await m.proc('/proc/uptime')) - Number(uptime)
+        expect(passed).toBeGreaterThan(0)
+        expect(passed).toBeLessThan((performance.now() - from) / 1000 + 0.1) // the clock goes on where it stood
       }
       await m.resume()
       expect(await work(m)).toBeGreaterThan(first)
