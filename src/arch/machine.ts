@@ -105,6 +105,7 @@ export function publish_panic(text: string): boolean {
   for (let k = 0; k < n; k++) u8[PANIC_TEXT + k] = text.charCodeAt(k) & 0xff
   store(PANIC_CPU, boot.cpu)
   store(PANIC_LEN, n)
+  wake_by_address(PANIC_LEN, 1)
   return true
 }
 

@@ -25,6 +25,8 @@ import type { LockKind, RxArch } from './types.js'
 const RX_NUMBER: Record<RxArch, number> = { interrupt: 0, softnet: 1, napi: 2 }
 const LOCK_NUMBER: Record<LockKind, number> = { tas: 0, ticket: 1, mcs: 2 }
 const PAGE = 65536
+/** sk_buffs of a machine that does not say. */
+const SKBS = 8192
 const OFF = 0
 const BOOTING = 1
 const RUNNING = 2
@@ -59,6 +61,7 @@ export interface MachineConfig {
   pioNs?: number
   /** sk_buffs in the pool; default 8192. */
   skbs?: number
+  /** Receive descriptors of a queue; by default as many as the pool bears, at most 256. */
   rxRing?: number
   txRing?: number
   ramMiB?: number
@@ -173,6 +176,13 @@ export class Machine {
     ]
   }
 
+  /** Many queues share one pool: their rings may hold half of it, and are no longer than 256. */
+  private ringSize(): number {
+    const queues = this.config.ports.reduce((n, p) => n + p.queues, 0)
+    const share = (this.config.skbs ?? SKBS) / 2 / Math.max(1, queues)
+    return Math.max(16, Math.min(256, 2 ** Math.floor(Math.log2(share))))
+  }
+
   private writeConfig(): void {
     const { config } = this
     const words: Record<string, number> = {
@@ -188,7 +198,7 @@ export class Machine {
       trace: config.trace ? 1 : 0,
       nports: config.ports.length,
       nqueues: Math.max(1, ...config.ports.map(p => p.queues)),
-      rx_ring: config.rxRing ?? 0,
+      rx_ring: config.rxRing ?? this.ringSize(),
       tx_ring: config.txRing ?? 0,
       user_spin: config.userSpin ? 1 : 0,
       skbs: config.skbs ?? 0,

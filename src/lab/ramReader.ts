@@ -41,6 +41,9 @@ export interface Fates {
   drops: Record<string, number>
 }
 
+/** How long a CPU may take to write its dump, ms. */
+const PANIC_MS = 500
+
 export class RamReader {
   readonly i32: Int32Array
   readonly f64: Float64Array
@@ -165,8 +168,10 @@ export class RamReader {
     Atomics.notify(this.i32, pending)
   }
 
+  /** The dump of a machine that panicked; waits a moment for the CPU that still writes it. */
   panicText(): string {
     const { panic_len, panic_text } = this.map.boot
+    Atomics.wait(this.i32, panic_len >> 2, 0, PANIC_MS)
     const len = this.i32[panic_len >> 2]!
     return Buffer.from(this.u8.slice(panic_text, panic_text + len)).toString('utf8')
   }

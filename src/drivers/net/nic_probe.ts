@@ -47,7 +47,7 @@ import {
 import { RAM } from '../../arch/ram.js'
 import { free_irq, request_irq, SA_SHIRQ } from '../../irq/interrupt.js'
 import { ENOMEM } from '../../lib/errno.js'
-import { MAX_NICS, MAX_QUEUES, RX_RING, TX_RING } from '../../lib/limits.js'
+import { MAX_NICS, NR_IRQS, RX_RING, TX_RING } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create } from '../../mm/slab.js'
 import { ether_setup } from '../../net/core/eth.js'
@@ -71,7 +71,7 @@ import {
 
 const i32 = RAM.i32
 
-const queue_cache = kmem_cache_create('nic_queue', QUEUE, () => MAX_QUEUES)
+const queue_cache = kmem_cache_create('nic_queue', QUEUE, () => NR_IRQS)
 const adapter_cache = kmem_cache_create('nic_adapter', ADAPTER, () => MAX_NICS)
 const SHUTDOWN = drop_reason('shutdown')
 /** Transmit interrupts only free what was sent, so they may wait, ns: e1000's default. */

@@ -22,7 +22,7 @@ import {
   type notifier_head,
 } from '../../irq/notifier.js'
 import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
-import { MAX_NETDEVS, MAX_QUEUES } from '../../lib/limits.js'
+import { MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { down, SEMAPHORE, sema_init, type semaphore, up } from '../../sched/semaphore.js'
 import {
@@ -53,7 +53,7 @@ const i32 = RAM.i32
 const STATE = NETDEV.offset('state')
 const REFCNT = NETDEV.offset('refcnt')
 
-const netdev_cache = kmem_cache_create('net_device', NETDEV, () => MAX_NETDEVS + MAX_QUEUES)
+const netdev_cache = kmem_cache_create('net_device', NETDEV, () => MAX_NETDEVS + NR_IRQS)
 
 class netdev_tables extends Struct {
   declare base: net_device | null
