@@ -13,7 +13,7 @@ export const IRQ_COST_NS = 4360
 /** [smallest, largest, default] of every number that a user may set. */
 export const RANGES = {
   cpus: [1, 32, 1],
-  duration: [20, 60_000, 400],
+  duration: [20, 60_000, 390],
   seed: [0, 0x7fffffff, 1],
   irqCost: [0, 1_000_000, IRQ_COST_NS],
   pioCost: [0, 100_000, 0],

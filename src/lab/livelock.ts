@@ -23,10 +23,10 @@ const TRIAL_MS = 60
 const TRIALS = 3
 const SETTLE_MS = 30
 const BISECTIONS = 5
-/** A host that gave less than this share of the time was busy elsewhere: the point is measured again, a few times at most. */
-const UNDISTURBED = 0.97
-const REPEATS = 2
-const REPEATS_OF_SERIES = 5
+/** A shared host only ever makes a machine slower, and for seconds: each point is the best of some passes over the sweep. */
+const PASSES = 3
+/** Below this, ms, a pass would say little: then one pass takes all the time. */
+const SHORTEST_PASS = 100
 const CLIMB = 1.25
 const FIRST_RATE = 20_000
 const MAX_RATE = 20_000_000
@@ -41,10 +41,10 @@ class Steps {
   ) {
     this.total = series * perSeries
   }
-  next(label: string): void {
+  next(label: string, done = 1): void {
     this.hooks.signal?.throwIfAborted()
     this.hooks.progress?.(this.done, this.total, label)
-    this.done++
+    this.done += done
   }
   /** A series is over, whatever it took. */
   finish(series: number): void {
@@ -64,18 +64,22 @@ async function hold(machine: Machine, rate: number, ms: number): Promise<Liveloc
   return pointBetween(machine, before, takeSample(machine))
 }
 
-/** A point of the sweep: of some trials the one that the host disturbed least, whatever it delivered. */
-async function measure(
+/** sweep - all rates, pass after pass; of each rate the pass that delivered most. */
+async function sweep(
   machine: Machine,
-  rate: number,
-  ms: number,
-  budget: { repeats: number },
-): Promise<LivelockPoint> {
-  let best = await hold(machine, rate, ms)
-  for (let k = 0; k < REPEATS && best.host_share < UNDISTURBED && budget.repeats > 0; k++) {
-    budget.repeats--
-    const again = await hold(machine, rate, ms)
-    if (again.host_share > best.host_share) best = again
+  rates: readonly number[],
+  config: LivelockConfig,
+  each: (rate: number, last: boolean) => void,
+): Promise<LivelockPoint[]> {
+  const passes = config.durationMs >= PASSES * SHORTEST_PASS ? PASSES : 1
+  const best: LivelockPoint[] = []
+  for (let pass = 1; pass <= passes; pass++) {
+    for (const [k, rate] of rates.entries()) {
+      const point = await hold(machine, rate, config.durationMs / passes)
+      const before = best[k]
+      if (before === undefined || point.delivered_pps > before.delivered_pps) best[k] = point
+      each(rate, pass === passes)
+    }
   }
   return best
 }
@@ -137,19 +141,11 @@ async function runSeries(
   for (const rate of WARM_RATES) await hold(machine, rate, WARM_MS)
   const loss_free = await mlfrr(machine, steps, rx)
   const rates = config.rates === 'auto' ? SWEEP.map(x => Math.round(x * loss_free)) : config.rates
-  const points: LivelockPoint[] = []
-  const budget = { repeats: REPEATS_OF_SERIES }
-  for (const rate of rates) {
-    steps.next(`${rx}: ${Math.round(rate / 1000)} kpps offered`)
-    const point = await measure(machine, rate, config.durationMs, budget)
-    points.push(point)
-    if (config.trace)
-      hooks.trace?.({
-        label: `${rx}, ${Math.round(rate / 1000)} kpps offered`,
-        cpus: config.cpus,
-        records: readTrace(machine),
-      })
-  }
+  const points = await sweep(machine, rates, config, (rate, last) => {
+    const label = `${rx}, ${Math.round(rate / 1000)} kpps offered`
+    steps.next(label, last ? 1 : 0)
+    if (last && config.trace) hooks.trace?.({ label, cpus: config.cpus, records: readTrace(machine) })
+  })
   await settle(machine)
   return { rx, cpus: config.cpus, mlfrr_pps: loss_free, livelock_pps: livelockPoint(points), points }
 }

@@ -60,7 +60,7 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
     .option('--rates <list>', 'offered loads in packets/s such as 50k,100k,1M, or auto', rateList('--rates'), d.rates)
     .option(
       '--duration <ms>',
-      `time of a point, ${span('duration')}`,
+      `time of a point, in up to three passes of which the best counts, ${span('duration')}`,
       wholeNumber('--duration', 'duration'),
       d.durationMs,
     )
