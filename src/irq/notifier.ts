@@ -71,7 +71,7 @@ export function notifier_chain_unregister(head: notifier_head, nb: notifier_bloc
   write_lock_bh(head.lock)
   let before: notifier_block | null = null
   let at: notifier_block | null = head.first
-  while (at !== null && at !== nb) {
+  while (at !== null && at.addr !== nb.addr) {
     before = at
     at = at.next
   }

@@ -1,0 +1,248 @@
+import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
+import { beforeEach, describe, expect, test } from 'vitest'
+import { symbol } from '../../../src/abi/symbol.js'
+import { local_irq_disable } from '../../../src/arch/cpu.js'
+import { KernelPanic } from '../../../src/arch/machine.js'
+import { post_mortem } from '../../../src/init/audit.js'
+import {
+  NOTIFIER,
+  NOTIFIER_HEAD,
+  NOTIFY_DONE,
+  NOTIFY_STOP,
+  notifier_call_chain,
+  notifier_chain_register,
+  notifier_chain_unregister,
+} from '../../../src/irq/notifier.js'
+import { jiffies, msleep } from '../../../src/irq/timer.js'
+import {
+  create_workqueue,
+  flush_workqueue,
+  INIT_WORK,
+  queue_work,
+  schedule_work,
+  WORK,
+} from '../../../src/irq/workqueue.js'
+import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
+import {
+  COMPLETION,
+  complete,
+  complete_all,
+  init_completion,
+  wait_for_completion,
+} from '../../../src/sched/completion.js'
+import { cond_resched, kernel_thread, schedule, wake_up_process } from '../../../src/sched/sched.js'
+import { down, down_trylock, SEMAPHORE, sema_init, up } from '../../../src/sched/semaphore.js'
+import {
+  init_waitqueue_head,
+  WAIT_QUEUE_HEAD,
+  WQ_FLAG_EXCLUSIVE,
+  wait_event,
+  wake_up,
+  wake_up_all,
+} from '../../../src/sched/wait.js'
+import { SPINLOCK, spin_lock, spin_lock_init } from '../../../src/sync/spinlock.js'
+import { Script } from '../../helpers/script.js'
+
+const s = new Script({ ports: [] })
+const log: string[] = []
+const blocks: number[] = []
+const place = (size: number): number => {
+  blocks.push(kmalloc(size))
+  return blocks.at(-1)!
+}
+let names = 0
+/** Run a program as a kernel thread. */
+function thread(program: (arg: number) => Generator<void, void, void>, nice = 0): void {
+  const sym = symbol(`test_thread_${names++}`, function* (arg: number): Generator<void, number, void> {
+    yield* program(arg)
+    return 0
+  })
+  kernel_thread(`t${names}`, sym, names, { nice })
+}
+
+beforeEach(() => {
+  log.length = 0
+})
+
+describe('tasks', () => {
+  test('the most urgent first, equals in their order', () => {
+    for (const [name, nice] of [
+      ['c', 5],
+      ['a', -5],
+      ['b', 0],
+      ['d', 5],
+    ] as const)
+      thread(function* () {
+        log.push(name)
+        yield* schedule()
+        log.push(`${name}2`)
+      }, nice)
+    s.pass(1)
+    expect(log).toEqual(['a', 'a2', 'b', 'b2', 'c', 'd', 'c2', 'd2'])
+  })
+  test('share the CPU by slices when they compute', () => {
+    const turns: string[] = []
+    for (const name of ['x', 'y'])
+      thread(function* () {
+        const until = jiffies() + 400
+        while (jiffies() - until < 0) {
+          if (turns.at(-1) !== name) turns.push(name)
+          yield* msleep(0)
+          yield* cond_resched()
+        }
+      })
+    s.pass(900)
+    expect(turns.length).toBeGreaterThanOrEqual(4)
+    expect(new Set(turns)).toEqual(new Set(['x', 'y']))
+  })
+  test('msleep sleeps at least that long', () => {
+    let slept = 0
+    thread(function* () {
+      const from = jiffies()
+      yield* msleep(25)
+      slept = jiffies() - from
+    })
+    s.pass(60)
+    expect(slept).toBeGreaterThanOrEqual(25)
+    expect(slept).toBeLessThanOrEqual(28)
+  })
+})
+
+describe('waiting', () => {
+  test('a completion counts, complete_all lets everybody pass', () => {
+    const done = COMPLETION.make(place(COMPLETION.size))
+    init_completion(done)
+    complete(done)
+    for (const name of ['a', 'b', 'c'])
+      thread(function* () {
+        yield* wait_for_completion(done)
+        log.push(name)
+      })
+    s.pass(1)
+    expect(log).toEqual(['a'])
+    complete_all(done)
+    s.pass(1)
+    expect(log).toEqual(['a', 'b', 'c'])
+  })
+  test('a semaphore admits as many as it counts', () => {
+    const sem = SEMAPHORE.make(place(SEMAPHORE.size))
+    sema_init(sem, 2)
+    for (const name of ['a', 'b', 'c'])
+      thread(function* () {
+        yield* down(sem)
+        log.push(`${name} in`)
+        yield* msleep(5)
+        log.push(`${name} out`)
+        up(sem)
+      })
+    s.pass(30)
+    expect(log).toEqual(
+      ['a in', 'b in', 'a out', 'c in', 'b out', 'c out'].sort((x, y) => log.indexOf(x) - log.indexOf(y)),
+    )
+    expect(log.slice(0, 2)).toEqual(['a in', 'b in'])
+    expect(log.indexOf('c in')).toBeGreaterThan(log.indexOf('a out'))
+    expect([down_trylock(sem), down_trylock(sem), down_trylock(sem)]).toEqual([0, 0, 1])
+  })
+  test('wake_up wakes all sharers and one exclusive waiter', () => {
+    const q = WAIT_QUEUE_HEAD.make(place(WAIT_QUEUE_HEAD.size))
+    init_waitqueue_head(q)
+    let open = false
+    for (const [name, flags] of [
+      ['shared1', 0],
+      ['exclusive1', WQ_FLAG_EXCLUSIVE],
+      ['shared2', 0],
+      ['exclusive2', WQ_FLAG_EXCLUSIVE],
+    ] as const)
+      thread(function* () {
+        yield* wait_event(q, () => open, flags)
+        log.push(name)
+      })
+    s.pass(1)
+    open = true
+    wake_up(q)
+    s.pass(1)
+    expect(log.filter(l => l.startsWith('shared'))).toHaveLength(2)
+    expect(log.filter(l => l.startsWith('exclusive'))).toHaveLength(1)
+    wake_up_all(q)
+    s.pass(1)
+    expect(log).toHaveLength(4)
+  })
+  test('a wake-up of a task that does not sleep changes nothing', () => {
+    const t = kernel_thread(
+      'runner',
+      symbol('test_runner', function* () {
+        return 0
+      }),
+      0,
+    )!
+    expect(wake_up_process(t)).toBe(false)
+    s.pass(1)
+  })
+})
+
+describe('work queues', () => {
+  test('run what was queued once, may sleep, and flush waits for it', () => {
+    const wq = create_workqueue('testq')!
+    const work = WORK.make(place(WORK.size))
+    INIT_WORK(
+      work,
+      symbol('test_work', function* (data: number) {
+        log.push(`begin ${data}`)
+        yield* msleep(5)
+        log.push(`end ${data}`)
+      }),
+      7,
+    )
+    expect([queue_work(wq, work), queue_work(wq, work)]).toEqual([true, false])
+    thread(function* () {
+      yield* flush_workqueue(wq)
+      log.push('flushed')
+    })
+    s.pass(30)
+    expect(log).toEqual(['begin 7', 'end 7', 'flushed'])
+    expect(schedule_work(work)).toBe(true)
+    s.pass(30)
+    expect(log.slice(3)).toEqual(['begin 7', 'end 7'])
+  })
+})
+
+test('a notifier chain calls by priority until one says stop', () => {
+  const chain = NOTIFIER_HEAD.make(place(NOTIFIER_HEAD.size))
+  const make = (name: string, priority: number, ret: number) => {
+    const nb = NOTIFIER.make(place(NOTIFIER.size))
+    nb.call = symbol(`test_notifier_${name}`, (_nb, event: number, data: number) => {
+      log.push(`${name} ${event} ${data}`)
+      return ret
+    })
+    nb.priority = priority
+    notifier_chain_register(chain, nb)
+    return nb
+  }
+  make('low', 0, NOTIFY_DONE)
+  const stop = make('stop', 5, NOTIFY_STOP)
+  make('high', 9, NOTIFY_DONE)
+  expect(notifier_call_chain(chain, 1, 42)).toBe(NOTIFY_STOP)
+  expect(log).toEqual(['high 1 42', 'stop 1 42'])
+  notifier_chain_unregister(chain, stop)
+  notifier_call_chain(chain, 2, 43)
+  expect(log.slice(2)).toEqual(['high 2 43', 'low 2 43'])
+})
+
+test('nothing leaks', () => {
+  for (const addr of blocks) kfree(addr)
+  expect(s.solo.audit()).toEqual([])
+})
+
+describe('what would be a bug stops the machine', () => {
+  beforeEach(post_mortem)
+  test('sleeping with a lock held', () => {
+    const lock = SPINLOCK.make(0x200000)
+    spin_lock_init(lock)
+    spin_lock(lock)
+    expect(() => schedule().next()).toThrow(KernelPanic)
+  })
+  test('sleeping with interrupts off', () => {
+    local_irq_disable()
+    expect(() => schedule().next()).toThrow(KernelPanic)
+  })
+})
