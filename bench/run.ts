@@ -139,7 +139,13 @@ async function main(): Promise<void> {
   print(rows, leftOut)
   for (const f of failed) console.error(`  failed: ${f.name}: ${f.why}`)
   const date = new Date().toISOString().slice(0, 10)
-  const kind = `${process.platform}-${process.arch}-${availableParallelism()}core`
+  // Processors differ by a factor of two in their atomic operations, so a result is named after its own.
+  const model = (cpus()[0]?.model ?? 'unknown').replace(/\(R\)|\(TM\)|processor|CPU/gi, '').trim()
+  const slug = model
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '')
+  const kind = `${process.platform}-${process.arch}-${slug}-${availableParallelism()}core`
   const file = options.json ?? join(packageRoot(), 'bench', 'results', `${kind}-${process.version}-${date}.json`)
   keep(file, {
     schema: 'softnet.bench/1',
