@@ -1,5 +1,5 @@
 /** section.ts - where variables live: DEFINE_STATIC (one for the machine) and DEFINE_PER_CPU (one for each CPU). */
-import { CPU_VARS, cpu_area, cpu_id } from '../arch/cpu.js'
+import { CPU_TALLY, CPU_VARS, cpu_area, cpu_id } from '../arch/cpu.js'
 import { PERCPU_SHIFT, STATIC_BASE, STATIC_END } from '../arch/ram.js'
 import type { Layout, Struct } from './layout.js'
 
@@ -47,7 +47,7 @@ export class PerCpu<T extends Struct> {
 export function DEFINE_PER_CPU<T extends Struct>(name: string, layout: Layout<T>): PerCpu<T> {
   const offset = align_up(percpu_top, 128)
   percpu_top = offset + layout.size
-  if (percpu_top > 1 << PERCPU_SHIFT) throw new Error(`per-CPU area overflows at ${name}`)
+  if (percpu_top > CPU_TALLY) throw new Error(`per-CPU area overflows at ${name}`)
   placed.push({ name, kind: 'percpu', offset, layout: layout as unknown as Layout<Struct> })
   return new PerCpu(offset, layout)
 }

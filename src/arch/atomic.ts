@@ -4,6 +4,7 @@
  * JavaScript has no fences: every operation here is sequentially consistent, and the smp_wmb() of the original is the
  * store it protected. The WebAssembly twin does the same on the same memory at half the cost; turnstile threads load the
  * plain twin so that every access passes through the (replaced) global Atomics. A test holds the two equal.
+ * In virtual time each operation first says which cache line it wants (`line_entry`), so that lines that move cost cycles.
  */
 import { boot } from './boot.js'
 import { LOCK_WASM } from './lock.wasm.js'
@@ -44,7 +45,44 @@ function wasm_bytes(): Uint8Array<ArrayBuffer> {
 export const wasm_ops = new WebAssembly.Instance(new WebAssembly.Module(wasm_bytes()), { m: { ram: boot.memory } })
   .exports as unknown as AtomicOps
 
-const ops = boot.plainAtomics === true ? plain_ops : wasm_ops
+/** Filled by cpu.ts: a line is wanted for reading, or for writing. */
+export const line_entry = {
+  read: (_addr: number): void => {},
+  write: (_addr: number): void => {},
+}
+
+const virtual_ops: AtomicOps = {
+  load: addr => {
+    line_entry.read(addr)
+    return wasm_ops.load(addr)
+  },
+  store: (addr, value) => {
+    line_entry.write(addr)
+    wasm_ops.store(addr, value)
+  },
+  xchg: (addr, value) => {
+    line_entry.write(addr)
+    return wasm_ops.xchg(addr, value)
+  },
+  cmpxchg: (addr, old, value) => {
+    line_entry.write(addr)
+    return wasm_ops.cmpxchg(addr, old, value)
+  },
+  fetch_add: (addr, n) => {
+    line_entry.write(addr)
+    return wasm_ops.fetch_add(addr, n)
+  },
+  fetch_or: (addr, mask) => {
+    line_entry.write(addr)
+    return wasm_ops.fetch_or(addr, mask)
+  },
+  fetch_and: (addr, mask) => {
+    line_entry.write(addr)
+    return wasm_ops.fetch_and(addr, mask)
+  },
+}
+
+const ops = boot.plainAtomics === true ? plain_ops : boot.virtual === true ? virtual_ops : wasm_ops
 
 export const load = ops.load
 export const store = ops.store

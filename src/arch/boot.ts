@@ -9,6 +9,8 @@ export interface BootInfo {
   now(): number
   /** Lock kind of this machine: 0 test-and-set, 1 ticket, 2 MCS. */
   lockKind: number
+  /** Virtual time: one actor of the machine runs at a time, and its clock goes on by what it is charged. */
+  virtual?: boolean
   /** Use the plain twin of the lock module, whose every access goes through the global Atomics. */
   plainAtomics?: boolean
 }

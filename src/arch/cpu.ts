@@ -8,14 +8,31 @@
  *                               +168 softirqs pending  +172 priority: vectors from this one on wait
  *                               +176 dead (it stands still)
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
+ *   +48 KiB virtual time: cycles by context and function (f64)
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
 import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
+import { now_ns } from './clock.js'
+import { COST_BURN, COST_RELAX, COST_SPIN, COST_WAKE, MAX_COSTS, VIRTUAL } from './cost.js'
 import { HALTING, KernelPanic, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
-import { PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
+import { COSTS, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
+import {
+  actor_block,
+  actor_wake,
+  note,
+  ns_per_cycle,
+  spend,
+  switch_turn,
+  turnstile_entry,
+  WHY_IDLE,
+  WHY_LOCK,
+  WHY_STOPPED,
+} from './turnstile.js'
+
+export { now_ns } from './clock.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -41,6 +58,8 @@ export const CPU_HELD_STACK = 256
 export const CPU_STAT = 448
 export const CPU_MCS = 512
 export const CPU_VARS = 1024
+/** Cycles by context and function, f64: where virtual time went. Also the end of the per-CPU variables. */
+export const CPU_TALLY = 0xc000
 
 const PENDING = AREA >> 2
 const IF = (AREA + CPU_IF) >> 2
@@ -50,6 +69,8 @@ const CLOCK = (AREA + CPU_CLOCK) >> 3
 const SOFTIRQ_PENDING = (AREA + CPU_SOFTIRQ) >> 2
 const PRIORITY = (AREA + CPU_PRIORITY) >> 2
 const STAT = (AREA + CPU_STAT) >> 3
+const TALLY = (AREA + CPU_TALLY) >> 3
+const COST_TABLE = COSTS >> 3
 /** Priority of a CPU that serves no interrupt: every vector may come. */
 const PRIORITY_NONE = 31
 
@@ -67,9 +88,6 @@ export const IOWAIT = 4
 export const HARDIRQ = 5
 export const SOFTIRQ = 6
 export const CONTEXT_NAMES = ['user', 'nice', 'system', 'idle', 'iowait', 'hardirq', 'softirq'] as const
-
-/** now_ns - the machine's clock, ns. About 55 ns a call: never once per packet. */
-export const now_ns = boot.now
 
 /**
  * enter_context - charge the time since the last change to the old context and start the new one; `arg` is the irq, the
@@ -152,9 +170,25 @@ export function irqs_disabled(): boolean {
   return i32[IF] === 0
 }
 
-/** tick - a kernel function of weight says what it costs (cycles), and lets a pending interrupt in. */
-export function tick(_cost: number): void {
+/** tick - a kernel function of weight says what it costs (its number, from cost()), and lets a pending interrupt in. */
+export function tick(id: number): void {
+  if (VIRTUAL) charge(id, f64[COST_TABLE + id])
   if (i32[PENDING] !== 0 && i32[IF] !== 0) take_interrupts()
+}
+
+/** charge - virtual time: `cycles` have passed on this CPU. Others whose clocks are behind go on first. */
+export function charge(id: number, cycles: number): void {
+  tally(id, cycles)
+  if (spend(cycles)) switch_turn()
+}
+
+/** charge_cost - as tick, where no interrupt may come in. */
+export function charge_cost(id: number): void {
+  if (VIRTUAL) charge(id, f64[COST_TABLE + id])
+}
+
+function tally(id: number, cycles: number): void {
+  f64[TALLY + (i32[CONTEXT] & 7) * MAX_COSTS + id] += cycles
 }
 
 /**
@@ -179,6 +213,7 @@ export function take_interrupts(): void {
     if (pending === 0) return
     const vector = 31 - Math.clz32(pending & -pending)
     fetch_and(AREA, ~(1 << vector))
+    if (VIRTUAL) note(vector)
     i32[IF] = 0
     i32[PRIORITY] = vector
     entry.interrupt(vector)
@@ -205,6 +240,10 @@ export function power_gone(): never {
 /** burn - spend `ns` of this CPU: what real hardware takes where a function call takes nothing. Returns the time it ended. */
 export function burn(ns: number): number {
   const start = now_ns()
+  if (VIRTUAL) {
+    charge(COST_BURN, ns / ns_per_cycle())
+    return now_ns()
+  }
   const end = start + ns
   let now = start
   while (now < end) now = now_ns()
@@ -217,6 +256,7 @@ const PARK_MS = 2 // a parked waiter looks again by itself: insurance against a 
 
 /** cpu_relax - one turn of a spin loop: lets interrupts in, and sees the power go. */
 export function cpu_relax(): void {
+  if (VIRTUAL) tick(COST_RELAX)
   if (i32[PENDING] === 0) return
   if (i32[IF] !== 0) take_interrupts()
   else if ((i32[PENDING] & (1 << VEC_HALT)) !== 0 && load(POWER) !== HALTING) power_gone()
@@ -230,10 +270,22 @@ export function park_announce(lock: number, ticket: number): void {
 
 /** park - give the host core away until unparked or interrupted. */
 export function park(): void {
+  if (VIRTUAL) {
+    stand_at_lock()
+    return
+  }
   store(AREA + CPU_PARKED, 1)
   const pending = load(AREA)
   if (pending >= 0 && (pending === 0 || i32[IF] === 0)) wait_on_address(AREA, pending, PARK_MS)
   store(AREA + CPU_PARKED, 0)
+  if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
+  cpu_relax()
+}
+
+/** park() of virtual time: the CPU spins, which costs nobody anything, until the lock is handed to it. */
+function stand_at_lock(): void {
+  const pending = i32[PENDING]
+  if (pending >= 0 && (pending === 0 || i32[IF] === 0)) tally(COST_SPIN, actor_block(WHY_LOCK))
   if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
   cpu_relax()
 }
@@ -247,11 +299,18 @@ export function park_done(): void {
 export function unpark_cpu(cpu: number): void {
   const area = cpu_area(cpu)
   fetch_or(area, UNPARK)
-  if (load(area + CPU_PARKED) !== 0) wake_by_address(area, 1)
+  if (VIRTUAL) actor_wake(cpu, 0)
+  else if (load(area + CPU_PARKED) !== 0) wake_by_address(area, 1)
 }
 
 /** idle_wait - wait for the next interrupt: spin for `spin_ns`, then sleep. Interrupts are on. */
 export function idle_wait(spin_ns: number): void {
+  if (VIRTUAL) {
+    if (i32[PENDING] !== 0) return
+    actor_block(WHY_IDLE)
+    tick(COST_WAKE)
+    return
+  }
   if (spin_ns > 0) {
     const end = now_ns() + spin_ns
     do {
@@ -273,6 +332,7 @@ export function stop_wanted(): boolean {
 export function play_dead(): void {
   local_irq_disable()
   store(AREA + CPU_DEAD, 1)
+  while (VIRTUAL && load(POWER) === RUNNING && i32[(AREA + CPU_STOP) >> 2] !== 0) actor_block(WHY_STOPPED)
   while (load(AREA + CPU_STOP) !== 0 && load(POWER) === RUNNING) {
     store(AREA + CPU_PARKED, 1)
     const pending = load(AREA)
@@ -344,4 +404,8 @@ export function cpu_reset(): void {
   i32[PRIORITY] = PRIORITY_NONE
   i32[CONTEXT] = SYSTEM
   f64[CLOCK] = now_ns()
+}
+
+turnstile_entry.stuck = why => {
+  panic(`BUG: no CPU can go on: ${why}`)
 }

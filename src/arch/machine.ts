@@ -1,13 +1,17 @@
 /** machine.ts - the boot page: power state, configuration, panic text. Written by the host and CPU 0, read by everybody. */
 import { cmpxchg, fetch_or, load, store, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
+import { VIRTUAL } from './cost.js'
+import { HALTING, OFF, PANIC, POWER } from './power.js'
 import { BOOT_PAGE, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
+import { actor_wake } from './turnstile.js'
+
+export * from './power.js'
 
 const i32 = RAM.i32
 const u8 = RAM.u8
 
-// words of the boot page (addresses)
-export const POWER = BOOT_PAGE
+// words of the boot page (addresses); the first is POWER
 export const ONLINE = BOOT_PAGE + 4 // mask of CPUs that run
 export const PANIC_CPU = BOOT_PAGE + 8
 export const PANIC_LEN = BOOT_PAGE + 12
@@ -18,13 +22,6 @@ export const JIFFIES = BOOT_PAGE + 128 // on a line of its own: read everywhere,
 export const CONFIG = BOOT_PAGE + 256
 export const PANIC_TEXT = BOOT_PAGE + 1024
 const PANIC_MAX = 3000
-
-// power states
-export const OFF = 0
-export const BOOTING = 1
-export const RUNNING = 2
-export const HALTING = 3
-export const PANIC = 4
 
 /** Words of the configuration block, set by the host before boot. */
 export const CONFIG_WORDS = [
@@ -64,11 +61,6 @@ export function num_cpus(): number {
   return i32[CONFIG >> 2]
 }
 
-/** Thrown to unwind a CPU out of the kernel when the power goes. */
-export class PowerOff extends Error {
-  override name = 'PowerOff'
-}
-
 /** Thrown by the CPU that found a broken invariant, after the whole machine was told. */
 export class KernelPanic extends Error {
   override name = 'KernelPanic'
@@ -86,7 +78,8 @@ export const UNPARK = 1 << 31 // not an interrupt: a lock was handed to a sleepi
 export function send_vector(cpu: number, vector: number): void {
   const area = PERCPU_BASE + (cpu << PERCPU_SHIFT)
   fetch_or(area, 1 << vector)
-  if (load(area + 4) !== 0) wake_by_address(area, 1)
+  if (VIRTUAL) actor_wake(cpu, 0)
+  else if (load(area + 4) !== 0) wake_by_address(area, 1)
 }
 
 /** power_down - stop the machine: every CPU leaves the kernel at its next look at the pending word. */

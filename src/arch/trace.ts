@@ -5,12 +5,15 @@
  * A ring that is full overwrites its oldest records; its head counts all records ever written.
  */
 import { boot } from './boot.js'
+import { now_ns } from './clock.js'
 import { CONFIG, CONFIG_WORDS } from './machine.js'
 import { RAM } from './ram.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
 
+/** Rings that RAM has room for at its end, used or not. */
+export const NR_TRACED = 32
 export const TRACE_RECORDS = 1 << 14
 export const TRACE_BYTES = 128 + TRACE_RECORDS * 16
 const ON = (CONFIG + CONFIG_WORDS.indexOf('trace') * 4) >> 2
@@ -38,5 +41,5 @@ export function trace_switch(now: number, kind: number, arg: number): void {
 
 /** trace_drop - a packet died here. */
 export function trace_drop(reason: number): void {
-  if (i32[ON] !== 0) trace_switch(boot.now(), TRACE_DROP, reason)
+  if (i32[ON] !== 0) trace_switch(now_ns(), TRACE_DROP, reason)
 }

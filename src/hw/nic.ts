@@ -82,6 +82,9 @@ const dv = RAM.dv
 
 /** Longest frame that the NIC gathers from fragments. */
 const MAX_FRAME = 65550
+/** What a frame takes on an Ethernet besides its bytes: preamble, check sequence, gap; and the least it takes. */
+const WIRE_OVERHEAD = 24
+const WIRE_MIN = 84
 /** Frames that one step sends at most, so that reception and the timer are never far away. */
 const TX_BATCH = 128
 /** Frames that one step offers one by one at most; the rest of a step's arrivals finds the ring full. */
@@ -103,6 +106,9 @@ class Queue {
   tx_published = 0
   rx_since = 0 // time of the last receive interrupt
   tx_since = 0 // time of the oldest sent frame that the driver was not told of
+  tx_on = -1 // descriptor of the frame that is on the wire; -1: none is
+  tx_left = 0 // when that frame will have left it, or the last one did
+  tx_idle = true // nothing waits for the wire
 
   constructor(nic: number, index: number) {
     this.regs = queue_regs(nic, index)
@@ -140,6 +146,8 @@ export class Nic {
   /** Frames in a buffer of their own while they are gathered. */
   private readonly gather = new Uint8Array(MAX_FRAME)
   private readonly gather_view = new DataView(this.gather.buffer)
+  /** ns that a byte takes on the wire. */
+  private readonly byte_ns: number
 
   constructor(
     readonly index: number,
@@ -152,6 +160,7 @@ export class Nic {
     this.generator = config.source?.kind === 'generate' ? new Generator(config.source) : null
     this.replay = config.source?.kind === 'replay' ? new Replay(config.source) : null
     this.seen = sightings
+    this.byte_ns = config.bps === undefined || config.bps === 0 ? 0 : 8e9 / config.bps
     this.sink = new Sink(this.ctl, config.capture, sightings, histogram)
   }
 
@@ -420,16 +429,35 @@ export class Nic {
       let at = q.tx_done
       if (q.tx_published === q.tx_done) q.tx_since = now
       while (at !== tail && n < TX_BATCH) {
+        if (this.byte_ns > 0 && !this.has_left(q, at, tail, now)) break
         const next = this.send_one(q, at, tail, now)
         if (next === at) break
         at = next
         n++
       }
       q.tx_done = at
+      q.tx_idle = at === tail
       store(q.regs + Q_TX_DONE, at)
     }
     if (q.tx_published !== q.tx_done) this.publish_tx(q, now)
     return n
+  }
+
+  /** Has the frame at `at` left the wire by now? One that is not on it yet goes there as soon as the one before has left. */
+  private has_left(q: Queue, at: number, tail: number, now: number): boolean {
+    if (q.tx_on !== at) {
+      let len = WIRE_OVERHEAD
+      for (let k = at; ; k = (k + 1) | 0) {
+        if (k === tail) return false // its last descriptor is not posted yet
+        const desc = (q.tx_base + ((k & q.tx_mask) << DESC_SHIFT)) >> 2
+        len += i32[desc + (DESC_LEN >> 2)]
+        if ((i32[desc + (DESC_FLAGS >> 2)] & TX_EOP) !== 0) break
+      }
+      q.tx_on = at
+      q.tx_left = (q.tx_idle ? now : q.tx_left) + Math.max(len, WIRE_MIN) * this.byte_ns
+      q.tx_idle = false
+    }
+    return q.tx_left <= now
   }
 
   private publish_tx(q: Queue, now: number): void {

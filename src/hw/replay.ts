@@ -1,6 +1,7 @@
 /** replay.ts - a capture played into a port, and the side table that recognises its frames when they come out again. */
 import { csum_fold, csum_partial, csum_tcpudp_magic } from '../lib/checksum.js'
 import { jhash_3words } from '../lib/jhash.js'
+import { ConstantArrivals } from './source.js'
 import type { ReplayConfig } from './types.js'
 
 /** flow_hash - addresses, protocol and ports of an IPv4 frame; 0 for all else, so that those share a queue. */
@@ -37,8 +38,7 @@ export class Replay {
   at = 0
   finished = false
   private started = -1
-  private carry = 0
-  private last = 0
+  private readonly arrivals = new ConstantArrivals()
 
   constructor(readonly config: ReplayConfig) {
     const { data, offsets, lengths } = config
@@ -54,8 +54,7 @@ export class Replay {
 
   restart(now: number): void {
     this.started = now
-    this.last = now
-    this.carry = 0
+    this.arrivals.restart(now)
   }
 
   /** How many frames have arrived and not been taken; a flat replay has all of them waiting. */
@@ -65,16 +64,21 @@ export class Replay {
     if (this.finished) return 0
     if (mode === 'flat') return left
     if (mode === 'rate') {
-      this.carry += ((now - this.last) * rate) / 1e9
-      this.last = now
-      const n = Math.floor(this.carry)
-      this.carry -= n
+      const n = this.arrivals.due(now, rate)
       return this.config.loop ? n : Math.min(n, left)
     }
     const until = (now - this.started) * scale
     let n = 0
     while (n < left && times[this.at + n]! <= until) n++
     return n
+  }
+
+  /** next - time of the next arrival, ns; of a flat replay that of its start, whatever room there is. */
+  next(rate: number): number {
+    const { mode, times, scale } = this.config
+    if (this.finished) return Infinity
+    if (mode === 'rate') return this.arrivals.next(rate)
+    return mode === 'flat' ? this.started : this.started + times[this.at]! / scale
   }
 
   /** advance - the frame at `at` has been offered. */

@@ -17,15 +17,18 @@ export const PAYLOAD = 42
 
 // ---- when -----------------------------------------------------------------------------------------------------------
 
-/** How many frames have arrived by a time. */
+/** When frames arrive. Times in ns, rates in frames per second. */
 export interface Arrivals {
-  /** Arrivals in the step that ends `now`, at `rate` per second. */
+  /** Arrivals in the step that ends `now`, at `rate`. */
   due(now: number, rate: number): number
+  /** Time of the next arrival, as things stand after due(). */
+  next(rate: number): number
   /** Start afresh at `now`. */
   restart(now: number): void
 }
 
-class ConstantArrivals implements Arrivals {
+/** A constant rate that loses no fraction of a frame; a capture is replayed at a rate like this, too. */
+export class ConstantArrivals implements Arrivals {
   private last = 0
   private carry = 0
   restart(now: number): void {
@@ -39,33 +42,36 @@ class ConstantArrivals implements Arrivals {
     this.carry -= n
     return n
   }
+  next(rate: number): number {
+    return rate > 0 ? this.last + ((1 - this.carry) / rate) * 1e9 : Infinity
+  }
 }
 
+/** A Poisson process: gaps are drawn from the exponential distribution. */
 class PoissonArrivals implements Arrivals {
   private last = 0
-  constructor(private readonly prng: Int32Array) {}
+  /** Gap to the next arrival, in mean gaps: a change of rate stretches it. */
+  private gap: number
+  constructor(private readonly prng: Int32Array) {
+    this.gap = this.draw()
+  }
+  private draw(): number {
+    return -Math.log(1 - prng_f64(this.prng))
+  }
   restart(now: number): void {
     this.last = now
+    this.gap = this.draw()
   }
   due(now: number, rate: number): number {
-    const mean = ((now - this.last) * rate) / 1e9
+    this.gap -= ((now - this.last) * rate) / 1e9
     this.last = now
-    return poisson(this.prng, mean)
+    let n = 0
+    for (; this.gap <= 0; n++) this.gap += this.draw()
+    return n
   }
-}
-
-/** poisson - a Poisson number: Knuth's product for small means, the normal distribution for large ones. */
-export function poisson(prng: Int32Array, mean: number): number {
-  if (mean <= 0) return 0
-  if (mean > 64) {
-    const u = 1 - prng_f64(prng)
-    const normal = Math.sqrt(-2 * Math.log(u)) * Math.cos(2 * Math.PI * prng_f64(prng))
-    return Math.max(0, Math.round(mean + Math.sqrt(mean) * normal))
+  next(rate: number): number {
+    return rate > 0 ? this.last + (this.gap / rate) * 1e9 : Infinity
   }
-  const limit = Math.exp(-mean)
-  let n = 0
-  for (let p = prng_f64(prng); p > limit; p *= prng_f64(prng)) n++
-  return n
 }
 
 /** Bursts of a fixed length at a peak rate, with pauses that bring the mean down to the set rate. */
@@ -82,12 +88,15 @@ class BurstArrivals implements Arrivals {
     this.phase = 0
     this.sent = 0
   }
+  private period(rate: number): number {
+    return (this.packets / Math.min(rate, this.peak)) * 1e9
+  }
   due(now: number, rate: number): number {
     if (rate <= 0) {
       this.last = now
       return 0
     }
-    const period = (this.packets / Math.min(rate, this.peak)) * 1e9
+    const period = this.period(rate)
     this.phase += now - this.last
     this.last = now
     let n = 0
@@ -101,6 +110,12 @@ class BurstArrivals implements Arrivals {
     n += upto - this.sent
     this.sent = upto
     return n
+  }
+  next(rate: number): number {
+    if (rate <= 0) return Infinity
+    const first = 1e9 / this.peak
+    const at = this.sent < this.packets ? (this.sent + 1) * first : this.period(rate) + first
+    return this.last + at - this.phase
   }
 }
 

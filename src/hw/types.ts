@@ -53,6 +53,8 @@ export interface PortConfig {
   source: SourceConfig | null
   /** Keep what is sent. */
   capture: boolean
+  /** Bits per second of its wire, on which each frame takes 24 bytes more than it has; 0 or nothing: no time at all. */
+  bps?: number
 }
 
 export interface BoardConfig {

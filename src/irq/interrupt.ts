@@ -6,13 +6,16 @@
  *   The same line never runs on two CPUs at once: a second CPU leaves IRQ_PENDING behind and the first looks again.
  *   call_lock serialises smp_call_function; taken with bottom halves off, and never with interrupts off.
  */
+
 import { by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym } from '../abi/symbol.js'
 import { fetch_add, load, store } from '../arch/atomic.js'
+import { COST_IRQ } from '../arch/cost.js'
 import {
   BUG_ON,
   burn,
+  charge_cost,
   cpu_id,
   cpu_relax,
   end_of_interrupt,
@@ -217,6 +220,12 @@ function device_interrupt(vector: number): void {
   for (let irq = vector_irq(vector, 0, cpu_id); irq >= 0; irq = vector_irq(vector, irq + 1, cpu_id)) __do_IRQ(irq)
 }
 
+/** What entry and exit take that are a function call here: ns of the configuration, or cycles of the profile. */
+function irq_overhead(): void {
+  charge_cost(COST_IRQ)
+  if (cost.ns > 0) burn(cost.ns)
+}
+
 /** do_IRQ - how hardware enters the kernel. Interrupts are off. @context any */
 function do_IRQ(vector: number): undefined {
   const old = enter_context(HARDIRQ, vector)
@@ -224,10 +233,10 @@ function do_IRQ(vector: number): undefined {
   if (vector === VEC_TIMER) {
     counts.total++
     counts.timer++
-    if (cost.ns > 0) burn(cost.ns)
+    irq_overhead()
     irq_hooks.timer_interrupt()
   } else if (vector >= VEC_DEVICE) {
-    if (cost.ns > 0) burn(cost.ns)
+    irq_overhead()
     device_interrupt(vector)
   } else if (vector === VEC_CALL) {
     counts.call++

@@ -5,10 +5,13 @@
  *   The pending mask belongs to its CPU and is changed with interrupts off. softirq_vec is filled at boot.
  *   Handlers run with interrupts on and bottom halves off; the same vector may run on several CPUs at once.
  */
+
 import { bytes, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
+import { cost } from '../arch/cost.js'
 import {
+  charge_cost,
   enter_context,
   leave_context,
   local_irq_disable,
@@ -25,6 +28,8 @@ import { cond_resched, kernel_thread, rest, set_current_state, wake_up_process }
 import { TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
 import { __local_bh_enable, local_bh_disable } from '../sync/bh.js'
 import { in_interrupt } from '../sync/preempt.js'
+
+const COST_SOFTIRQ = cost('__do_softirq')
 
 const i32 = RAM.i32
 
@@ -99,6 +104,7 @@ export function __do_softirq(): void {
     set_softirq_pending(0)
     local_irq_enable()
     mine.runs++
+    charge_cost(COST_SOFTIRQ)
     while (pending !== 0) {
       const nr = 31 - Math.clz32(pending & -pending)
       call(i32[ACTIONS + nr] as Sym<() => void>)()

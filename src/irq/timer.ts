@@ -7,12 +7,14 @@
  *   (lock_timer_base, as from 2.6.12 on: two locks instead of the three of 2.6.11, and no lock order to keep).
  *   Handlers run with the base unlocked, in softirq context, and must leave preempt_count as they found it.
  */
+
 import { by, bytes, embed, type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { store } from '../arch/atomic.js'
-import { BUG_ON, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
+import { cost } from '../arch/cost.js'
+import { BUG_ON, charge_cost, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
 import { config, JIFFIES } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { HZ } from '../lib/limits.js'
@@ -32,6 +34,9 @@ import {
 import { dead_hooks } from './hotplug.js'
 import { irq_hooks } from './interrupt.js'
 import { __raise_softirq_irqoff, open_softirq, TIMER_SOFTIRQ } from './softirq.js'
+
+const COST_TICK = cost('timer_interrupt')
+const COST_TIMER = cost('run_timers')
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -219,6 +224,7 @@ export function __run_timers(base: tvec_base_t, now: number): void {
       list_del_init(timer.entry)
       base.running = timer.addr
       const { func, data } = timer
+      charge_cost(COST_TIMER)
       spin_unlock_irqrestore(base.lock, flags)
       const count = preempt_count()
       call(func)(data)
@@ -241,6 +247,7 @@ export const tick_hooks: (() => void)[] = []
 
 /** timer_interrupt - CPU 0 moves jiffies to where the clock is, so lost ticks are made up. @context hardirq */
 function timer_interrupt(): void {
+  charge_cost(COST_TICK)
   if (cpu_id <= 0) store(JIFFIES, Math.floor((now_ns() - f64[clock_var.start >> 3]) / clock_var.tick_ns) | 0)
   __raise_softirq_irqoff(TIMER_SOFTIRQ)
   for (let k = 0; k < tick_hooks.length; k++) tick_hooks[k]!()

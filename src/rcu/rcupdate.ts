@@ -9,10 +9,12 @@
  * A CPU is quiescent for `rcu` when it switches context or is seen by the tick in user mode or idle, and for `rcu_bh` also
  * at the end of every softirq handler and when the tick does not interrupt a softirq.
  */
+
 import { by, embed, type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { load, store } from '../arch/atomic.js'
+import { cost } from '../arch/cost.js'
 import {
   CPU_PREEMPT,
   cpu_area,
@@ -21,6 +23,7 @@ import {
   local_irq_enable,
   local_irq_restore,
   local_irq_save,
+  tick,
 } from '../arch/cpu.js'
 import { ONLINE } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
@@ -36,6 +39,8 @@ import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from 
 import { HARDIRQ_MASK, HARDIRQ_OFFSET, preempt_count, SOFTIRQ_MASK } from '../sync/preempt.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../sync/spinlock.js'
 import { RCU_HEAD, type rcu_head } from './types.js'
+
+const COST_CALLBACK = cost('rcu_do_batch')
 
 export { RCU_HEAD, type rcu_head } from './types.js'
 
@@ -197,6 +202,7 @@ function rcu_do_batch(rdp: rcu_data): void {
     const head = RCU_HEAD.ref(rdp.donelist)
     rdp.donelist = head.next
     if (head.next === 0) rdp.donetail = rdp.addr + DONE
+    tick(COST_CALLBACK)
     call(head.func)(head.addr)
     count++
   }

@@ -14,9 +14,11 @@ import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init } from '../abi/list.
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym } from '../abi/symbol.js'
 import { fetch_add } from '../arch/atomic.js'
+import { cost } from '../arch/cost.js'
 import {
   BUG_ON,
   CPU_CURRENT,
+  charge_cost,
   cpu_area,
   cpu_id,
   enter_context,
@@ -29,6 +31,7 @@ import {
   SYSTEM,
   set_entry,
   stop_wanted,
+  tick,
   USER,
 } from '../arch/cpu.js'
 import { config, send_vector, VEC_RESCHED } from '../arch/machine.js'
@@ -50,6 +53,9 @@ import {
   TASK_RUNNING,
   type task_struct,
 } from './task.js'
+
+const COST_SWITCH = cost('schedule')
+const COST_WAKE_UP = cost('wake_up_process')
 
 const i32 = RAM.i32
 const u8 = RAM.u8
@@ -124,6 +130,7 @@ function task_timeslice(p: task_struct): number {
 
 /** try_to_wake_up - make a sleeping task run. @context any @locks rq.lock @returns true when it slept */
 export function wake_up_process(p: task_struct): boolean {
+  charge_cost(COST_WAKE_UP)
   const q = runqueues.cpu(p.cpu)
   const flags = spin_lock_irqsave(q.lock)
   const slept = p.state !== TASK_RUNNING && p.state < 16
@@ -296,6 +303,7 @@ function stack_of(p: task_struct): Stack {
 function run_task(p: task_struct): void {
   enter_context((p.flags & PF_KTHREAD) !== 0 ? SYSTEM : USER, p.pid)
   rq.nr_switches++
+  tick(COST_SWITCH)
   const step = stack_of(p).next()
   BUG_ON(preempt_count() !== 0, 'scheduling while atomic')
   sched_hooks.context_switch()

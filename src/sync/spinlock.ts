@@ -14,9 +14,11 @@
  *
  * Never under a spinlock: sleeping, waiting for another CPU's interrupt.
  */
+
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, load, store, xchg } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
+import { cost } from '../arch/cost.js'
 import {
   BUG_ON,
   CPU_HELD,
@@ -25,6 +27,7 @@ import {
   CPU_PREEMPT,
   CPU_TICKET,
   CPU_WAITS_FOR,
+  charge_cost,
   cpu_area,
   cpu_id,
   cpu_relax,
@@ -39,6 +42,8 @@ import {
 import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from '../arch/ram.js'
 import { MAX_HELD } from '../lib/limits.js'
+
+const COST_LOCK = cost('spin_lock')
 
 const i32 = RAM.i32
 const AREA = cpu_area(Math.max(cpu_id, 0))
@@ -242,6 +247,7 @@ function held_remove(addr: number, top: number): void {
 
 /** spin_lock - @context any, but see _irqsave and _bh for locks shared with interrupts. @locks takes lock */
 export function spin_lock(lock: spinlock_t): void {
+  charge_cost(COST_LOCK)
   i32[PREEMPT]++
   if (lock.owner === ME) panic('spinlock recursion')
   if (KIND === LOCK_TAS) tas_lock(lock.addr)

@@ -3,8 +3,11 @@
 import { type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU } from '../abi/section.js'
 import { symbol } from '../abi/symbol.js'
+import { cost } from '../arch/cost.js'
 import { tick } from '../arch/cpu.js'
 import { need_resched, rest } from '../sched/sched.js'
+
+const COST_ROUND = cost('user_spin')
 
 class spin_state extends Struct {
   declare rounds: number
@@ -31,7 +34,7 @@ export function* spin(): Generator<void, number, void> {
   for (;;) {
     for (let k = 0; k < 64; k++) {
       compute()
-      tick(100)
+      tick(COST_ROUND)
     }
     if (need_resched()) yield* rest()
   }

@@ -10,10 +10,12 @@
  *
  * One net_device stands for the port; each queue has one of its own to be polled by (as e1000's polling_netdev).
  */
+
 import { konst, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import { symbol } from '../../abi/symbol.js'
 import { load, store } from '../../arch/atomic.js'
-import { burn, local_irq_restore, local_irq_save, tick } from '../../arch/cpu.js'
+import { cost } from '../../arch/cost.js'
+import { burn, charge_cost, local_irq_restore, local_irq_save, tick } from '../../arch/cpu.js'
 import { CAUSE_RX, CAUSE_TX, irq_line, LINE_RX_ACK, LINE_TX_ACK, line_enable } from '../../arch/irqchip.js'
 import {
   DESC_ADDR,
@@ -66,6 +68,12 @@ import {
   SKB,
   type sk_buff,
 } from '../../net/core/types.js'
+
+const COST_INTERRUPT = cost('nic_interrupt')
+const COST_POLL = cost('nic_poll')
+const COST_RX = cost('nic_clean_rx')
+const COST_TX = cost('nic_clean_tx')
+const COST_XMIT = cost('nic_xmit_frame')
 
 const i32 = RAM.i32
 
@@ -166,7 +174,7 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
   let packets = 0
   let bytes = 0
   while (work < limit && next !== done) {
-    tick(300)
+    tick(COST_RX)
     const slot = next & q.rx_mask
     const desc = (q.rx_ring + (slot << DESC_SHIFT)) >> 2
     const skb = SKB.ref(i32[(q.rx_skb >> 2) + slot])
@@ -230,6 +238,7 @@ export function nic_clean_tx(q: nic_queue): number {
     const slot = (q.tx_skb >> 2) + (at & q.tx_mask)
     const skb = i32[slot]
     if (skb !== 0) {
+      charge_cost(COST_TX)
       i32[slot] = 0
       frames++
       dev_kfree_skb_any(SKB.ref(skb))
@@ -263,7 +272,7 @@ function tx_desc(q: nic_queue, at: number, addr: number, len: number, flags: num
 
 /** nic_xmit_frame - hard_start_xmit. @context softirq, process @locks xmit_lock is held @consumes skb unless BUSY */
 function nic_xmit_frame(skb: sk_buff, dev: net_device): number {
-  tick(300)
+  tick(COST_XMIT)
   const q = queue_of(ADAPTER.ref(dev.priv), 0)
   const nr_frags = skb.data_len === 0 || q.pio_ns !== 0 ? 0 : skb_shinfo(skb).nr_frags
   if (tx_room(q) < nr_frags + 1) {
@@ -329,6 +338,7 @@ function nic_tx_timeout(dev: net_device): void {
 
 /** nic_interrupt - `interrupt` and `softnet` take packets here; `napi` masks the line and has itself polled. @context hardirq */
 function nic_interrupt(irq: number, dev_id: number): number {
+  charge_cost(COST_INTERRUPT)
   const q = QUEUE.ref(dev_id)
   if (q.arch === RX_NAPI) {
     if (netif_rx_schedule_prep(q.poll_dev!)) {
@@ -344,7 +354,7 @@ function nic_interrupt(irq: number, dev_id: number): number {
 
 /** nic_poll - the napi poll of one queue. @context softirq @returns 0 when it left the poll list */
 function nic_poll(poll_dev: net_device, budget: int_ref): number {
-  tick(100)
+  tick(COST_POLL)
   const q = QUEUE.ref(poll_dev.priv)
   const allowed = Math.min(budget.value, poll_dev.quota)
   nic_clean_tx(q)

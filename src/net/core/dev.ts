@@ -9,20 +9,13 @@
  *   called, and xmit_lock is only tried while queue_lock is held (sch_generic.ts).
  *   A device is on at most one poll_list: whoever sets LINK_STATE_RX_SCHED owns its poll until netif_rx_complete.
  */
-import { embed, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
-import {
-  INIT_LIST_HEAD,
-  LIST,
-  list_add_tail,
-  list_del_init,
-  list_empty,
-  type list_head,
-  list_move_tail,
-} from '../../abi/list.js'
-import { DEFINE_PER_CPU } from '../../abi/section.js'
+
+import { INIT_LIST_HEAD, list_add_tail, list_del_init, list_empty, list_move_tail } from '../../abi/list.js'
 import { call, symbol } from '../../abi/symbol.js'
 import { fetch_and, fetch_or } from '../../arch/atomic.js'
+import { cost } from '../../arch/cost.js'
 import {
+  charge_cost,
   cpu_id,
   irqs_disabled,
   local_irq_disable,
@@ -53,9 +46,9 @@ import { PACKET_TYPE, PTYPE_BASE, ptype_init, ptypes } from './packet_type.js'
 import { qdisc_run } from './sch_generic.js'
 import { __skb_dequeue, __skb_queue_tail, skb_dequeue, skb_queue_head_init } from './skb_queue.js'
 import { kfree_skb, skb_clone, skb_sent } from './skbuff.js'
+import { softnet_datas } from './softnet_data.js'
 import { netdev_rx_stat } from './stats.js'
 import {
-  INT,
   type int_ref,
   LINK_STATE_RX_SCHED,
   LINK_STATE_SCHED,
@@ -64,11 +57,17 @@ import {
   NETDEV,
   NETDEV_TX_OK,
   type net_device,
-  SKB,
-  SKB_HEAD,
   type sk_buff,
-  type sk_buff_head,
 } from './types.js'
+
+const COST_RECEIVE = cost('netif_receive_skb')
+const COST_NETIF_RX = cost('netif_rx')
+const COST_BACKLOG = cost('process_backlog')
+const COST_IPINTRQ = cost('schednetisr_ip')
+const COST_IPINTR = cost('ipintr')
+const COST_RX_ACTION = cost('net_rx_action')
+const COST_TX_ACTION = cost('net_tx_action')
+const COST_XMIT = cost('dev_queue_xmit')
 
 const i32 = RAM.i32
 
@@ -85,31 +84,6 @@ const mod_cong = 290
 
 export const netdev_max_backlog = NETDEV_MAX_BACKLOG // limit of the backlog and budget of net_rx_action alike
 
-class softnet_data extends Struct {
-  declare throttle: number
-  declare cng_level: number
-  declare avg_blog: number
-  declare input_pkt_queue: sk_buff_head
-  declare ipintrq: sk_buff_head
-  declare poll_list: list_head
-  declare output_queue: net_device | null
-  declare completion_queue: sk_buff | null
-  declare budget: int_ref
-  declare backlog_dev: net_device
-}
-const SOFTNET: Layout<softnet_data> = layout('softnet_data', softnet_data, {
-  throttle: own(word),
-  cng_level: own(word),
-  avg_blog: own(word),
-  input_pkt_queue: own(embed(SKB_HEAD)),
-  ipintrq: own(embed(SKB_HEAD)), // the IP input queue of the interrupt architecture
-  poll_list: own(embed(LIST)),
-  output_queue: own(ptr(() => NETDEV)),
-  completion_queue: own(ptr(() => SKB)),
-  budget: own(embed(INT)),
-  backlog_dev: embed(NETDEV), // the backlog as a device that can be polled
-})
-export const softnet_datas = DEFINE_PER_CPU('softnet_data', SOFTNET)
 const queue = softnet_datas.mine
 
 const stat = netdev_rx_stat.mine
@@ -132,7 +106,7 @@ function deliver_taps(skb: sk_buff, dev: net_device): void {
 
 /** netif_receive_skb - hand a packet to its protocol. @context softirq @consumes skb */
 export function netif_receive_skb(skb: sk_buff): number {
-  tick(200)
+  tick(COST_RECEIVE)
   stat.total++
   skb.h = skb.data
   skb.nh = skb.data
@@ -154,6 +128,7 @@ export function netif_receive_skb(skb: sk_buff): number {
 
 /** schednetisr_ip - queue for the software interrupt, or drop when IFQ_MAXLEN wait. @context hardirq @consumes skb */
 export function schednetisr_ip(skb: sk_buff): number {
+  charge_cost(COST_IPINTRQ)
   const flags = local_irq_save()
   const q = queue.ipintrq
   if (q.qlen >= (config('ip_input') || IPQMAXLEN)) {
@@ -175,6 +150,7 @@ function ipintr(): void {
     const skb = __skb_dequeue(queue.ipintrq)
     local_irq_enable()
     if (skb === null) return
+    tick(COST_IPINTR)
     netif_receive_skb(skb)
   }
 }
@@ -190,7 +166,7 @@ function get_sample_stats(): void {
 
 /** netif_rx - post a packet to this CPU's backlog. Always succeeds or drops. @context any @consumes skb */
 export function netif_rx(skb: sk_buff): number {
-  tick(100)
+  tick(COST_NETIF_RX)
   const flags = local_irq_save()
   stat.total++
   const q = queue.input_pkt_queue
@@ -227,6 +203,7 @@ function process_backlog(backlog_dev: net_device, budget: int_ref): number {
     const skb = __skb_dequeue(queue.input_pkt_queue)
     if (skb === null) break
     local_irq_enable()
+    tick(COST_BACKLOG)
     const dev = skb.dev!
     netif_receive_skb(skb)
     dev_put(dev)
@@ -305,6 +282,7 @@ function net_rx_action(): void {
     }
     local_irq_enable()
     const dev = NETDEV.container_of('poll_list', queue.poll_list.next)
+    tick(COST_RX_ACTION)
     if (dev.quota > 0) stat.polls++
     if (dev.quota <= 0 || call(dev.poll)(dev, budget) !== 0) {
       local_irq_disable()
@@ -350,6 +328,7 @@ export function dev_kfree_skb_any(skb: sk_buff): void {
 
 /** net_tx_action - the NET_TX softirq: free what was sent, run the qdiscs that were scheduled. @context softirq */
 function net_tx_action(): void {
+  tick(COST_TX_ACTION)
   if (queue.completion_queue !== null) {
     local_irq_disable()
     let skb: sk_buff | null = queue.completion_queue
@@ -384,7 +363,7 @@ function net_tx_action(): void {
  * @context process, softirq; interrupts on @consumes skb @returns NET_XMIT_*, or negative
  */
 export function dev_queue_xmit(skb: sk_buff): number {
-  tick(100)
+  tick(COST_XMIT)
   const dev = skb.dev!
   local_bh_disable()
   const q = dev.qdisc

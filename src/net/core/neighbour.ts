@@ -7,9 +7,12 @@
  *   The transmit path reads the hardware address of a connected entry without neigh.lock: permanent entries never change
  *   while they are connected.
  */
+
 import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { fetch_add } from '../../arch/atomic.js'
+import { cost } from '../../arch/cost.js'
+import { charge_cost } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { jiffies } from '../../irq/timer.js'
 import { jhash_2words } from '../../lib/jhash.js'
@@ -38,6 +41,8 @@ import {
   type net_device,
   type sk_buff,
 } from './types.js'
+
+const COST_RESOLVE = cost('neigh_resolve_output')
 
 const dv = RAM.dv
 const i32 = RAM.i32
@@ -171,6 +176,7 @@ export function neigh_ifdown(dev: net_device): void {
  * @context process, softirq @consumes skb
  */
 export function neigh_resolve_output(neigh: neighbour, skb: sk_buff): number {
+  charge_cost(COST_RESOLVE)
   if ((neigh.nud_state & NUD_CONNECTED) === 0) {
     kfree_skb(skb, UNRESOLVED)
     return -113

@@ -11,7 +11,8 @@
 import { embed, type Layout, layout, Struct } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, symbol } from '../../abi/symbol.js'
-import { cpu_id, tick } from '../../arch/cpu.js'
+import { cost } from '../../arch/cost.js'
+import { charge_cost, cpu_id, tick } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
 import { del_timer, init_timer, jiffies, mod_timer } from '../../irq/timer.js'
 import { HZ, MAX_NETDEVS } from '../../lib/limits.js'
@@ -39,6 +40,9 @@ import {
   type sk_buff_head,
 } from './types.js'
 
+const COST_RESTART = cost('qdisc_restart')
+const COST_ENQUEUE = cost('pfifo_fast_enqueue')
+
 const stat = netdev_rx_stat.mine
 const QDISC_FULL = drop_reason('qdisc_full')
 const QUEUE_DEAD = drop_reason('dev_queue_dead')
@@ -60,6 +64,7 @@ function band_of(skb: sk_buff, q: Qdisc): sk_buff_head {
 
 /** The limit of tx_queue_len holds for each band by itself. */
 function pfifo_fast_enqueue(skb: sk_buff, q: Qdisc): number {
+  charge_cost(COST_ENQUEUE)
   const list = band_of(skb, q)
   if (list.qlen < q.dev!.tx_queue_len) {
     __skb_queue_tail(list, skb)
@@ -162,7 +167,7 @@ function requeue(skb: sk_buff, dev: net_device, q: Qdisc): number {
 
 /** qdisc_run - @locks dev.queue_lock is held */
 export function qdisc_run(dev: net_device): void {
-  while (!netif_queue_stopped(dev) && qdisc_restart(dev) < 0) tick(50)
+  while (!netif_queue_stopped(dev) && qdisc_restart(dev) < 0) tick(COST_RESTART)
 }
 
 // ---- watchdog -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@
 import { type Layout, layout, type Struct, Struct as StructClass, word } from '../../abi/layout.js'
 import { call } from '../../abi/symbol.js'
 import { fetch_add, load } from '../../arch/atomic.js'
-import { BUG_ON, panic } from '../../arch/cpu.js'
+import { cost } from '../../arch/cost.js'
+import { BUG_ON, charge_cost, panic } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
 import { memcpy, RAM } from '../../arch/ram.js'
 import { MAX_SKB_FRAGS, SKB_CACHE, SKB_DATA_16K, SKB_DATA_64K } from '../../lib/limits.js'
@@ -26,6 +27,9 @@ import {
 import { drop_reason, fate_delivered, fate_dropped, fate_sent } from './fate.js'
 import { page_get, page_put } from './pages.js'
 import { ACCT_NONE, DST, SHINFO, SKB, type sk_buff, type skb_shared_info } from './types.js'
+
+const COST_ALLOC = cost('alloc_skb')
+const COST_FREE = cost('__kfree_skb')
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -102,6 +106,7 @@ function data_init(skb: sk_buff, head: number, size: number): void {
 
 /** alloc_skb - an empty packet with room for `size` bytes. @context any @returns owned packet, or null */
 export function alloc_skb(size: number): sk_buff | null {
+  charge_cost(COST_ALLOC)
   const skb = kmem_cache_alloc(skb_cache)
   if (skb === null) return null
   const room = data_align(size)
@@ -156,6 +161,7 @@ function free_copy(skb: sk_buff): void {
 
 /** __kfree_skb - free, when the last reference is gone. @consumes skb */
 export function __kfree_skb(skb: sk_buff): void {
+  charge_cost(COST_FREE)
   if (skb.list !== null) panic('BUG: freeing queued skb')
   const dst = i32[skb.$w + DST_FIELD]
   if (dst !== 0) fetch_add(dst + DST_REFCNT, -1) // dst_release

@@ -5,8 +5,11 @@
  *   fib_hash_lock (rwlock) guards both tables, their zones, nodes and aliases: lookups read with bottom halves off,
  *   changes write. fib_info_lock may be taken under it. The FIB is no RCU structure in 2.6.11: only the route cache is.
  */
+
 import { by, bytes, embed, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
+import { cost } from '../../arch/cost.js'
+import { charge_cost } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { EEXIST, EINVAL, ENOMEM, ESRCH } from '../../lib/errno.js'
 import { MAX_FIB_NODES } from '../../lib/limits.js'
@@ -23,6 +26,8 @@ import {
 } from '../../sync/rwlock.js'
 import { fib_create_info, fib_release_info, fib_semantic_match } from './fib_semantics.js'
 import { FIB_INFO, type fib_info, type fib_result, type RouteSpec, RTNH_F_DEAD } from './fib_types.js'
+
+const COST_ZONE = cost('fn_hash_lookup')
 
 const i32 = RAM.i32
 
@@ -139,6 +144,7 @@ export function fn_hash_lookup(
   let err = 1
   read_lock_bh(fib_hash_lock)
   for (let fz = tb.fn_zone_list; fz !== null && err > 0; fz = fz.fz_next) {
+    charge_cost(COST_ZONE)
     const k = key & fz.fz_mask
     let f = i32[(fz.fz_hash >> 2) + fn_hash(k, fz)]
     while (f !== 0 && i32[(f >> 2) + N_KEY] !== k) f = i32[f >> 2]

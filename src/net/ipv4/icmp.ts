@@ -6,11 +6,13 @@
  *   message is built and sent: a message about a message ends there. The rate limit lies in the destination and is not
  *   locked, as in 2.6.11: a lost token is no harm.
  */
+
 import { embed, konst, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
-import { now_ns } from '../../arch/cpu.js'
+import { cost } from '../../arch/cost.js'
+import { now_ns, tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { jiffies } from '../../irq/timer.js'
 import { csum_fold, csum_partial } from '../../lib/checksum.js'
@@ -75,6 +77,8 @@ import { ip_local_out } from './ip_output.js'
 import { ip_rt_put } from './route.js'
 import { ip_route_output } from './route_slow.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, type rtable } from './types.js'
+
+const COST_ICMP = cost('icmp_send')
 
 const dv = RAM.dv
 
@@ -228,6 +232,7 @@ function may_complain(skb: sk_buff, type: number): boolean {
 
 /** icmp_send - tell the sender of `skb_in`, which stays the caller's. @context softirq @locks this CPU's ICMP lock */
 export function icmp_send(skb_in: sk_buff, type: number, code: number, info: number): void {
+  tick(COST_ICMP)
   if (!may_complain(skb_in, type)) return
   if (!spin_trylock_bh(stats.lock)) return
   const iph = skb_in.nh

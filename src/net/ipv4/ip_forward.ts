@@ -1,5 +1,7 @@
 /** ip_forward.ts - the router: packets for somebody else. No locks of its own. */
+
 import { call, symbol } from '../../abi/symbol.js'
+import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { drop_reason } from '../core/fate.js'
 import { NF_IP_FORWARD, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
@@ -13,6 +15,8 @@ import { ip_stats } from './mib.js'
 import { ip_rt_send_redirect } from './route_slow.js'
 import { IPCB, RTABLE, RTCF_DOREDIRECT } from './types.js'
 
+const COST_FORWARD = cost('ip_forward')
+
 const TTL_EXCEEDED = drop_reason('ip_ttl_exceeded')
 const SOURCE_ROUTE = drop_reason('ip_source_route')
 const OTHER_HOST = drop_reason('eth_other_host')
@@ -24,7 +28,7 @@ const LL_RESERVED_SPACE = 16
 
 /** ip_forward - @context softirq @consumes skb */
 export function ip_forward(skb: sk_buff): number {
-  tick(200)
+  tick(COST_FORWARD)
   if (skb.pkt_type !== PACKET_HOST) {
     kfree_skb(skb, OTHER_HOST)
     return 1

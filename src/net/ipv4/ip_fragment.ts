@@ -1,5 +1,8 @@
 /** ip_fragment.ts - cut a packet into pieces that fit the link (ip_fragment of net/ipv4/ip_output.c). No locks. */
+
 import { fetch_add } from '../../arch/atomic.js'
+import { cost } from '../../arch/cost.js'
+import { tick } from '../../arch/cpu.js'
 import { memcpy } from '../../arch/ram.js'
 import { EMSGSIZE, ENOMEM } from '../../lib/errno.js'
 import { drop_reason } from '../core/fate.js'
@@ -11,6 +14,8 @@ import { icmp_send } from './icmp.js'
 import { ip_options_fragment } from './ip_options.js'
 import { ip_send_check } from './ip_output.js'
 import { ip_stats } from './mib.js'
+
+const COST_FRAGMENT = cost('ip_fragment')
 
 const FRAGMENTATION_NEEDED = drop_reason('ip_fragmentation_needed')
 const FRAGMENT_FAILED = drop_reason('ip_fragment_failed')
@@ -52,6 +57,7 @@ function make_piece(skb: sk_buff, hlen: number, at: number, len: number, frag_of
  * @context process, softirq @consumes skb @returns 0, -EMSGSIZE, -ENOMEM, or what output() says
  */
 export function ip_fragment(skb: sk_buff, output: (skb: sk_buff) => number): number {
+  tick(COST_FRAGMENT)
   const iph = skb.nh
   const mtu = skb.dst!.mtu
   const hlen = ip_hdrlen(iph)

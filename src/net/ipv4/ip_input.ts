@@ -1,7 +1,9 @@
 /** ip_input.ts - packets that come in: checks, the routing decision, local delivery. No locks of its own. */
+
 import { bytes, konst, type Layout, layout, Struct } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
@@ -42,6 +44,9 @@ import { ip_stats } from './mib.js'
 import { rt_cache_input } from './route.js'
 import { ip_route_input_slow } from './route_slow.js'
 import { IPCB } from './types.js'
+
+const COST_RCV = cost('ip_rcv')
+const COST_DELIVER = cost('ip_local_deliver')
 
 const i32 = RAM.i32
 const u8 = RAM.u8
@@ -90,7 +95,7 @@ function bad_header(skb: sk_buff, reason: number): number {
 
 /** ip_rcv - main IP receive routine. @context softirq @consumes skb */
 export function ip_rcv(given: sk_buff, dev: net_device, _pt: packet_type): number {
-  tick(250)
+  tick(COST_RCV)
   if (given.pkt_type === PACKET_OTHERHOST) {
     kfree_skb(given, OTHER_HOST)
     return NET_RX_DROP
@@ -178,6 +183,7 @@ function ip_rcv_options(skb: sk_buff): boolean {
 
 /** ip_local_deliver - for an address of this machine. @context softirq @consumes skb */
 export function ip_local_deliver(skb: sk_buff): number {
+  tick(COST_DELIVER)
   if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) !== 0) {
     ip_stats.ReasmReqds++
     ip_stats.ReasmFails++

@@ -1,5 +1,6 @@
 /** ip_options.ts - IPv4 options (RFC 791, RFC 1812 5.2.4), in place on the packet's header. No locks. */
-import { now_ns } from '../../arch/cpu.js'
+import { cost } from '../../arch/cost.js'
+import { now_ns, tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { PACKET_HOST, type sk_buff } from '../core/types.js'
 import { ICMP_PARAMETERPROB } from '../wire/icmp.js'
@@ -24,6 +25,8 @@ import { ip_send_check } from './ip_output.js'
 import { ip_rt_put } from './route.js'
 import { ip_route_input } from './route_slow.js'
 import { IPCB, type inet_skb_parm, RTABLE, type rtable } from './types.js'
+
+const COST_OPTIONS = cost('ip_options_compile')
 
 const u8 = RAM.u8
 const dv = RAM.dv
@@ -107,6 +110,7 @@ function compile_ts(opt: inet_skb_parm, at: number, len: number, off: number, sp
  * their entry. @returns 0, or minus the offset from the header of the byte that is wrong
  */
 export function ip_options_compile(skb: sk_buff, opt: inet_skb_parm, iph: number): number {
+  tick(COST_OPTIONS)
   const hlen = ip_hdrlen(iph)
   const dst = skb.dst
   const spec_dst = dst === null ? 0 : RTABLE.ref(dst.addr).rt_spec_dst

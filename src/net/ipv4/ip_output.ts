@@ -1,5 +1,7 @@
 /** ip_output.ts - packets that go out: fragmentation, the last hook, the neighbour. No locks of its own. */
+
 import { call, symbol } from '../../abi/symbol.js'
+import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
@@ -13,13 +15,15 @@ import { set_ip_check, set_ip_tot_len } from '../wire/ipv4.js'
 import { ip_fragment } from './ip_fragment.js'
 import { ip_stats } from './mib.js'
 
+const COST_OUTPUT = cost('ip_output')
+
 const u8 = RAM.u8
 const dv = RAM.dv
 const UNRESOLVED = drop_reason('neigh_unresolved')
 
 /** ip_output - dst.output of a route: cut what does not fit. @context process, softirq @consumes skb */
 export function ip_output(skb: sk_buff): number {
-  tick(150)
+  tick(COST_OUTPUT)
   ip_stats.OutRequests++
   if (skb.len > skb.dst!.mtu) return ip_fragment(skb, ip_finish_output)
   return ip_finish_output(skb)

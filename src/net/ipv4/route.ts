@@ -8,10 +8,13 @@
  *   Never under a bucket lock: a FIB lookup, sending, another bucket's lock.
  *   The FIB is asked without any lock of this file.
  */
+
 import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
+import { cost } from '../../arch/cost.js'
+import { charge_cost } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
@@ -36,6 +39,8 @@ import { __neigh_lookup } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { DST, type net_device, SKB, type sk_buff } from '../core/types.js'
 import { RTABLE, type rtable } from './types.js'
+
+const COST_CACHE = cost('rt_cache_lookup')
 
 const i32 = RAM.i32
 
@@ -226,6 +231,7 @@ function chain_find(hash: number, daddr: number, saddr: number, iif: number, oif
 
 /** rt_cache_input - the cached route of a received packet, referenced, on skb.dst. @context softirq @returns found */
 export function rt_cache_input(skb: sk_buff, daddr: number, saddr: number, tos: number, dev: net_device): boolean {
+  charge_cost(COST_CACHE)
   const iif = dev.ifindex
   const key = tos & IPTOS_RT_MASK
   const hash = rt_hash_code(daddr, saddr ^ (iif << 5), key)
@@ -244,6 +250,7 @@ const SKB_DST = SKB.offset('dst') >> 2
 
 /** rt_cache_output - the cached route for packets of our own, referenced, or null. */
 export function rt_cache_output(daddr: number, saddr: number, tos: number, oif: number): rtable | null {
+  charge_cost(COST_CACHE)
   const key = tos & RTO_TOS
   const hash = rt_hash_code(daddr, saddr ^ (oif << 5), key)
   rcu_read_lock_bh()

@@ -2,8 +2,11 @@
  * route_slow.ts - what happens when the route cache has no answer: the checks of RFC 1812, the FIB, a new cache entry.
  * No locks of its own; called with none held. The FIB takes its own for reading.
  */
+
 import { DEFINE_PER_CPU } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
+import { cost } from '../../arch/cost.js'
+import { tick } from '../../arch/cpu.js'
 import { jiffies } from '../../irq/timer.js'
 import { EACCES, EHOSTUNREACH, ENETUNREACH, ESRCH } from '../../lib/errno.js'
 import { HZ } from '../../lib/limits.js'
@@ -48,6 +51,8 @@ import {
   rt_stat,
 } from './route.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_DIRECTSRC, RTCF_DOREDIRECT, RTCF_LOCAL, type rtable } from './types.js'
+
+const COST_SLOW = cost('ip_route_input_slow')
 
 const MARTIAN_SOURCE = drop_reason('ip_martian_source')
 const MARTIAN_DESTINATION = drop_reason('ip_martian_destination')
@@ -137,6 +142,7 @@ function no_route(skb: sk_buff, daddr: number, saddr: number, tos: number, error
  * @returns 0 with skb.dst set, or a drop reason of fate.ts; the packet stays the caller's
  */
 export function ip_route_input_slow(skb: sk_buff, daddr: number, saddr: number, tos: number, dev: net_device): number {
+  tick(COST_SLOW)
   rt_stat.in_slow_tot++
   if (dev.ip_ptr === 0) return INPUT_ERROR
   if (ipv4_is_multicast(saddr) || ipv4_is_badclass(saddr) || ipv4_is_loopback(saddr)) return martian_source()
