@@ -2,16 +2,18 @@
  * audit.ts - the leak audit: on a machine that was halted at rest, give back all that is queued, cached or configured, and
  * see what is still out. Runs on CPU 0 with every other CPU off.
  */
+
 import { store } from '../arch/atomic.js'
 import { cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { slabinfo } from '../mm/slab.js'
+import { net_tx_drain_halted } from '../net/core/dev.js'
 import { dst_gc_now } from '../net/core/dst.js'
 import { drop_reason } from '../net/core/fate.js'
 import { neigh_ifdown } from '../net/core/neighbour.js'
 import { dev_close, first_netdev } from '../net/core/netdevice.js'
 import { skb_queue_purge } from '../net/core/skb_queue.js'
-import { net_tx_drain_halted, softnet_datas } from '../net/core/softnet_data.js'
+import { softnet_datas } from '../net/core/softnet_data.js'
 import { inetdev_destroy } from '../net/ipv4/devinet.js'
 import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
