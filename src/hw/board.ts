@@ -3,6 +3,7 @@ import { load, wait_on_address } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { BOOTING, ONLINE, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
+import { Ahead } from './ahead.js'
 import { Nic } from './nic.js'
 import { Sightings } from './replay.js'
 import type { BoardConfig, CapturedFrames } from './types.js'
@@ -23,7 +24,8 @@ export class Board {
   ) {
     const replays = config.ports.some(p => p.source?.kind === 'replay')
     const sightings = replays ? new Sightings() : null
-    this.nics = config.ports.map((port, k) => new Nic(k, port, sightings, histograms[k]!))
+    const ahead = config.window === undefined ? null : new Ahead(config.window)
+    this.nics = config.ports.map((port, k) => new Nic(k, port, sightings, histograms[k]!, ahead))
     this.period = 1e9 / config.hz
   }
 

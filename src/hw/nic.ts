@@ -54,6 +54,7 @@ import {
 } from '../arch/nic_regs.js'
 import { RAM } from '../arch/ram.js'
 import { csum_fold, csum_partial } from '../lib/checksum.js'
+import type { Ahead } from './ahead.js'
 import {
   CNT_FILTERED,
   CNT_MISSED,
@@ -87,8 +88,6 @@ const WIRE_OVERHEAD = 24
 const WIRE_MIN = 84
 /** Frames that one step sends at most, so that reception and the timer are never far away. */
 const TX_BATCH = 128
-/** Frames that one step offers one by one at most; the rest of a step's arrivals finds the ring full. */
-const RX_BATCH = 512
 
 /** A queue pair as the device sees it. */
 class Queue {
@@ -154,6 +153,7 @@ export class Nic {
     config: PortConfig,
     sightings: Sightings | null,
     histogram: Int32Array,
+    private readonly ahead: Ahead | null = null,
   ) {
     this.page = nic_page(index)
     this.ctl = this.page + CONTROL
@@ -261,7 +261,7 @@ export class Nic {
     }
     let room = this.room()
     let k = 0
-    for (; k < due && room > 0 && k < RX_BATCH; k++) {
+    for (; k < due && room > 0; k++) {
       const hash = g.pick()
       const q = this.queue_for(hash)
       this.count(CNT_OFFERED_BYTES, g.size)
@@ -288,7 +288,7 @@ export class Nic {
     const flat = r.config.mode === 'flat'
     if (flat && !this.up) return
     const room = this.room()
-    if (flat) due = Math.min(due, room, RX_BATCH)
+    if (flat) due = Math.min(due, room, this.ahead?.room() ?? Infinity)
     for (let k = 0; k < due && !r.finished; k++) {
       const { at } = r
       const q = this.up ? this.queue_for(r.hashes[at]!) : null
@@ -327,6 +327,7 @@ export class Nic {
     else {
       u8.set(data.subarray(at, at + len), this.buffer_of(q))
       const bits = (this.offload & OFF_RX_CSUM) === 0 ? 0 : good
+      this.ahead?.enter()
       this.received(q, len, ((bits & 1) !== 0 ? RX_CSUM_IP : 0) | ((bits & 2) !== 0 ? RX_CSUM_L4 : 0), hash)
       return true
     }

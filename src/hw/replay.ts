@@ -4,14 +4,39 @@ import { jhash_3words } from '../lib/jhash.js'
 import { ConstantArrivals } from './source.js'
 import type { ReplayConfig } from './types.js'
 
-/** flow_hash - addresses, protocol and ports of an IPv4 frame; 0 for all else, so that those share a queue. */
-export function flow_hash(view: DataView, at: number, len: number): number {
+/** pair_hash - addresses and protocol of an IPv4 frame; 0 for all else, so that those share a queue. */
+function pair_hash(view: DataView, at: number, len: number): number {
   if (len < 34 || view.getUint16(at + 12) !== 0x0800) return 0
+  return jhash_3words(view.getInt32(at + 26), view.getInt32(at + 30), view.getUint8(at + 23), 17)
+}
+
+function is_fragment(view: DataView, at: number, len: number): boolean {
+  return len >= 34 && view.getUint16(at + 12) === 0x0800 && (view.getUint16(at + 20) & 0x3fff) !== 0
+}
+
+/** flow_hash - addresses, protocol and, of whole TCP and UDP packets, ports; 0 for what is not IPv4. */
+export function flow_hash(view: DataView, at: number, len: number): number {
+  const pair = pair_hash(view, at, len)
+  if (pair === 0 || is_fragment(view, at, len)) return pair
   const ihl = (view.getUint8(at + 14) & 15) * 4
   const proto = view.getUint8(at + 23)
-  const first = (view.getUint16(at + 20) & 0x3fff) === 0 // fragments carry no ports: hash them all without
-  const ports = first && (proto === 6 || proto === 17) && len >= 14 + ihl + 4 ? view.getInt32(at + 14 + ihl) : 0
-  return jhash_3words(view.getInt32(at + 26), view.getInt32(at + 30), ports ^ proto, 17)
+  const ports = (proto === 6 || proto === 17) && len >= 14 + ihl + 4 ? view.getInt32(at + 14 + ihl) : 0
+  return ports === 0 ? pair : jhash_3words(pair, ports, 0, 17)
+}
+
+/**
+ * flow_hashes - of all frames of a capture. Fragments carry no ports: between two hosts that sent some, nobody's ports
+ * count, or a whole packet could overtake the fragments of its flow on another CPU.
+ */
+function flow_hashes(view: DataView, offsets: Uint32Array, lengths: Uint32Array): Int32Array {
+  const fragmented = new Set<number>()
+  offsets.forEach((at, k) => {
+    if (is_fragment(view, at, lengths[k]!)) fragmented.add(pair_hash(view, at, lengths[k]!))
+  })
+  return Int32Array.from(offsets, (at, k) => {
+    const pair = pair_hash(view, at, lengths[k]!)
+    return fragmented.has(pair) ? pair : flow_hash(view, at, lengths[k]!)
+  })
 }
 
 /** checksum_good - what the NIC's receive offload finds: bit 1 for the IPv4 header, bit 2 for UDP or TCP. */
@@ -43,12 +68,9 @@ export class Replay {
   constructor(readonly config: ReplayConfig) {
     const { data, offsets, lengths } = config
     this.view = new DataView(data.buffer, data.byteOffset, data.byteLength)
-    this.hashes = new Int32Array(offsets.length)
+    this.hashes = flow_hashes(this.view, offsets, lengths)
     this.good = new Uint8Array(offsets.length)
-    for (let k = 0; k < offsets.length; k++) {
-      this.hashes[k] = flow_hash(this.view, offsets[k]!, lengths[k]!)
-      this.good[k] = checksum_good(this.view, offsets[k]!, lengths[k]!)
-    }
+    for (let k = 0; k < offsets.length; k++) this.good[k] = checksum_good(this.view, offsets[k]!, lengths[k]!)
     this.finished = offsets.length === 0
   }
 

@@ -40,7 +40,7 @@ export interface ReplayConfig {
   offsets: Uint32Array
   lengths: Uint32Array
   times: Float64Array
-  /** timed: as captured, `scale` times as fast. flat: as fast as the ring takes them, losing none. rate: at the set rate. */
+  /** timed: as captured, `scale` times as fast. flat: as fast as the router takes them, losing none. rate: at the set rate. */
   mode: 'timed' | 'flat' | 'rate'
   scale: number
   /** Start again after the last one. */
@@ -61,6 +61,15 @@ export interface BoardConfig {
   hz: number
   ncpus: number
   ports: PortConfig[]
+  /** Of the kernel, where it counts the packets that have come to an end: how far a flat replay may go ahead. */
+  window?: PlayWindow
+}
+
+/** A flat replay offers the next frame only while fewer than `frames` of those before it are still on their way. */
+export interface PlayWindow {
+  frames: number
+  /** Addresses of words; their sum, as an int32, is the number of received packets whose fate is known. */
+  settled: number[]
 }
 
 /** What a port put on its wire, in order. */

@@ -1,5 +1,6 @@
 /** forward.ts - captures through the emulated router: one in for each wire, one out for each wire. */
 
+import { performance } from 'node:perf_hooks'
 import type { CapturedFrames } from '../hw/types.js'
 import { AtomicFile } from './atomicWrite.js'
 import { autoQueues } from './bench2544.js'
@@ -57,14 +58,23 @@ function knownInterfaces(config: ForwardConfig, routes: RoutesFile): void {
   }
 }
 
+/** No frame offered for so long, ms: nothing will come of it any more. */
+const STALLED_MS = 20_000
+
 /** Send everything, wait until it has gone somewhere. */
 async function play(machine: Machine, total: number, hooks: ProgressHook): Promise<void> {
+  let moved = performance.now()
+  let before = 0
   const ports = machine.config.ports.map((p, k) => ({ k, source: p.source })).filter(p => p.source !== null)
   for (const { k } of ports) await machine.source(k, { on: true })
   while (!ports.every(({ k }) => machine.ram.portFinished(k))) {
     hooks.signal?.throwIfAborted()
     machine.check()
     const sent = ports.reduce((n, { k }) => n + machine.ram.port(k).offered, 0)
+    if (sent !== before) moved = performance.now()
+    before = sent
+    if (performance.now() - moved > STALLED_MS)
+      throw new RunError(`the router takes no more frames: ${sent} of ${total} went in`)
     hooks.progress?.(sent, total, `${sent} of ${total} frames`)
     await sleep(20)
   }

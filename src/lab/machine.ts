@@ -13,7 +13,7 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
 import type { CpuExit, CpuService, LeakReport } from '../../workers/cpu.js'
 import type { BoardService } from '../../workers/nic.js'
-import type { BoardConfig, CapturedFrames, PortConfig } from '../hw/types.js'
+import type { BoardConfig, CapturedFrames, PlayWindow, PortConfig } from '../hw/types.js'
 import type { PortSetup, RouterSetup } from '../init/setup.js'
 import type { SystemMap } from '../init/system_map.js'
 import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
@@ -32,12 +32,16 @@ const BOOTING = 1
 const RUNNING = 2
 const HALTING = 3
 const PANIC = 4
+/** Frames of a capture that are on their way through the router at once: below IFQ_MAXLEN, and below netdev_max_backlog. */
+const PLAY_WINDOW: Record<RxArch, number> = { interrupt: 48, softnet: 256, napi: 256 }
 /** How long CPUs may take to leave the kernel by themselves, ms. */
 const HALT_MS = 2000
 
 export interface MachinePort extends PortSetup {
   source: PortConfig['source']
   capture: boolean
+  /** Speed of its wire, bits per second; 0 or nothing: as fast as the board. */
+  bps?: number
 }
 
 export interface MachineConfig {
@@ -163,7 +167,8 @@ export class Machine {
     const board: BoardConfig = {
       hz: config.hz,
       ncpus: config.cpus,
-      ports: config.ports.map(({ source, capture }) => ({ source, capture })),
+      ports: config.ports.map(({ source, capture, bps }) => ({ source, capture, bps: bps ?? 0 })),
+      window: this.playWindow(),
     }
     const watch = (exit: Promise<unknown>): Promise<unknown> =>
       exit.catch((error: unknown) => {
@@ -174,6 +179,18 @@ export class Machine {
       ...this.cpus.map((cpu, k) => watch(run(cpu, k).then(e => this.left(e)))),
       watch(this.board!.run(board, this.histograms)),
     ]
+  }
+
+  /** So few frames on their way that neither the IP input queue nor a backlog overflows, on however few CPUs. */
+  private playWindow(): PlayWindow {
+    const { cpus, rx } = this.config
+    const words = ['forwarded', 'delivered', 'dropped']
+    return {
+      frames: PLAY_WINDOW[rx],
+      settled: Array.from({ length: cpus }, (_, cpu) =>
+        words.map(field => this.ram.address('packet_fate', field, cpu)),
+      ).flat(),
+    }
   }
 
   /** Many queues share one pool: their rings may hold half of it, and are no longer than 256. */

@@ -5,6 +5,10 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
+import { readPcap } from '../../src/lab/pcap.js'
+import type { ForwardResult } from '../../src/lab/types.js'
+import { pcapOf } from '../helpers/captures.js'
+import { counting, fragments, parse, ROUTER, udp, udpFrame } from '../helpers/frames.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const bin = join(root, 'bin/softnet.mjs')
@@ -159,6 +163,50 @@ describe('forward', () => {
     expect(first.received).toBe(first.forwarded + first.delivered + dropped)
     expect(first).toMatchObject({ received: 164, forwarded: 135, delivered: 4, icmp_sent: 10 })
     for (const r of results) expect(r).toEqual(first)
+  })
+  /** The frames of one capture in one way, and what came out of eth1. */
+  function convey(
+    name: string,
+    frames: Uint8Array[],
+    ...flags: string[]
+  ): { result: ForwardResult; out: Uint8Array[] } {
+    const file = (what: string): string => join(dir, `${name}-${what}`)
+    writeFileSync(file('in.pcap'), pcapOf(frames))
+    const ports = ['--in', `eth0=${file('in.pcap')}`, '--out', `eth1=${file('out.pcap')}`]
+    const { code, err } = softnet(
+      'forward',
+      ...ports,
+      '--routes',
+      data('example.routes'),
+      '--json',
+      file('json'),
+      ...flags,
+    )
+    expect([code, err.replace(/^softnet: warning: .*\n/, '')]).toEqual([0, ''])
+    const { data: bytes, offsets, lengths } = readPcap(file('out.pcap'))
+    const out = [...offsets].map((at, k) => bytes.subarray(at, at + lengths[k]!))
+    return { result: JSON.parse(readFileSync(file('json'), 'utf8')) as ForwardResult, out }
+  }
+  const flow = { src: '10.1.0.2', dst: '10.2.0.2', to: ROUTER, from: '02:00:00:00:01:02' }
+  test.each(['interrupt', 'softnet', 'napi'])(
+    '%s: a long capture goes through whole, as fast as the router takes it',
+    rx => {
+      const many = Array.from({ length: 20_000 }, (_, k) => udpFrame({ ...flow, sport: 1024 + (k % 500), id: k }))
+      for (const cpus of ['1', '2']) {
+        const { result, out } = convey(`long-${rx}`, many, '--rx', rx, '--cpus', cpus)
+        expect(result).toMatchObject({ received: 20_000, forwarded: 20_000, dropped: {} })
+        expect(out).toHaveLength(20_000)
+      }
+    },
+  )
+  test('a flow of whole packets and fragments keeps its order on several CPUs', () => {
+    const mixed = Array.from({ length: 3000 }, (_, k) =>
+      k % 2 === 0 ? [udpFrame({ ...flow, id: k })] : fragments(udp(flow, counting(100)), { ...flow, id: k }, 76),
+    ).flat()
+    const { out } = convey('order', mixed, '--cpus', '4')
+    expect(out).toHaveLength(mixed.length)
+    const ids = out.map(f => parse(f).id)
+    expect(ids).toEqual([...ids].sort((a, b) => a - b))
   })
   test('the disk is full: one line, exit code 1, no thread and no file left', () => {
     const { code, err } = softnet(

@@ -67,6 +67,7 @@ class packet_fate extends Struct {
   declare icmp_sent: number
   declare icmp_dropped: number
   declare copies_dropped: number
+  declare dropped: number
   declare drops: number
 }
 const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
@@ -76,6 +77,7 @@ const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
   icmp_sent: own(word),
   icmp_dropped: own(word),
   copies_dropped: own(word), // drops of packets that are not counted themselves
+  dropped: own(word), // sum of `drops`, for those that watch it from outside
   drops: own(bytes(64 * 4)), // by reason
 })
 export const packet_fates = DEFINE_PER_CPU('packet_fate', FATE)
@@ -100,8 +102,10 @@ export function fate_delivered(acct: number): void {
 
 /** fate_dropped - the packet is freed for this reason. */
 export function fate_dropped(acct: number, reason: number): void {
-  if (acct === ACCT_RX) i32[DROPS + reason]++
-  else if (acct === ACCT_ICMP) MINE.icmp_dropped++
+  if (acct === ACCT_RX) {
+    i32[DROPS + reason]++
+    MINE.dropped++
+  } else if (acct === ACCT_ICMP) MINE.icmp_dropped++
   else MINE.copies_dropped++
   trace_drop(reason)
 }
