@@ -34,6 +34,9 @@ export const CONFIG_WORDS = [
   'seed',
   'rx_arch', // 0 interrupt, 1 softnet, 2 napi
   'irq_work', // packets per receive interrupt; 0 leaves it to the architecture (driver)
+  'itr_ns', // a receive interrupt comes at most once in this time
+  'itr_frames', // or when that many frames wait; 0: only time counts
+  'irq_affinity', // 0: lines spread over the CPUs; 1: all to CPU 0
   'trace', // 1: record context changes
   'nports',
   'nqueues',

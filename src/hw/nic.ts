@@ -296,7 +296,7 @@ export class Nic {
       this.count(CNT_OFFERED, 1)
       this.count(CNT_OFFERED_BYTES, r.config.lengths[at]!)
       this.deliver(r, at, q, now)
-      r.advance(now)
+      r.advance()
     }
     if (r.finished) store(this.ctl + CTL_FINISHED, 1)
   }

@@ -62,8 +62,13 @@ export class Replay {
   readonly good: Uint8Array
   at = 0
   finished = false
-  private started = -1
   private readonly arrivals = new ConstantArrivals()
+  /** Where the replay is in the capture's own time, ns since its first frame; `last`: when it was there. */
+  private position = 0
+  private last = 0
+  /** Where this pass over the capture began, and how long one takes: the mean gap lies between two passes. */
+  private pass = 0
+  private readonly period: number
 
   constructor(readonly config: ReplayConfig) {
     const { data, offsets, lengths } = config
@@ -72,16 +77,26 @@ export class Replay {
     this.good = new Uint8Array(offsets.length)
     for (let k = 0; k < offsets.length; k++) this.good[k] = checksum_good(this.view, offsets[k]!, lengths[k]!)
     this.finished = offsets.length === 0
+    const span = offsets.length === 0 ? 0 : config.times[offsets.length - 1]!
+    this.period = offsets.length > 1 ? (span * offsets.length) / (offsets.length - 1) : 1e6
   }
 
   restart(now: number): void {
-    this.started = now
+    this.last = now
+    this.position = this.at === 0 ? 0 : this.pass + this.config.times[this.at]!
+    if (this.at === 0) this.pass = 0
     this.arrivals.restart(now)
+  }
+
+  /** ns of the capture that pass in one ns. */
+  private speed(rate: number): number {
+    const { mode, scale, offsets } = this.config
+    return mode === 'timed' ? scale : (rate * this.period) / (offsets.length * 1e9)
   }
 
   /** How many frames have arrived and not been taken; a flat replay has all of them waiting. */
   due(now: number, rate: number): number {
-    const { mode, offsets, times, scale } = this.config
+    const { mode, offsets, times } = this.config
     const left = offsets.length - this.at
     if (this.finished) return 0
     if (mode === 'flat') return left
@@ -89,27 +104,30 @@ export class Replay {
       const n = this.arrivals.due(now, rate)
       return this.config.loop ? n : Math.min(n, left)
     }
-    const until = (now - this.started) * scale
+    this.position += (now - this.last) * this.speed(rate)
+    this.last = now
     let n = 0
-    while (n < left && times[this.at + n]! <= until) n++
+    while (n < left && this.pass + times[this.at + n]! <= this.position) n++
     return n
   }
 
   /** next - time of the next arrival, ns; of a flat replay that of its start, whatever room there is. */
   next(rate: number): number {
-    const { mode, times, scale } = this.config
+    const { mode, times } = this.config
     if (this.finished) return Infinity
     if (mode === 'rate') return this.arrivals.next(rate)
-    return mode === 'flat' ? this.started : this.started + times[this.at]! / scale
+    if (mode === 'flat') return this.last
+    const speed = this.speed(rate)
+    return speed > 0 ? this.last + (this.pass + times[this.at]! - this.position) / speed : Infinity
   }
 
   /** advance - the frame at `at` has been offered. */
-  advance(now: number): void {
+  advance(): void {
     this.at++
     if (this.at < this.config.offsets.length) return
     if (this.config.loop) {
       this.at = 0
-      if (this.config.mode === 'timed') this.started = now
+      this.pass += this.period
     } else this.finished = true
   }
 }

@@ -246,10 +246,3 @@ function size_table(sizes: [number, number][]): Int32Array {
   }
   return table
 }
-
-/** Simple IMIX, in frames without FCS: 7 of 60, 4 of 590, 1 of 1514 bytes. */
-export const IMIX: [number, number][] = [
-  [60, 7],
-  [590, 4],
-  [1514, 1],
-]

@@ -40,8 +40,9 @@ export interface ReplayConfig {
   offsets: Uint32Array
   lengths: Uint32Array
   times: Float64Array
-  /** timed: as captured, `scale` times as fast. flat: as fast as the router takes them, losing none. rate: at the set rate. */
-  mode: 'timed' | 'flat' | 'rate'
+  /** timed: as captured, `scale` times as fast. flat: as fast as the router takes them, losing none. rate: evenly at the set
+   *  rate. stretched: with its own gaps, all stretched so that their mean is the set rate. */
+  mode: 'timed' | 'flat' | 'rate' | 'stretched'
   scale: number
   /** Start again after the last one. */
   loop: boolean

@@ -2,7 +2,7 @@
 import type { GeneratorConfig, Mac, ReplayConfig, SourceConfig } from '../hw/types.js'
 import type { MachineConfig, MachinePort } from './machine.js'
 import { readPcap } from './pcap.js'
-import type { LivelockConfig, RxArch } from './types.js'
+import type { LivelockConfig, PcapTiming, RxArch } from './types.js'
 
 /** ipv4 - an address as int32. */
 export function ipv4(a: number, b: number, c: number, d: number): number {
@@ -20,10 +20,11 @@ const RECEIVER: Mac = { hi: 0x02000000, lo: 0x0102 }
 function generated(config: LivelockConfig): GeneratorConfig {
   return {
     kind: 'generate',
-    arrivals: 'constant',
-    sizes: [[60, 1]],
+    arrivals: config.arrivals,
+    burst: config.burst,
+    sizes: config.sizes,
     flows: config.flows,
-    destinations: config.flows,
+    destinations: config.destinations === 0 ? config.flows : Math.min(config.destinations, config.flows),
     dst: ipv4(198, 19, 0, 1),
     dst_stride: 1,
     src: LIVELOCK_PORTS.sender,
@@ -36,7 +37,7 @@ function generated(config: LivelockConfig): GeneratorConfig {
 }
 
 /** Real frames, sent to this router: their link addresses are those of the wire that it stands on. */
-function replayed(file: string): ReplayConfig {
+function replayed(file: string, timing: PcapTiming): ReplayConfig {
   const { data, offsets, lengths, times } = readPcap(file)
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   for (let k = 0; k < offsets.length; k++) {
@@ -44,7 +45,16 @@ function replayed(file: string): ReplayConfig {
     view.setInt32(offsets[k]!, ROUTER0.hi)
     view.setInt16(offsets[k]! + 4, ROUTER0.lo)
   }
-  return { kind: 'replay', data, offsets, lengths, times, mode: 'rate', scale: 1, loop: true }
+  return {
+    kind: 'replay',
+    data,
+    offsets,
+    lengths,
+    times,
+    mode: timing === 'even' ? 'rate' : 'stretched',
+    scale: 1,
+    loop: true,
+  }
 }
 
 function port(name: string, mac: Mac, local: number, queues: number, source: SourceConfig | null): MachinePort {
@@ -59,7 +69,7 @@ export function autoQueues(cpus: number): number {
 /** livelockMachine - what the experiment runs on, for one receive architecture. */
 export function livelockMachine(config: LivelockConfig, rx: RxArch): MachineConfig {
   const queues = config.queues === 0 ? autoQueues(config.cpus) : config.queues
-  const source = config.pcap === null ? generated(config) : replayed(config.pcap)
+  const source = config.pcap === null ? generated(config) : replayed(config.pcap, config.pcapTiming)
   return {
     cpus: config.cpus,
     rx,
@@ -68,6 +78,9 @@ export function livelockMachine(config: LivelockConfig, rx: RxArch): MachineConf
     irqCostNs: config.irqCostNs,
     pioNs: config.pioNs,
     irqWork: config.irqWork,
+    itrNs: config.itrNs,
+    itrFrames: config.itrFrames,
+    affinity: config.affinity,
     seed: config.seed,
     ports: [
       port('eth0', ROUTER0, ipv4(198, 18, 0, 1), queues, source),

@@ -1,9 +1,22 @@
 /** config.ts - defaults and ranges of the experiments, and what goes into their reports about host and settings. */
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, release, totalmem, type } from 'node:os'
-import type { ForwardConfig, HostInfo, LivelockConfig, LivelockConfigRecord, LockKind, RxArch } from './types.js'
+import type {
+  Affinity,
+  ArrivalKind,
+  ForwardConfig,
+  HostInfo,
+  LivelockConfig,
+  LivelockConfigRecord,
+  LockKind,
+  PcapTiming,
+  RxArch,
+} from './types.js'
 
 export const RX_ARCHS: readonly RxArch[] = ['interrupt', 'softnet', 'napi']
+export const ARRIVALS: readonly ArrivalKind[] = ['constant', 'poisson', 'burst']
+export const AFFINITIES: readonly Affinity[] = ['spread', 'cpu0']
+export const PCAP_TIMINGS: readonly PcapTiming[] = ['even', 'stretched']
 export const LOCK_KINDS: readonly LockKind[] = ['tas', 'ticket', 'mcs']
 
 /** An interrupt's entry, exit and cache damage: 4.36 us on a 500 MHz Pentium III
@@ -18,6 +31,9 @@ export const RANGES = {
   irqCost: [0, 1_000_000, IRQ_COST_NS],
   pioCost: [0, 100_000, 0],
   flows: [1, 65_536, 16],
+  destinations: [0, 65_536, 0],
+  itr: [0, 10_000_000, 0],
+  itrFrames: [0, 4096, 0],
   queues: [0, 32, 0],
   hz: [100, 1000, 1000],
   irqWork: [0, 4096, 0],
@@ -36,17 +52,25 @@ export function livelockDefaults(): LivelockConfig {
     irqCostNs: RANGES.irqCost[2],
     pioNs: RANGES.pioCost[2],
     flows: RANGES.flows[2],
+    destinations: RANGES.destinations[2],
+    arrivals: 'constant',
+    burst: { packets: 32, peak: 1_000_000 },
+    sizes: [[60, 1]],
+    itrNs: RANGES.itr[2],
+    itrFrames: RANGES.itrFrames[2],
+    affinity: 'spread',
     queues: RANGES.queues[2],
     hz: RANGES.hz[2],
     irqWork: RANGES.irqWork[2],
     pcap: null,
+    pcapTiming: 'even',
     trace: false,
   }
 }
 
 /** forwardDefaults - all of a forwarding run but its files. */
 export function forwardDefaults(): Omit<ForwardConfig, 'inputs' | 'outputs' | 'routes'> {
-  return { cpus: RANGES.cpus[2], rx: 'napi', lock: 'tas', seed: RANGES.seed[2], hz: RANGES.hz[2] }
+  return { cpus: RANGES.cpus[2], rx: 'napi', lock: 'tas', seed: RANGES.seed[2], hz: RANGES.hz[2], speed: 0 }
 }
 
 /** configRecord - the configuration under the names of the JSON file. */
@@ -60,10 +84,18 @@ export function configRecord(c: LivelockConfig): LivelockConfigRecord {
     irq_cost_ns: c.irqCostNs,
     pio_ns: c.pioNs,
     flows: c.flows,
+    destinations: c.destinations,
+    arrivals: c.arrivals,
+    burst: c.burst,
+    sizes: c.sizes,
     queues: c.queues,
     hz: c.hz,
     irq_work: c.irqWork,
+    itr_ns: c.itrNs,
+    itr_frames: c.itrFrames,
+    affinity: c.affinity,
     pcap: c.pcap,
+    pcap_timing: c.pcapTiming,
   }
 }
 

@@ -20,7 +20,7 @@ import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
 import { tuneCompiler } from './compiler.js'
 import { RunError } from './errors.js'
 import { RamReader } from './ramReader.js'
-import type { LockKind, RxArch } from './types.js'
+import type { Affinity, LockKind, RxArch } from './types.js'
 
 const RX_NUMBER: Record<RxArch, number> = { interrupt: 0, softnet: 1, napi: 2 }
 const LOCK_NUMBER: Record<LockKind, number> = { tas: 0, ticket: 1, mcs: 2 }
@@ -52,6 +52,11 @@ export interface MachineConfig {
   irqCostNs: number
   /** Packets per receive interrupt, 0: the architecture's own. */
   irqWork: number
+  /** Interrupt mitigation: a receive interrupt comes at most once in so many ns, or when `itrFrames` wait (0: only time). */
+  itrNs?: number
+  itrFrames?: number
+  /** Interrupt lines: spread over the CPUs (the default), or all on CPU 0. */
+  affinity?: Affinity
   seed: number
   ports: MachinePort[]
   routes: RouterSetup['routes']
@@ -212,6 +217,9 @@ export class Machine {
       seed: config.seed,
       rx_arch: RX_NUMBER[config.rx],
       irq_work: config.irqWork,
+      itr_ns: config.itrNs ?? 0,
+      itr_frames: config.itrFrames ?? 0,
+      irq_affinity: config.affinity === 'cpu0' ? 1 : 0,
       trace: config.trace ? 1 : 0,
       nports: config.ports.length,
       nqueues: Math.max(1, ...config.ports.map(p => p.queues)),

@@ -3,6 +3,12 @@
 /** Receive architecture: 4.2BSD's interrupt-driven one, netif_rx with a backlog per CPU, or polling. */
 export type RxArch = 'interrupt' | 'softnet' | 'napi'
 export type LockKind = 'tas' | 'ticket' | 'mcs'
+/** How generated packets arrive; evenly, as a Poisson process, or in bursts. */
+export type ArrivalKind = 'constant' | 'poisson' | 'burst'
+/** Interrupt lines over all CPUs, or all on CPU 0. */
+export type Affinity = 'spread' | 'cpu0'
+/** Frames of a capture evenly at the offered rate, or with their own gaps stretched to it. */
+export type PcapTiming = 'even' | 'stretched'
 
 /** What every experiment gets from its caller. */
 export interface ProgressHook {
@@ -30,6 +36,17 @@ export interface LivelockConfig {
   pioNs: number
   /** Flows of the generated load. */
   flows: number
+  /** Destinations of those flows, at most as many; 0: as many. */
+  destinations: number
+  arrivals: ArrivalKind
+  /** Packets of a burst, and packets per second while it lasts. */
+  burst: { packets: number; peak: number }
+  /** Frame sizes in bytes without FCS, and their weights. */
+  sizes: [bytes: number, weight: number][]
+  /** Interrupt mitigation: a receive interrupt at most once in so many ns (0: none), or when that many frames wait. */
+  itrNs: number
+  itrFrames: number
+  affinity: Affinity
   /** Receive queues of each NIC; 0: a power of two, one for each CPU as far as that goes. */
   queues: number
   hz: number
@@ -37,6 +54,7 @@ export interface LivelockConfig {
   irqWork: number
   /** Capture to offer instead of generated packets, or null. */
   pcap: string | null
+  pcapTiming: PcapTiming
   /** Record context changes and drops of the points, and hand them to the trace hook. */
   trace: boolean
 }
@@ -61,10 +79,18 @@ export interface LivelockConfigRecord {
   irq_cost_ns: number
   pio_ns: number
   flows: number
+  destinations: number
+  arrivals: ArrivalKind
+  burst: { packets: number; peak: number }
+  sizes: [bytes: number, weight: number][]
   queues: number
   hz: number
   irq_work: number
+  itr_ns: number
+  itr_frames: number
+  affinity: Affinity
   pcap: string | null
+  pcap_timing: PcapTiming
 }
 
 /** Shares of one CPU's time, 0 to 1; their sum is 1. */
@@ -132,6 +158,8 @@ export interface ForwardConfig {
   lock: LockKind
   seed: number
   hz: number
+  /** Replay so many times as fast as captured; 0: as fast as the router takes it, losing none. */
+  speed: number
 }
 
 /** received = forwarded + delivered + the sum of dropped. */

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { readPcap } from '../../src/lab/pcap.js'
-import type { ForwardResult } from '../../src/lab/types.js'
+import type { ForwardResult, LivelockResult } from '../../src/lab/types.js'
 import { pcapOf } from '../helpers/captures.js'
 import { counting, fragments, parse, ROUTER, udp, udpFrame } from '../helpers/frames.js'
 
@@ -39,6 +39,10 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['livelock', '--pcap', 'nowhere.pcap'], /nowhere.pcap: no such file or folder/],
     [['livelock', '--pcap', 'cut.pcap'], /cut.pcap: packet \d+: truncated/],
     [['livelock', '--json', 'no/such/folder/x.json'], /cannot write no\/such\/folder\/x.json/],
+    [['livelock', '--burst', '5'], /--burst 5: must be packets@rate such as 32@1M/],
+    [['livelock', '--sizes', '59'], /--sizes 59: must be imix, or sizes from 60 to 1514/],
+    [['livelock', '--affinity', 'cpu1'], /--affinity cpu1: must be one of spread, cpu0/],
+    [['forward', '--timing', 'x0'], /--timing x0: must be flat, original, or a speed/],
     [['forward'], /--in: at least one IFACE=FILE is needed/],
     [['forward', '--in', 'eth0'], /must be IFACE=FILE/],
     [['forward', '--in', `eth0=${data('mix.pcap')}`], /--routes: a file is needed/],
@@ -132,6 +136,15 @@ describe('livelock', () => {
     )
     expect(code).toBe(0)
   })
+  test('shapes its load', () => {
+    const shape = '--arrivals burst --burst 8@500k --sizes imix --flows 64 --destinations 3'.split(' ')
+    const nic = '--itr 200000 --itr-frames 32 --affinity cpu0 --cpus 2 --queues 2'.split(' ')
+    const run = ['livelock', '--rx', 'softnet', '--rates', '10k', '--duration', '100', '--json', 'shape.json']
+    expect(softnet(...run, ...shape, ...nic).code).toBe(0)
+    const { config, series } = JSON.parse(readFileSync(join(dir, 'shape.json'), 'utf8')) as LivelockResult
+    expect(config).toMatchObject({ arrivals: 'burst', destinations: 3, itr_ns: 200_000, affinity: 'cpu0' })
+    expect(series[0]!.points[0]!.cpu[1]!.hardirq).toBeLessThan(0.05) // the clock alone
+  })
   test('Ctrl-C: ends soon, with 130, and leaves no file', async () => {
     const child = spawn(process.execPath, [bin, 'livelock', '--json', 'never.json', '--trace', 'never.trace'], {
       cwd: dir,
@@ -199,6 +212,17 @@ describe('forward', () => {
       }
     },
   )
+  test('at its original speed a capture takes its time, scaled it takes less', () => {
+    const slow = Array.from({ length: 8 }, (_, k) => udpFrame({ ...flow, id: k })) // 100 us apart
+    for (const [timing, gap] of [
+      ['original', 100_000],
+      ['x0.1', 1_000_000],
+    ] as const) {
+      convey(`timing-${timing}`, slow, '--timing', timing)
+      const { times } = readPcap(join(dir, `timing-${timing}-out.pcap`))
+      expect(times[7]).toBeGreaterThan(6 * gap) // a late first frame shortens the whole, a late last one stretches it
+    }
+  })
   test('a flow of whole packets and fragments keeps its order on several CPUs', () => {
     const mixed = Array.from({ length: 3000 }, (_, k) =>
       k % 2 === 0 ? [udpFrame({ ...flow, id: k })] : fragments(udp(flow, counting(100)), { ...flow, id: k }, 76),

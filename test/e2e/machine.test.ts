@@ -1,6 +1,6 @@
 /** Whole machines on worker threads: floods, books, /proc, and how they die. */
 import { describe, expect, test } from 'vitest'
-import { IMIX } from '../../src/hw/source.js'
+import { IMIX } from '../../src/hw/imix.js'
 import type { GeneratorConfig } from '../../src/hw/types.js'
 import { livelockMachine } from '../../src/lab/bench2544.js'
 import { livelockDefaults } from '../../src/lab/config.js'

@@ -17,6 +17,7 @@ import {
   CTRL_UP,
   DESC_SHIFT,
   NIC_CTRL,
+  NIC_ITR_FRAMES,
   NIC_ITR_NS,
   NIC_LINK,
   NIC_MAC_HI,
@@ -107,7 +108,7 @@ function queue_open(q: nic_queue): number {
   store(q.regs + Q_RX_TAIL, rx_size)
   const line = irq_line(q.irq)
   for (const word of [LINE_RX_ACK, LINE_TX_ACK, LINE_RX_HEAD, LINE_TX_HEAD]) store(line + word, 0)
-  store(line + LINE_CPU, (q.nic + q.index) % num_cpus())
+  store(line + LINE_CPU, config('irq_affinity') === 1 ? 0 : (q.nic + q.index) % num_cpus())
   store(line + LINE_WIRED, 1)
   return request_irq(q.irq, nic_interrupt_sym, SA_SHIRQ, q.addr)
 }
@@ -164,7 +165,8 @@ function nic_open(dev: net_device): number {
   i32[(page + NIC_QUEUES) >> 2] = adapter.nqueues
   i32[(page + NIC_PROMISC) >> 2] = adapter.promisc
   i32[(page + NIC_OFFLOAD) >> 2] = OFF_RX_CSUM | OFF_TX_CSUM
-  i32[(page + NIC_ITR_NS) >> 2] = 0
+  i32[(page + NIC_ITR_NS) >> 2] = config('itr_ns')
+  i32[(page + NIC_ITR_FRAMES) >> 2] = config('itr_frames')
   i32[(page + NIC_TIDV_NS) >> 2] = TIDV_NS
   store(page + NIC_CTRL, CTRL_UP)
   for (let k = 0; k < adapter.nqueues; k++) line_enable(queue_of(adapter, k).irq, CAUSE_RX | CAUSE_TX)

@@ -16,7 +16,18 @@ interface ForwardOptions {
   rx: RxArch
   lock: LockKind
   seed: number
+  timing: number
   json?: string
+}
+
+/** A parser for how captures are replayed: flat (0), original (1), or so many times as fast, such as x10. */
+function timing(text: string): number {
+  if (text === 'flat') return 0
+  if (text === 'original') return 1
+  const speed = /^x(\d+(?:\.\d+)?)$/.exec(text)?.[1]
+  if (!(Number(speed) >= 0.001 && Number(speed) <= 1e6))
+    throw new UsageError(`--timing ${text}: must be flat, original, or a speed such as x0.5 or x10`)
+  return Number(speed)
 }
 
 /** Linux's IFNAMSIZ is 16 with the final zero. */
@@ -68,6 +79,12 @@ export function registerForward(program: Command, run: VerbRunner): void {
     .option('--rx <arch>', `receive architecture: ${RX_ARCHS.join(', ')}`, oneOf('--rx', RX_ARCHS), d.rx)
     .option('--lock <kind>', `spinlocks: ${LOCK_KINDS.join(', ')}`, oneOf('--lock', LOCK_KINDS), d.lock)
     .option('--seed <n>', 'seed of hashes and timers', wholeNumber('--seed', 'seed'), d.seed)
+    .option(
+      '--timing <kind>',
+      'flat: as fast as the router takes it, losing none; original: as captured; x10: ten times as fast',
+      timing,
+      d.speed,
+    )
     .option('--json <file>', 'write the counts as JSON; - writes them to standard output instead of the summary')
     .helpOption('--help', 'print help')
     .addHelpText('after', EXAMPLES)
@@ -89,7 +106,8 @@ function checkOptions(o: Partial<ForwardOptions>): ForwardOptions {
     if (writes.slice(0, i).some(f => resolve(f) === resolve(file))) throw new UsageError(`${file}: is written twice`)
   }
   const { cpus, rx, lock, seed } = { ...forwardDefaults(), ...o }
-  return { in: inputs, out, routes, cpus, rx, lock, seed, ...(json === undefined ? {} : { json }) }
+  const timing = o.timing ?? forwardDefaults().speed
+  return { in: inputs, out, routes, cpus, rx, lock, seed, timing, ...(json === undefined ? {} : { json }) }
 }
 
 /** What was received has gone somewhere. */
@@ -102,8 +120,9 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
   const files = new OutputFiles({ '--json': json })
   try {
     warnOvercommit(options.cpus)
-    const { in: inputs, out: outputs, routes, cpus, rx, lock, seed } = options
-    const result = await convey({ inputs, outputs, routes, cpus, rx, lock, seed, hz: forwardDefaults().hz }, signal)
+    const { in: inputs, out: outputs, routes, cpus, rx, lock, seed, timing: speed } = options
+    const { hz } = forwardDefaults()
+    const result = await convey({ inputs, outputs, routes, cpus, rx, lock, seed, speed, hz }, signal)
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
     process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : forwardReport(result)}\n`)

@@ -1,14 +1,25 @@
 /** livelock.ts - `softnet livelock`: options, the run, its reports. */
 import type { Command } from 'commander'
-import { IRQ_COST_NS, LOCK_KINDS, livelockDefaults, RANGES, RX_ARCHS } from '../config.js'
+import {
+  AFFINITIES,
+  ARRIVALS,
+  IRQ_COST_NS,
+  LOCK_KINDS,
+  livelockDefaults,
+  PCAP_TIMINGS,
+  RANGES,
+  RX_ARCHS,
+} from '../config.js'
 import { EXIT_CLEAN } from '../errors.js'
 import { startProgress } from '../progress.js'
 import { livelockCsv } from '../report/csv.js'
 import { livelockHtml } from '../report/html.js'
 import { livelockReport } from '../report/terminal.js'
 import { TraceWriter } from '../report/trace.js'
-import type { LivelockConfig, LivelockResult, LockKind, RxArch } from '../types.js'
+import type { Affinity, ArrivalKind, LivelockConfig, LivelockResult, LockKind, PcapTiming, RxArch } from '../types.js'
 import {
+  burst,
+  frameSizes,
   OutputFiles,
   oneOf,
   rateList,
@@ -29,6 +40,14 @@ interface LivelockOptions {
   irqCost: number
   pioCost: number
   flows: number
+  destinations: number
+  arrivals: ArrivalKind
+  burst: { packets: number; peak: number }
+  sizes: [number, number][]
+  itr: number
+  itrFrames: number
+  affinity: Affinity
+  pcapTiming: PcapTiming
   queues: number
   hz: number
   irqWork: number
@@ -79,6 +98,43 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
     )
     .option('--flows <n>', `flows of the load, ${span('flows')}`, wholeNumber('--flows', 'flows'), d.flows)
     .option(
+      '--destinations <n>',
+      `addresses that the flows go to, ${span('destinations')}; 0: one for each flow`,
+      wholeNumber('--destinations', 'destinations'),
+      d.destinations,
+    )
+    .option(
+      '--arrivals <kind>',
+      `how generated packets arrive: ${ARRIVALS.join(', ')}`,
+      oneOf('--arrivals', ARRIVALS),
+      d.arrivals,
+    )
+    .option('--burst <n@peak>', 'packets of a burst, and their rate in it', burst('--burst'), d.burst)
+    .option(
+      '--sizes <list>',
+      'frame sizes without FCS and their weights such as 60:7,590:4,1514:1, or imix, which is just that',
+      frameSizes('--sizes'),
+      d.sizes,
+    )
+    .option(
+      '--itr <ns>',
+      'interrupt mitigation: a NIC interrupts for received frames at most once in this time; 0: at once',
+      wholeNumber('--itr', 'itr'),
+      d.itrNs,
+    )
+    .option(
+      '--itr-frames <n>',
+      'and earlier when so many frames wait; 0: never',
+      wholeNumber('--itr-frames', 'itrFrames'),
+      d.itrFrames,
+    )
+    .option(
+      '--affinity <kind>',
+      `interrupt lines: ${AFFINITIES.join(' (over the CPUs), ')} (all to CPU 0)`,
+      oneOf('--affinity', AFFINITIES),
+      d.affinity,
+    )
+    .option(
       '--queues <n>',
       `receive queues of a NIC, ${span('queues')}; 0: one for each CPU`,
       wholeNumber('--queues', 'queues'),
@@ -97,6 +153,12 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
       d.irqWork,
     )
     .option('--pcap <file>', 'offer the frames of this capture instead of generated ones', readableFile('--pcap'))
+    .option(
+      '--pcap-timing <kind>',
+      'frames of the capture even (at the offered rate), or stretched (their own gaps, stretched to it)',
+      oneOf('--pcap-timing', PCAP_TIMINGS),
+      d.pcapTiming,
+    )
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
     .option('--csv <file>', 'write one line per point')
     .option('--html <file>', 'write one self-contained page with interactive charts')
@@ -119,6 +181,14 @@ function toConfig(o: LivelockOptions): LivelockConfig {
     irqCostNs: o.irqCost,
     pioNs: o.pioCost,
     flows: o.flows,
+    destinations: o.destinations,
+    arrivals: o.arrivals,
+    burst: o.burst,
+    sizes: o.sizes,
+    itrNs: o.itr,
+    itrFrames: o.itrFrames,
+    affinity: o.affinity,
+    pcapTiming: o.pcapTiming,
     queues: o.queues,
     hz: o.hz,
     irqWork: o.irqWork,

@@ -2,6 +2,7 @@
 import { accessSync, constants, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
+import { IMIX } from '../../hw/imix.js'
 import { AtomicFile } from '../atomicWrite.js'
 import { hostCores, RANGES } from '../config.js'
 import { errnoText, UsageError } from '../errors.js'
@@ -44,15 +45,22 @@ export function someOf<T extends string>(flag: string, words: readonly T[]): (te
 const RATE_UNITS: Record<string, number> = { '': 1, k: 1e3, m: 1e6 }
 const MAX_RATES = 64
 
+/** aRate - packets per second such as 50k or 1.5M, or NaN. */
+function aRate(text: string): number {
+  const [min, max] = RANGES.rate
+  const match = /^(\d+(?:\.\d+)?)([kKmM]?)$/.exec(text.trim())
+  const rate = match === null ? Number.NaN : Math.round(Number(match[1]) * RATE_UNITS[match[2]!.toLowerCase()]!)
+  return rate >= min && rate <= max ? rate : Number.NaN
+}
+
 /** rateList - a parser for packet rates such as 50k,100k,1.5M; sorts them and drops repeated ones. */
 export function rateList(flag: string): (text: string) => number[] | 'auto' {
   const [min, max] = RANGES.rate
   return text => {
     if (text === 'auto') return 'auto'
     const rates = text.split(',').map(part => {
-      const match = /^(\d+(?:\.\d+)?)([kKmM]?)$/.exec(part.trim())
-      const rate = match === null ? Number.NaN : Math.round(Number(match[1]) * RATE_UNITS[match[2]!.toLowerCase()]!)
-      if (!(rate >= min && rate <= max))
+      const rate = aRate(part)
+      if (Number.isNaN(rate))
         throw new UsageError(
           `${flag} ${part.trim()}: must be auto, or packets per second from ${min} to ${max / 1e6}M such as 50k,100k,1M`,
         )
@@ -60,6 +68,39 @@ export function rateList(flag: string): (text: string) => number[] | 'auto' {
     })
     if (rates.length > MAX_RATES) throw new UsageError(`${flag}: ${rates.length} rates given, at most ${MAX_RATES}`)
     return [...new Set(rates)].sort((a, b) => a - b)
+  }
+}
+
+const MAX_BURST = 65_536
+
+/** burst - a parser for packets and peak rate of a burst, such as 32@1M. */
+export function burst(flag: string): (text: string) => { packets: number; peak: number } {
+  return text => {
+    const match = /^(\d+)@(.+)$/.exec(text)
+    const packets = Number(match?.[1] ?? 0)
+    const peak = aRate(match?.[2] ?? '')
+    if (!(packets >= 1 && packets <= MAX_BURST) || Number.isNaN(peak))
+      throw new UsageError(`${flag} ${text}: must be packets@rate such as 32@1M`)
+    return { packets, peak }
+  }
+}
+
+const [MIN_FRAME, MAX_FRAME] = [60, 1514]
+
+/** frameSizes - a parser for frame sizes and weights, such as 60:7,590:4,1514:1. */
+export function frameSizes(flag: string): (text: string) => [number, number][] {
+  return text => {
+    if (text === 'imix') return IMIX
+    return text.split(',').map(part => {
+      const match = /^(\d+)(?::(\d+))?$/.exec(part.trim())
+      const bytes = Number(match?.[1] ?? 0)
+      const weight = Number(match?.[2] ?? 1)
+      if (!(bytes >= MIN_FRAME && bytes <= MAX_FRAME && weight >= 1 && weight <= 1000))
+        throw new UsageError(
+          `${flag} ${part.trim()}: must be imix, or sizes from ${MIN_FRAME} to ${MAX_FRAME} with weights such as 60:7,1514:1`,
+        )
+      return [bytes, weight]
+    })
   }
 }
 

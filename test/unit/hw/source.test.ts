@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { RAM } from '../../../src/arch/ram.js'
+import { IMIX } from '../../../src/hw/imix.js'
 import { checksum_good, flow_hash, Replay } from '../../../src/hw/replay.js'
-import { Generator, IMIX, make_arrivals } from '../../../src/hw/source.js'
+import { Generator, make_arrivals } from '../../../src/hw/source.js'
 import type { GeneratorConfig, ReplayConfig } from '../../../src/hw/types.js'
 import { counting, fragments, icmpFrame, parse, udp, udpFrame } from '../../helpers/frames.js'
 import { ip } from '../../helpers/solo.js'
@@ -129,17 +130,39 @@ describe('replay', () => {
     fast.restart(0)
     expect([fast.due(99, 0), fast.due(100, 0)]).toEqual([1, 2])
   })
+  test('stretched: its own gaps, at the mean rate that is asked for, pass after pass', () => {
+    const r = new Replay(capture('stretched', { times: Float64Array.of(0, 1000), loop: true }))
+    r.restart(0)
+    const at: number[] = []
+    for (let now = 0; now <= 12_000_000; now += 10_000) {
+      for (let n = r.due(now, 500); n > 0; n--) {
+        at.push(now)
+        r.advance()
+      }
+      expect(r.next(500)).toBeGreaterThan(now)
+    }
+    expect(at).toEqual([0, 2_000_000, 4_000_000, 6_000_000, 8_000_000, 10_000_000, 12_000_000])
+    const uneven = new Replay(
+      capture('stretched', {
+        offsets: Uint32Array.of(0, 60, 0),
+        lengths: Uint32Array.of(60, 60, 60),
+        times: Float64Array.of(0, 100, 1000),
+      }),
+    )
+    uneven.restart(0)
+    expect([uneven.due(0, 1000), uneven.due(199_999, 1000), uneven.due(200_001, 1000)]).toEqual([1, 1, 2])
+  })
   test('flat out, and over again', () => {
     const r = new Replay(capture('flat'))
     expect(r.due(0, 0)).toBe(2)
-    r.advance(0)
-    r.advance(0)
+    r.advance()
+    r.advance()
     expect([r.finished, r.due(0, 0)]).toEqual([true, 0])
     const loop = new Replay(capture('rate', { loop: true }))
     loop.restart(0)
     expect(loop.due(1e9, 7)).toBe(7)
-    loop.advance(0)
-    loop.advance(0)
+    loop.advance()
+    loop.advance()
     expect([loop.finished, loop.at]).toEqual([false, 0])
   })
 })
