@@ -10,6 +10,7 @@ import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import type { RouterSetup } from '../src/init/setup.js'
 import type { SystemMap } from '../src/init/system_map.js'
+import { boardService } from './boardService.js'
 
 export interface CpuTask {
   memory: WebAssembly.Memory
@@ -18,6 +19,10 @@ export interface CpuTask {
   /** performance.timeOrigin of the machine's clock */
   base: number
   port: MessagePort
+  /** Virtual time: this thread is an actor of the turnstile. */
+  virtual?: boolean
+  /** The board is run on this thread, too, and answers here. */
+  boardPort?: MessagePort
 }
 
 /** How a CPU left the kernel. */
@@ -37,8 +42,12 @@ export interface CpuService {
   load(programs: string[]): Promise<SystemMap>
   /** Runs this CPU until the power goes. */
   run(setup: RouterSetup): Promise<CpuExit>
+  /** Makes a thread that never ran ready to go on with the RAM of a machine of the configuration that is in RAM now. */
+  carve(): void
   /** Goes on from the RAM of a halted machine until the power goes. */
   resume(): Promise<CpuExit>
+  /** Names of the locks and variables at these addresses, for dumps. */
+  describe(addresses: number[]): string[]
   /** Names of the tasks that a snapshot of the halted machine would lose. */
   notAtRest(): string[]
   /** Frees what a halted machine still queues and caches, and reports every object that is out. */
@@ -57,6 +66,7 @@ export default function cpu(task: CpuTask): Promise<void> {
     cpu: task.cpu,
     lockKind: task.lockKind,
     now: () => (offset + performance.now()) * 1e6,
+    virtual: task.virtual === true,
   }
   return new Promise(resolve => {
     let kernel: typeof import('../src/init/main.js') | null = null
@@ -70,6 +80,10 @@ export default function cpu(task: CpuTask): Promise<void> {
         if (kernel === null) throw new Error('the kernel is not loaded')
         return { cpu: task.cpu, reason: kernel.run_cpu(setup) }
       },
+      carve() {
+        if (kernel?.carved() === false) kernel.carve()
+      },
+      describe: addresses => addresses.map(addr => kernel?.describe(addr) ?? `0x${addr.toString(16)}`),
       async resume() {
         if (kernel === null) throw new Error('the kernel is not loaded')
         return { cpu: task.cpu, reason: kernel.resume_cpu() }
@@ -82,9 +96,17 @@ export default function cpu(task: CpuTask): Promise<void> {
       },
       release() {
         resolve()
-        setImmediate(() => task.port.close())
+        setImmediate(() => {
+          task.port.close()
+          task.boardPort?.close()
+        })
       },
     }
+    if (task.boardPort !== undefined)
+      Comlink.expose(
+        boardService(true, () => {}),
+        nodeEndpoint(task.boardPort),
+      )
     Comlink.expose(service, nodeEndpoint(task.port))
   })
 }

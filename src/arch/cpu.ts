@@ -22,11 +22,13 @@ import { trace_switch } from './trace.js'
 import {
   actor_block,
   actor_wake,
+  ahead,
   note,
   ns_per_cycle,
   spend,
   switch_turn,
   turnstile_entry,
+  WHY_BUSY,
   WHY_IDLE,
   WHY_LOCK,
   WHY_STOPPED,
@@ -180,6 +182,17 @@ export function tick(id: number): void {
 export function charge(id: number, cycles: number): void {
   tally(id, cycles)
   if (spend(cycles)) switch_turn()
+}
+
+/** busy - virtual time: compute for `cycles` that others see nothing of, unless an interrupt comes first, which is taken. */
+export function busy(id: number, cycles: number): void {
+  if (i32[PENDING] === 0 || i32[IF] === 0) tally(id, actor_block(WHY_BUSY, cycles))
+  if (i32[PENDING] !== 0 && i32[IF] !== 0) take_interrupts()
+}
+
+/** seen - virtual time: others whose clocks are behind go on first, for what comes now they can see. */
+export function seen(): void {
+  if (ahead()) switch_turn()
 }
 
 /** charge_cost - as tick, where no interrupt may come in. */

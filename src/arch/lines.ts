@@ -8,7 +8,7 @@
 import { line_entry } from './atomic.js'
 import { boot } from './boot.js'
 import { COST_LINE, VIRTUAL } from './cost.js'
-import { charge_cost } from './cpu.js'
+import { charge_cost, seen } from './cpu.js'
 import { num_cpus } from './machine.js'
 import { RAM } from './ram.js'
 import { NR_TRACED, TRACE_BYTES } from './trace.js'
@@ -24,6 +24,7 @@ function read(addr: number): void {
   const line = LINES + (addr >>> 6)
   const last = u8[line]
   if (last === 0 || last === ME || !turn_of_cpu() || num_cpus() === 1) return
+  seen()
   u8[line] = 0
   charge_cost(COST_LINE)
 }
@@ -31,6 +32,7 @@ function read(addr: number): void {
 function write(addr: number): void {
   const line = LINES + (addr >>> 6)
   if (u8[line] === ME || !turn_of_cpu() || num_cpus() === 1) return
+  seen()
   u8[line] = ME
   charge_cost(COST_LINE)
 }

@@ -12,7 +12,10 @@
  * driver publishes RX_TAIL and TX_TAIL the same way. The interrupt words of the queue are those of its line in
  * irqchip.ts, whose RX_HEAD and TX_HEAD follow RX_DONE and TX_DONE, delayed by the mitigation.
  */
+import { store } from './atomic.js'
+import { VIRTUAL } from './cost.js'
 import { NIC_REGS } from './ram.js'
+import { ACTOR_BOARD, actor_wake } from './turnstile.js'
 
 /** nic_page - address of a NIC's registers. */
 export function nic_page(nic: number): number {
@@ -82,3 +85,9 @@ export const RX_CSUM_L4 = 4 // UDP or TCP checksum is good too
 // transmit flags
 export const TX_EOP = 1 // last descriptor of the frame
 export const TX_CSUM = 2 // fill in the ones' complement sum from checksum start to the end of the frame
+
+/** doorbell - tell the device that a register of a queue has moved on. @context any */
+export function doorbell(reg: number, value: number): void {
+  store(reg, value)
+  if (VIRTUAL) actor_wake(ACTOR_BOARD, 0)
+}

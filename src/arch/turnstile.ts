@@ -8,8 +8,9 @@
  *   +24 why     what a blocked actor waits for                       +32 gate    of a thread: 1 when the turn is one of its actors'
  *
  * Only the actor that has the turn changes any of this, so nothing here is atomic but the gates. It takes the scheduling
- * decision itself, whenever its clock has passed `LIMIT`, the clock of the next one: until then a tick costs an addition
- * and a comparison. A thread may run several actors: the board is run by the thread of CPU 0, so a machine of one CPU
+ * decision itself, when its clock has passed `LIMIT`, the clock of the next one: at once before it does what others can
+ * see (it takes a cache line that is not its own, rings a doorbell, sends an interrupt), and otherwise when it is `SLACK`
+ * cycles ahead. Until then a tick costs an addition and a comparison. A thread may run several actors: the board is run by the thread of CPU 0, so a machine of one CPU
  * never hands its turn to another thread. Who is first among equals follows from the seed.
  *
  * What an actor does to others at its own time t reaches them at t: `actor_wake` moves the clock of a blocked one there.
@@ -37,10 +38,12 @@ export const TURN_SEED = TURNSTILE + 8
 export const TURN_SPIN = TURNSTILE + 12
 /** Hash of everything that happened, in order. */
 export const TURN_HASH = TURNSTILE + 16
-/** Times that the turn went to another thread. */
+/** Times that the turn went to another thread of the machine. */
 export const TURN_HANDOVERS = TURNSTILE + 20
 export const TURN_LIMIT = TURNSTILE + 24
 export const TURN_NS = TURNSTILE + 32 // ns a cycle, f64
+/** Cycles that a CPU may be ahead of another while it does nothing that others can see, f64. */
+export const TURN_SLACK = TURNSTILE + 40
 export const TURN_TABLE = TURNSTILE + 128
 export const ACTOR_SHIFT = 6
 
@@ -60,11 +63,12 @@ export const ACTOR_BLOCKED = 2
 export const WHY_IDLE = 0
 export const WHY_LOCK = 1
 export const WHY_STOPPED = 2
-export const WHY_EVENT = 3
+export const WHY_BUSY = 3
 
 const LIMIT = TURN_LIMIT >> 3
 const HASH = TURN_HASH >> 2
 const NS = TURN_NS >> 3
+const SLACK = TURN_SLACK >> 3
 
 export function actor_record(actor: number): number {
   return TURN_TABLE + (actor << ACTOR_SHIFT)
@@ -191,7 +195,7 @@ function gate_of(thread: number): number {
 
 /** Give the turn to another thread, and wait until it comes back. @returns whose of our actors it is */
 function hand_over(next: number): number {
-  i32[TURN_HANDOVERS >> 2]++
+  if (next !== ACTOR_HOST) i32[TURN_HANDOVERS >> 2]++
   open_gate(next)
   return wait_for_turn()
 }
@@ -212,6 +216,7 @@ function wait_for_turn(): number {
     wait_on_address(gate, 0, 100)
   }
   store(gate, 0)
+  if (died()) leave()
   return i32[TURN >> 2]
 }
 
@@ -265,11 +270,11 @@ export function actor_alarm(actor: number, when: number): void {
   f64[(actor_record(actor) + ACTOR_ALARM) >> 3] = when
 }
 
-/** actor_block - this CPU waits until it is woken. @returns cycles that passed */
-export function actor_block(why: number): number {
+/** actor_block - this CPU waits until it is woken, or until `cycles` have passed. @returns cycles that passed */
+export function actor_block(why: number, cycles = Infinity): number {
   const at = actor_record(ME)
   const since = f64[MY_CLOCK]
-  f64[(at + ACTOR_ALARM) >> 3] = Infinity
+  f64[(at + ACTOR_ALARM) >> 3] = since + cycles
   i32[(at + ACTOR_WHY) >> 2] = why
   i32[(at + ACTOR_STATE) >> 2] = ACTOR_BLOCKED
   if (why === WHY_LOCK && everybody_waits()) turnstile_entry.stuck('every CPU waits for a lock')
@@ -290,9 +295,14 @@ export function turn_of_cpu(): boolean {
   return i32[TURN >> 2] === ME
 }
 
-/** spend - the clock of this CPU goes on. True when it has passed another's. */
+/** spend - the clock of this CPU goes on. True when it is further ahead of another's than the machine allows. */
 export function spend(cycles: number): boolean {
   const now = f64[MY_CLOCK] + cycles
   f64[MY_CLOCK] = now
-  return now >= f64[LIMIT]
+  return now >= f64[LIMIT] + f64[SLACK]
+}
+
+/** ahead - is this CPU's clock ahead of another's, so that what others can see of it must wait? */
+export function ahead(): boolean {
+  return f64[MY_CLOCK] >= f64[LIMIT]
 }

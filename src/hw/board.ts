@@ -3,6 +3,7 @@ import { load, wait_on_address } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { BOOTING, ONLINE, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
+import { ACTOR_BOARD, actor_alarm, actor_host, ns_per_cycle } from '../arch/turnstile.js'
 import { Ahead } from './ahead.js'
 import { Nic } from './nic.js'
 import { Sightings } from './replay.js'
@@ -57,6 +58,28 @@ export class Board {
       if (moved > 0 || this.nics.some(nic => nic.active)) idle = 0
       else if (++idle > IDLE_STEPS) wait_on_address(POWER, power, NAP_MS)
     }
+  }
+
+  /** When the next thing happens that no CPU causes, ns. */
+  private next_event(now: number): number {
+    let next = this.next_tick < 0 ? now + this.period : this.next_tick
+    for (const nic of this.nics) next = Math.min(next, nic.next_event(now))
+    return next
+  }
+
+  /** host_virtual - run as an actor of the turnstile, on this thread: a step for each event, at its very time. */
+  host_virtual(): void {
+    actor_host(ACTOR_BOARD, cycles => {
+      const power = load(POWER)
+      if (power !== BOOTING && power !== RUNNING) {
+        actor_alarm(ACTOR_BOARD, Infinity)
+        return
+      }
+      const ns = ns_per_cycle()
+      const now = cycles * ns
+      this.step(now)
+      actor_alarm(ACTOR_BOARD, Math.max(cycles + 1, Math.ceil(this.next_event(now) / ns)))
+    })
   }
 
   captures(): (CapturedFrames | null)[] {

@@ -24,18 +24,10 @@ import {
   NIC_TIDV_NS,
   nic_page,
   OFF_RX_CSUM,
-  Q_IRQ,
-  Q_RX_BASE,
-  Q_RX_BUF,
   Q_RX_DONE,
-  Q_RX_SIZE,
   Q_RX_TAIL,
-  Q_TX_BASE,
   Q_TX_DONE,
-  Q_TX_SIZE,
   Q_TX_TAIL,
-  queue_consts,
-  queue_regs,
   RX_CSUM_IP,
   RX_CSUM_L4,
   RX_EOP,
@@ -71,6 +63,7 @@ import {
   CTL_RESET,
   CTL_SEQ,
 } from './control.js'
+import { Queue } from './queue.js'
 import { checksum_good, flow_hash, Replay, type Sightings } from './replay.js'
 import { Sink } from './sink.js'
 import { Generator } from './source.js'
@@ -83,48 +76,13 @@ const dv = RAM.dv
 
 /** Longest frame that the NIC gathers from fragments. */
 const MAX_FRAME = 65550
+/** In virtual time, how often a flat replay looks whether the router has room for more, ns. */
+const FLAT_LOOK_NS = 2000
 /** What a frame takes on an Ethernet besides its bytes: preamble, check sequence, gap; and the least it takes. */
 const WIRE_OVERHEAD = 24
 const WIRE_MIN = 84
 /** Frames that one step sends at most, so that reception and the timer are never far away. */
 const TX_BATCH = 128
-
-/** A queue pair as the device sees it. */
-class Queue {
-  readonly regs: number
-  rx_base = 0
-  rx_mask = 0
-  rx_buf = 0
-  tx_base = 0
-  tx_mask = 0
-  irq = 0
-  rx_done = 0
-  rx_tail = 0
-  tx_done = 0
-  rx_published = 0
-  tx_published = 0
-  rx_since = 0 // time of the last receive interrupt
-  tx_since = 0 // time of the oldest sent frame that the driver was not told of
-  tx_on = -1 // descriptor of the frame that is on the wire; -1: none is
-  tx_left = 0 // when that frame will have left it, or the last one did
-  tx_idle = true // nothing waits for the wire
-
-  constructor(nic: number, index: number) {
-    this.regs = queue_regs(nic, index)
-    const c = queue_consts(nic, index) >> 2
-    this.rx_base = i32[c + (Q_RX_BASE >> 2)]
-    this.rx_mask = i32[c + (Q_RX_SIZE >> 2)] - 1
-    this.tx_base = i32[c + (Q_TX_BASE >> 2)]
-    this.tx_mask = i32[c + (Q_TX_SIZE >> 2)] - 1
-    this.irq = i32[c + (Q_IRQ >> 2)]
-    this.rx_buf = i32[c + (Q_RX_BUF >> 2)]
-    this.rx_tail = load(this.regs + Q_RX_TAIL)
-    this.rx_done = load(this.regs + Q_RX_DONE)
-    this.tx_done = load(this.regs + Q_TX_DONE)
-    this.rx_published = load(irq_line(this.irq) + LINE_RX_HEAD)
-    this.tx_published = load(irq_line(this.irq) + LINE_TX_HEAD)
-  }
-}
 
 export class Nic {
   private readonly page: number
@@ -468,6 +426,26 @@ export class Nic {
     q.tx_published = q.tx_done
     store(line + LINE_TX_HEAD, q.tx_done)
     line_update(q.irq)
+  }
+
+  /** When this NIC has to do something of its own accord, ns; Infinity: when a CPU asks it to. */
+  next_event(now: number): number {
+    let next = Infinity
+    if (this.on && this.generator !== null) next = this.generator.arrivals.next(this.rate)
+    else if (this.on && this.replay !== null) next = this.next_replayed(this.replay, now)
+    const itr = i32[(this.page + NIC_ITR_NS) >> 2]
+    for (const q of this.queues) {
+      if (q.rx_published !== q.rx_done) next = Math.min(next, q.rx_since + itr)
+      if (q.tx_published !== q.tx_done) next = Math.min(next, q.tx_since + i32[(this.page + NIC_TIDV_NS) >> 2])
+      if (q.tx_done !== load(q.regs + Q_TX_TAIL)) next = Math.min(next, this.byte_ns > 0 ? q.tx_left : now)
+    }
+    return next
+  }
+
+  /** A flat replay that waits for room goes on when a CPU has made some; it is only looked at now and then. */
+  private next_replayed(r: Replay, now: number): number {
+    if (r.config.mode !== 'flat' || r.finished) return r.next(this.rate)
+    return now + FLAT_LOOK_NS
   }
 
   /** step - do all that is due at `now` (ns). @returns frames moved */

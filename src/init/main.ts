@@ -3,8 +3,10 @@
 import { describe_addr } from '../abi/section.js'
 import { symbol, text_hash } from '../abi/symbol.js'
 import { cmpxchg, fetch_or, load, store, wake_by_address } from '../arch/atomic.js'
+import { VIRTUAL } from '../arch/cost.js'
 import { cpu_id, cpu_relax, cpu_reset, cpu_resume, local_irq_enable, oops, panic, set_entry } from '../arch/cpu.js'
 import { BOOT_HASH, BOOTING, config, KernelPanic, num_cpus, ONLINE, POWER, PowerOff, RUNNING } from '../arch/machine.js'
+import { turnstile_enter, turnstile_leave } from '../arch/turnstile.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
 import { hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
@@ -27,6 +29,7 @@ import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
 import { spin_sym } from '../user/spin.js'
+import { doorbell_init } from './doorbell.js'
 import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
@@ -35,9 +38,10 @@ export { leak_audit, post_mortem } from './audit.js'
 export { system_map } from './system_map.js'
 
 /** What the init process of this thread is to set up; a boot argument, not kernel state. */
-const boot_args: { setup: RouterSetup; programs: Program[] } = {
+const boot_args: { setup: RouterSetup; programs: Program[]; carved: boolean } = {
   setup: { ports: [], routes: [], neighbours: [] },
   programs: [],
+  carved: false, // this thread has its caches and tables
 }
 
 /** A module that was loaded beside the kernel on every CPU; main() is called by the init process on CPU 0. */
@@ -117,6 +121,7 @@ const init_sym = symbol('init', init)
 /** init_subsystems - all that CPU 0 lays out for everybody; interrupts are on afterwards. @context boot, CPU 0 */
 export function init_subsystems(ncpus: number): void {
   mem_init()
+  boot_args.carved = true
   sched_init(ncpus)
   irq_init()
   tasklets_init()
@@ -144,6 +149,7 @@ function start_kernel(): never {
   store(BOOT_HASH, text_hash())
   const all = ncpus === 32 ? -1 : (1 << ncpus) - 1
   while (load(ONLINE) !== all) cpu_relax() // a CPU that does not come up is seen by the host
+  doorbell_init()
   kernel_thread('init', init_sym, 0, { cpu: 0 })
   return cpu_loop()
 }
@@ -152,11 +158,22 @@ function start_kernel(): never {
 function start_secondary(): never {
   while (load(BOOT_HASH) === 0) cpu_relax()
   if (load(BOOT_HASH) !== text_hash()) panic('BUG: CPUs with different kernels')
-  mem_init()
-  irq_init()
+  carve()
   fetch_or(ONLINE, 1 << cpu_id)
   local_irq_enable()
   return cpu_loop()
+}
+
+/** carve - give this thread its caches and tables, by the configuration in RAM; CPU 0 also lays them out anew. */
+export function carve(): void {
+  mem_init()
+  irq_init()
+  boot_args.carved = true
+}
+
+/** carved - can this thread go on with the RAM of a machine of this configuration? */
+export function carved(): boolean {
+  return boot_args.carved
 }
 
 /** run_cpu - from power-on to power-off. @returns how it ended */
@@ -178,11 +195,17 @@ export function resume_cpu(): CpuEnd {
   })
 }
 
+/** describe - the variable or object that an address belongs to, for dumps. */
+export function describe(addr: number): string {
+  return describe_addr(addr) ?? `0x${addr.toString(16)}`
+}
+
 export type CpuEnd = 'power off' | 'panic' | 'oops'
 
 function until_power_off(run: () => never): CpuEnd {
-  set_entry({ describe: addr => describe_addr(addr) ?? `0x${addr.toString(16)}` })
+  set_entry({ describe })
   try {
+    if (VIRTUAL) turnstile_enter()
     return run()
   } catch (error) {
     forget_tasks()
@@ -190,5 +213,7 @@ function until_power_off(run: () => never): CpuEnd {
     if (error instanceof KernelPanic) return 'panic'
     oops(error)
     return 'oops'
+  } finally {
+    if (VIRTUAL) turnstile_leave()
   }
 }

@@ -101,5 +101,6 @@ export function livelockMachine(config: LivelockConfig, rx: RxArch): MachineConf
     ],
     userSpin: true,
     trace: config.trace,
+    ...(config.profile === null ? {} : { profile: config.profile }),
   }
 }

@@ -5,7 +5,7 @@
  */
 import { Command, CommanderError } from 'commander'
 import { packageVersion } from './config.js'
-import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, LabError } from './errors.js'
+import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, LabError, MachinePanic } from './errors.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import type { VerbBody, VerbRunner } from './verbs/verb.js'
@@ -64,6 +64,10 @@ function report(error: unknown): number {
     if (error.exitCode === 0) return EXIT_CLEAN // --help, --version
     complain(error.message.replace(/^error: /, ''))
     return EXIT_USAGE
+  }
+  if (error instanceof MachinePanic) {
+    process.stderr.write(`softnet: ${error.message.trimEnd()}\n`) // the dump keeps its lines
+    return error.exitCode
   }
   if (error instanceof LabError) {
     complain(error.message)

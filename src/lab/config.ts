@@ -64,6 +64,7 @@ export function livelockDefaults(): LivelockConfig {
     irqWork: RANGES.irqWork[2],
     pcap: null,
     pcapTiming: 'even',
+    profile: null,
     trace: false,
   }
 }
@@ -96,6 +97,8 @@ export function configRecord(c: LivelockConfig): LivelockConfigRecord {
     affinity: c.affinity,
     pcap: c.pcap,
     pcap_timing: c.pcapTiming,
+    clock: c.profile === null ? 'real' : 'virtual',
+    profile: c.profile?.name ?? null,
   }
 }
 

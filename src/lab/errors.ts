@@ -36,6 +36,11 @@ export class RunError extends LabError {
   }
 }
 
+/** MachinePanic - the machine died: of a broken invariant, an exception, or with a thread. The message is its dump. */
+export class MachinePanic extends RunError {
+  override name = 'MachinePanic'
+}
+
 /** errnoText - the words for a host error code, and the code of one that has none here. */
 export function errnoText(error: unknown): string {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''

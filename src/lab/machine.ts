@@ -11,15 +11,19 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads'
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
+import type { BoardService } from '../../workers/boardService.js'
 import type { CpuExit, CpuService, LeakReport } from '../../workers/cpu.js'
-import type { BoardService } from '../../workers/nic.js'
 import type { BoardConfig, CapturedFrames, PlayWindow, PortConfig } from '../hw/types.js'
 import type { PortSetup, RouterSetup } from '../init/setup.js'
 import type { SystemMap } from '../init/system_map.js'
 import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
 import { tuneCompiler } from './compiler.js'
-import { RunError } from './errors.js'
+import { hostCores } from './config.js'
+import { MachinePanic, RunError } from './errors.js'
+import { obituary } from './obituary.js'
+import { type CostProfile, costTable } from './profile.js'
 import { RamReader } from './ramReader.js'
+import { TurnstileHost } from './turnstileHost.js'
 import type { Affinity, LockKind, RxArch } from './types.js'
 
 const RX_NUMBER: Record<RxArch, number> = { interrupt: 0, softnet: 1, napi: 2 }
@@ -36,6 +40,12 @@ const PANIC = 4
 const PLAY_WINDOW: Record<RxArch, number> = { interrupt: 48, softnet: 256, napi: 256 }
 /** How long CPUs may take to leave the kernel by themselves, ms. */
 const HALT_MS = 2000
+/** And how long after the plug was pulled, before their threads are ended from outside. */
+const PLUG_MS = 3000
+/** Cycles that a CPU may be ahead: less than an interrupt takes. */
+const SLACK = 1000
+/** Tries of a thread that waits for its turn, where the host has a core for each. */
+const TURN_SPIN = 20_000
 
 export interface MachinePort extends PortSetup {
   source: PortConfig['source']
@@ -68,6 +78,10 @@ export interface MachineConfig {
   idleSpinNs?: number
   /** Programmed I/O: ns that a CPU spends on each 4 bytes it moves from or to a NIC; 0 or nothing: DMA. */
   pioNs?: number
+  /** The machine's time: the host's clock (nothing), or virtual, with these costs. */
+  profile?: CostProfile
+  /** Virtual time: cycles that a CPU may be ahead of another while others see nothing of it; 0: none. */
+  slackCycles?: number
   /** sk_buffs in the pool; default 8192. */
   skbs?: number
   /** Receive descriptors of a queue; by default as many as the pool bears, at most 256. */
@@ -99,6 +113,9 @@ export class Machine {
   private exits: Promise<unknown>[] = []
   private died: Error | null = null
   private reader: RamReader | null = null
+  private turnstile: TurnstileHost | null = null
+  /** CPUs that are in the kernel. */
+  private readonly inside = new Set<number>()
 
   constructor(readonly config: MachineConfig) {
     const pages = (config.ramMiB ?? 64) * 16
@@ -119,24 +136,46 @@ export class Machine {
 
   // ---- power on -----------------------------------------------------------------------------------------------------
 
-  private start<T>(name: string, task: object): Remote<T> {
+  /** `cpu`: -1 for the board. In virtual time the thread of CPU 0 runs the board, too. */
+  private start(cpu: number, task: object): void {
+    const name = cpu < 0 ? 'nic' : 'cpu'
     const { port1, port2 } = new MessageChannel()
-    this.ports.push(port1)
+    const board = new MessageChannel()
+    this.ports.push(port1, board.port1)
     const filename = fileURLToPath(new URL(`../../workers/${name}.js`, import.meta.url))
-    const running = this.pool!.run({ ...task, port: port2 }, { filename, transferList: [port2] })
-    this.tasks.push(
-      running.catch((error: unknown) => {
-        this.died ??= error instanceof Error ? error : new Error(String(error))
-        this.pullPlug()
-      }),
+    const both = cpu === 0 && this.virtual
+    const running = this.pool!.run(
+      { ...task, cpu, port: port2, ...(both ? { boardPort: board.port2 } : {}) },
+      { filename, transferList: both ? [port2, board.port2] : [port2] },
     )
-    return Comlink.wrap<T>(nodeEndpoint(port1))
+    if (!both) board.port2.close()
+    this.tasks.push(running.catch((error: unknown) => this.threadDied(cpu, error)))
+    if (cpu >= 0) this.cpus.push(Comlink.wrap<CpuService>(nodeEndpoint(port1)))
+    if (cpu < 0 || both) this.board = Comlink.wrap<BoardService>(nodeEndpoint(cpu < 0 ? port1 : board.port1))
+  }
+
+  /** A thread ended by itself or threw where it must not: what RAM still says of it is the dump. */
+  private threadDied(cpu: number, error: unknown): void {
+    if (this.died === null && this.pool !== null) {
+      const why = error instanceof Error ? error.message : String(error)
+      const dump = cpu < 0 || this.reader === null ? '' : obituary(this.reader, cpu)
+      this.died =
+        cpu < 0
+          ? new RunError(`the thread of the board died: ${why}`)
+          : new MachinePanic(`thread of CPU ${cpu} died: ${why}${dump}`)
+    }
+    this.pullPlug()
+  }
+
+  /** Is time virtual here? */
+  get virtual(): boolean {
+    return this.config.profile !== undefined
   }
 
   /** Rejects when a thread died, so that nobody waits for an answer that cannot come. */
   private async alive<T>(what: Promise<T>): Promise<T> {
     const dead = Promise.race(this.tasks).then(() => {
-      throw new RunError(`a thread of the machine ended: ${this.died?.message ?? 'released'}`)
+      throw this.died ?? new RunError('a thread of the machine ended: released')
     })
     return Promise.race([what, dead])
   }
@@ -144,7 +183,7 @@ export class Machine {
   /** Starts the threads and loads the kernel on each; the machine stays off. */
   async load(): Promise<void> {
     const { config } = this
-    const threads = config.cpus + 1
+    const threads = config.cpus + (this.virtual ? 0 : 1)
     tuneCompiler()
     this.pool = new Piscina({
       minThreads: threads,
@@ -157,17 +196,18 @@ export class Machine {
     const base = performance.timeOrigin
     const lockKind = LOCK_NUMBER[config.lock]
     for (let cpu = 0; cpu < config.cpus; cpu++)
-      this.cpus.push(this.start<CpuService>('cpu', { memory: this.memory, cpu, lockKind, base }))
-    this.board = this.start<BoardService>('nic', { memory: this.memory, base })
+      this.start(cpu, { memory: this.memory, lockKind, base, virtual: this.virtual })
+    if (!this.virtual) this.start(-1, { memory: this.memory, base })
     const maps = await this.alive(
-      Promise.all([...this.cpus.map(cpu => cpu.load(config.programs ?? [])), this.board.load()]),
+      Promise.all([...this.cpus.map(cpu => cpu.load(config.programs ?? [])), this.board!.load()]),
     )
     const map = maps[0] as SystemMap
     this.reader = new RamReader(this.memory, map)
+    if (this.virtual) this.turnstile = new TurnstileHost(this.memory.buffer, map, config.cpus)
   }
 
   /** Starts all CPUs and the board; `run` says what a CPU does. */
-  private startThreads(run: (cpu: Remote<CpuService>, k: number) => Promise<CpuExit>): void {
+  private async startThreads(run: (cpu: Remote<CpuService>, k: number) => Promise<CpuExit>): Promise<void> {
     const { config } = this
     const board: BoardConfig = {
       hz: config.hz,
@@ -175,14 +215,16 @@ export class Machine {
       ports: config.ports.map(({ source, capture, bps }) => ({ source, capture, bps: bps ?? 0 })),
       window: this.playWindow(),
     }
-    const watch = (exit: Promise<unknown>): Promise<unknown> =>
-      exit.catch((error: unknown) => {
-        this.died ??= error instanceof Error ? error : new Error(String(error))
-        this.pullPlug()
-      })
+    const boardRuns = this.board!.run(board, this.histograms)
+    if (this.virtual) await boardRuns // the thread of CPU 0 is about to enter the kernel
+    for (let cpu = 0; cpu < config.cpus; cpu++) this.inside.add(cpu)
     this.exits = [
-      ...this.cpus.map((cpu, k) => watch(run(cpu, k).then(e => this.left(e)))),
-      watch(this.board!.run(board, this.histograms)),
+      ...this.cpus.map((cpu, k) =>
+        run(cpu, k)
+          .then(exit => this.left(exit))
+          .catch((error: unknown) => this.threadDied(k, error)),
+      ),
+      boardRuns.catch((error: unknown) => this.threadDied(-1, error)),
     ]
   }
 
@@ -211,8 +253,8 @@ export class Machine {
       ncpus: config.cpus,
       hz: config.hz,
       lock_kind: LOCK_NUMBER[config.lock],
-      irq_cost_ns: config.irqCostNs,
-      spin_limit: 200,
+      irq_cost_ns: this.virtual ? 0 : config.irqCostNs, // a profile has its own
+      spin_limit: this.virtual ? 0 : 200, // a spin on a word that has not changed is no event
       idle_spin_ns: config.idleSpinNs ?? 20_000,
       seed: config.seed,
       rx_arch: RX_NUMBER[config.rx],
@@ -238,27 +280,60 @@ export class Machine {
     const { config } = this
     this.writeConfig()
     Atomics.store(this.ram.i32, this.ram.map.boot.power >> 2, BOOTING)
+    this.initTurnstile()
     const setup: RouterSetup = {
       ports: config.ports.map(portSetup),
       routes: config.routes,
       neighbours: config.neighbours,
     }
-    this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
+    await this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
     while (this.power === BOOTING) {
       this.check()
-      await sleep(1)
+      await this.pass(1)
     }
     this.check()
   }
 
+  private initTurnstile(): void {
+    const { profile, cpus, seed } = this.config
+    if (profile === undefined) return
+    const spin = hostCores() >= cpus ? TURN_SPIN : 0
+    this.turnstile!.init(
+      profile.hz,
+      costTable(profile, this.ram.map.costs.names),
+      seed,
+      spin,
+      this.config.slackCycles ?? SLACK,
+    )
+  }
+
   private left(exit: CpuExit): void {
+    this.inside.delete(exit.cpu)
     if (exit.reason !== 'power off') this.pullPlug()
   }
 
   /** Throws what the machine died of, if it did. */
   check(): void {
-    if (this.died !== null) throw new RunError(`a thread of the machine died: ${this.died.message}`)
+    if (this.died !== null) throw this.died
     if (this.power === PANIC) throw new MachinePanic(this.ram.panicText())
+  }
+
+  // ---- time ---------------------------------------------------------------------------------------------------------
+
+  /** Lets `ms` of the machine's time pass: host time, or exactly so much virtual time. */
+  async pass(ms: number): Promise<void> {
+    if (this.turnstile === null) await sleep(ms)
+    else await this.turnstile.pass(ms * 1e6, () => this.check())
+  }
+
+  /** The machine's time, ms. */
+  get nowMs(): number {
+    return this.turnstile === null ? performance.now() : this.turnstile.nowNs / 1e6
+  }
+
+  /** Of a run in virtual time: hash of all that happened, and how often the turn went to another thread. */
+  get turns(): { hash: number; handovers: number } | null {
+    return this.turnstile === null ? null : { hash: this.turnstile.hash, handovers: this.turnstile.handovers }
   }
 
   get running(): boolean {
@@ -273,8 +348,30 @@ export class Machine {
     while (!this.ram.portAcknowledged(port, seq)) {
       this.check()
       if (!this.running) throw new RunError('the machine is not running')
-      await sleep(0)
+      await this.pass(0)
     }
+  }
+
+  // ---- CPUs ---------------------------------------------------------------------------------------------------------
+
+  /** Stops a CPU of a machine that runs; everything it had in hand but its tasks goes to CPU 0, which cannot be stopped. */
+  async cpuDown(cpu: number): Promise<void> {
+    await this.ring(this.ram.map.doorbell.cpu_down, cpu, `CPU ${cpu} cannot be stopped`)
+  }
+  /** Starts a CPU that was stopped. */
+  async cpuUp(cpu: number): Promise<void> {
+    await this.ring(this.ram.map.doorbell.cpu_up, cpu, `CPU ${cpu} cannot be started`)
+  }
+
+  private async ring(op: number, arg: number, complaint: string): Promise<void> {
+    if (!this.running) throw new RunError('the machine is not running')
+    const request = this.ram.ringDoorbell(op, arg)
+    while (!this.ram.doorbellServed(request)) {
+      this.check()
+      await this.pass(1)
+    }
+    const error = this.ram.doorbellResult()
+    if (error !== 0) throw new RunError(`${complaint}: error ${-error}`)
   }
 
   // ---- power off ----------------------------------------------------------------------------------------------------
@@ -282,6 +379,8 @@ export class Machine {
   private signalHalt(): void {
     for (let cpu = 0; cpu < this.config.cpus; cpu++) this.ram.sendHalt(cpu)
     Atomics.notify(this.ram.i32, this.ram.map.boot.power >> 2)
+    if (this.power === HALTING) this.turnstile?.letGo()
+    else this.turnstile?.openAll()
   }
 
   /** Every CPU leaves the kernel wherever it is. */
@@ -292,15 +391,28 @@ export class Machine {
     this.signalHalt()
   }
 
-  /** Orderly halt: CPUs stop in process context. After two seconds the plug is pulled. */
+  /**
+   * Orderly halt: CPUs stop between two tasks. After two seconds the plug is pulled, and a CPU that does not see even that
+   * is ended with its thread; then this rejects with a RunError that names the CPUs.
+   */
   async halt(): Promise<void> {
     if (this.reader === null) return
     const at = this.ram.map.boot.power >> 2
     if (Atomics.compareExchange(this.ram.i32, at, RUNNING, HALTING) === RUNNING) this.signalHalt()
     else if (this.power === BOOTING) this.pullPlug()
-    const plug = setTimeout(() => this.pullPlug(), HALT_MS)
-    await Promise.race([Promise.all(this.exits), Promise.all(this.tasks)])
+    const late: number[] = []
+    const plug = setTimeout(() => {
+      late.push(...this.inside)
+      this.pullPlug()
+    }, HALT_MS)
+    const stuck = new Promise<'stuck'>(resolve => setTimeout(resolve, HALT_MS + PLUG_MS, 'stuck').unref())
+    const how = await Promise.race([Promise.all(this.exits), Promise.all(this.tasks), stuck])
     clearTimeout(plug)
+    this.check()
+    if (late.length === 0) return
+    const names = late.map(cpu => `CPU ${cpu}${obituary(this.ram, cpu)}`).join('\n')
+    if (how === 'stuck') await this.destroy()
+    throw new MachinePanic(`the machine did not halt, and the plug was pulled:\n${names}`)
   }
 
   /**
@@ -314,16 +426,29 @@ export class Machine {
     return { bytes: new Uint8Array(this.memory.buffer).slice(), hash: this.ram.map.hash }
   }
 
-  /** Goes on with a halted machine: from its own RAM, or from a snapshot that was taken of it. */
+  /**
+   * Goes on with a halted machine from its own RAM; or, from a snapshot of a machine of the same kernel and configuration,
+   * with one that is halted, has panicked, or was only loaded and never powered on.
+   */
   async resume(from?: Snapshot): Promise<void> {
-    this.standsStill('to be resumed')
-    if (from !== undefined) {
-      if (from.hash !== this.ram.map.hash || from.bytes.length !== this.ram.u8.length)
-        throw new RunError('the snapshot is of another machine')
-      this.ram.u8.set(from.bytes)
-    }
+    if (from === undefined) this.standsStill('to be resumed')
+    else await this.restore(from)
     Atomics.store(this.ram.i32, this.ram.map.boot.power >> 2, RUNNING)
-    this.startThreads(cpu => cpu.resume())
+    this.turnstile?.begin()
+    await this.startThreads(cpu => cpu.resume())
+  }
+
+  private async restore(from: Snapshot): Promise<void> {
+    if (this.pool === null) await this.load()
+    if (this.died !== null) throw this.died
+    if (this.inside.size > 0 && this.power !== PANIC) throw new RunError('the machine must be halted to be restored')
+    await Promise.all(this.exits)
+    if (from.hash !== this.ram.map.hash || from.bytes.length !== this.ram.u8.length)
+      throw new RunError('the snapshot is of another machine')
+    this.ram.u8.set(from.bytes)
+    // CPU 0 of a thread that never ran lays its caches out anew, over the snapshot's: so they come first.
+    await this.alive(Promise.all(this.cpus.map(cpu => cpu.carve())))
+    this.ram.u8.set(from.bytes)
   }
 
   private standsStill(what: string): void {
@@ -357,11 +482,6 @@ export class Machine {
     await pool.destroy().catch(() => {})
     await Promise.allSettled(this.tasks)
   }
-}
-
-/** The kernel found a broken invariant; the message is its dump. */
-export class MachinePanic extends RunError {
-  override name = 'MachinePanic'
 }
 
 function portSetup({ name, mac, mtu, addresses, queues, promisc }: MachinePort): PortSetup {

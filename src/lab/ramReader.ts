@@ -159,6 +159,22 @@ export class RamReader {
     return Atomics.load(this.i32, (this.control(port) + CTL_FINISHED) >> 2) !== 0
   }
 
+  // ---- requests to a machine that runs --------------------------------------------------------------------------------
+
+  /** @returns number of the request */
+  ringDoorbell(op: number, arg: number): number {
+    const { doorbell } = this.map
+    this.i32[doorbell.op >> 2] = op
+    this.i32[doorbell.arg >> 2] = arg
+    return Atomics.add(this.i32, doorbell.seq >> 2, 1) + 1
+  }
+  doorbellServed(request: number): boolean {
+    return Atomics.load(this.i32, this.map.doorbell.done >> 2) === request
+  }
+  doorbellResult(): number {
+    return this.i32[this.map.doorbell.result >> 2]!
+  }
+
   // ---- power --------------------------------------------------------------------------------------------------------
 
   /** The halt vector of a CPU, and a wake-up for its thread. */

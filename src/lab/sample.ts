@@ -1,9 +1,8 @@
 /** sample.ts - counters of a running machine at one moment, and what happened between two. */
-import { performance } from 'node:perf_hooks'
 import { HISTOGRAM_SLOTS, histogram_percentile } from '../lib/histogram.js'
 import { hostCores } from './config.js'
 import { RunError } from './errors.js'
-import { type Machine, sleep } from './machine.js'
+import type { Machine } from './machine.js'
 import type { Fates, PortCounters } from './ramReader.js'
 import type { CpuShares, LivelockPoint } from './types.js'
 
@@ -30,7 +29,7 @@ export function takeSample(machine: Machine): Sample {
   const { ram, config } = machine
   const n = config.cpus
   return {
-    at: performance.now(),
+    at: machine.nowMs,
     spent: cpuTime(),
     ports: config.ports.map((_, k) => ram.port(k)),
     fates: ram.fates(n),
@@ -74,6 +73,7 @@ export function dropsBetween(a: Sample, b: Sample): Record<string, number> {
 
 /** Every CPU has a process to run and the board never sleeps while it sends, so each thread could use a core all the time. */
 function hostShare(machine: Machine, a: Sample, b: Sample): number {
+  if (machine.virtual) return 1 // nobody takes virtual time away
   const threads = Math.min(machine.config.cpus + 1, hostCores())
   return Math.min(1, (b.spent - a.spent) / ((b.at - a.at) * threads))
 }
@@ -108,7 +108,7 @@ export function pointBetween(machine: Machine, a: Sample, b: Sample): LivelockPo
  * it waits on: on a busy host a CPU may have lost its core with packets in hand.
  */
 export async function drain(machine: Machine, patienceMs = 3000): Promise<void> {
-  const end = performance.now() + patienceMs
+  const end = machine.nowMs + patienceMs
   let still = 0
   let last = ''
   while (still < 5) {
@@ -119,9 +119,9 @@ export async function drain(machine: Machine, patienceMs = 3000): Promise<void> 
     ])
     still = now === last ? still + 1 : 0
     last = now
-    if (still >= 5 && performance.now() < end && unbalanced(machine).length > 0) still = 4
-    if (still < 5 && performance.now() > end) throw new RunError('the machine does not come to rest')
-    await sleep(5)
+    if (still >= 5 && machine.nowMs < end && unbalanced(machine).length > 0) still = 4
+    if (still < 5 && machine.nowMs > end) throw new RunError('the machine does not come to rest')
+    await machine.pass(5)
   }
 }
 

@@ -1,5 +1,7 @@
 /** types.ts - the shapes that experiments, reports and the command line share. No code. */
 
+import type { CostProfile } from './profile.js'
+
 /** Receive architecture: 4.2BSD's interrupt-driven one, netif_rx with a backlog per CPU, or polling. */
 export type RxArch = 'interrupt' | 'softnet' | 'napi'
 export type LockKind = 'tas' | 'ticket' | 'mcs'
@@ -55,6 +57,8 @@ export interface LivelockConfig {
   /** Capture to offer instead of generated packets, or null. */
   pcap: string | null
   pcapTiming: PcapTiming
+  /** Virtual time with these costs, or null: the host's clock. */
+  profile: CostProfile | null
   /** Record context changes and drops of the points, and hand them to the trace hook. */
   trace: boolean
 }
@@ -91,6 +95,9 @@ export interface LivelockConfigRecord {
   affinity: Affinity
   pcap: string | null
   pcap_timing: PcapTiming
+  clock: 'real' | 'virtual'
+  /** Name of the cost profile; null with a real clock. */
+  profile: string | null
 }
 
 /** Shares of one CPU's time, 0 to 1; their sum is 1. */
@@ -132,6 +139,8 @@ export interface LivelockSeries {
   /** Lowest offered load from which delivery stays below a tenth of its peak, or null: no livelock in this sweep. */
   livelock_pps: number | null
   points: LivelockPoint[]
+  /** Of a run in virtual time: hash of all that happened, as 8 hexadecimal digits. The same run has the same one. */
+  hash?: string
 }
 
 export interface LivelockResult {

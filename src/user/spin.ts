@@ -3,8 +3,8 @@
 import { type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU } from '../abi/section.js'
 import { symbol } from '../abi/symbol.js'
-import { cost } from '../arch/cost.js'
-import { tick } from '../arch/cpu.js'
+import { cost, cost_cycles, VIRTUAL } from '../arch/cost.js'
+import { busy, tick } from '../arch/cpu.js'
 import { need_resched, rest } from '../sched/sched.js'
 
 const COST_ROUND = cost('user_spin')
@@ -16,6 +16,8 @@ class spin_state extends Struct {
 const SPIN: Layout<spin_state> = layout('spin_state', spin_state, { rounds: own(word), x: own(word) })
 export const spins = DEFINE_PER_CPU('spin', SPIN)
 const mine = spins.mine
+
+const ROUNDS = 64
 
 /** A round of xorshift32: some 100 instructions that nothing can take away. */
 function compute(): void {
@@ -32,10 +34,14 @@ function compute(): void {
 /** spin - never ends. @context process */
 export function* spin(): Generator<void, number, void> {
   for (;;) {
-    for (let k = 0; k < 64; k++) {
+    if (VIRTUAL) {
       compute()
-      tick(COST_ROUND)
-    }
+      busy(COST_ROUND, 1000 * ROUNDS * cost_cycles(COST_ROUND)) // the rounds that passed are told by the time, not counted
+    } else
+      for (let k = 0; k < ROUNDS; k++) {
+        compute()
+        tick(COST_ROUND)
+      }
     if (need_resched()) yield* rest()
   }
 }

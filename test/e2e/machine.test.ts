@@ -4,7 +4,8 @@ import { IMIX } from '../../src/hw/imix.js'
 import type { GeneratorConfig } from '../../src/hw/types.js'
 import { livelockMachine } from '../../src/lab/bench2544.js'
 import { livelockDefaults } from '../../src/lab/config.js'
-import { Machine, type MachineConfig, MachinePanic, sleep } from '../../src/lab/machine.js'
+import { MachinePanic } from '../../src/lab/errors.js'
+import { Machine, type MachineConfig, sleep } from '../../src/lab/machine.js'
 import { drain, takeSample, unbalanced } from '../../src/lab/sample.js'
 import type { LockKind, RxArch } from '../../src/lab/types.js'
 
@@ -22,11 +23,13 @@ async function run(
   rate: number,
   ms: number | ((m: Machine) => boolean),
   after: (m: Machine) => void | Promise<void>,
+  meanwhile?: (m: Machine) => Promise<void>,
 ): Promise<void> {
   const machine = new Machine(config)
   try {
     await machine.powerOn()
     await machine.source(0, { on: true, rate })
+    await meanwhile?.(machine)
     if (typeof ms === 'number') await sleep(ms)
     else
       while (!ms(machine)) {
@@ -129,6 +132,26 @@ test.each(['interrupt', 'softnet', 'napi'] as const)('%s: CPUs are stopped and s
   ),
 )
 
+test('the host stops and starts CPUs of a machine that forwards', () =>
+  run(
+    { ...router(3, 'napi', 'tas', { flows: 64, destinations: 64 }), userSpin: false },
+    30_000,
+    () => true,
+    m => {
+      expect(takeSample(m).fates.forwarded).toBeGreaterThan(0)
+    },
+    async m => {
+      await m.cpuDown(2)
+      expect(m.ram.i32[m.ram.map.boot.online >> 2]).toBe(0b011)
+      await sleep(50)
+      await expect(m.cpuDown(2)).rejects.toThrow('CPU 2 cannot be stopped')
+      await expect(m.cpuDown(0)).rejects.toThrow('CPU 0 cannot be stopped')
+      await m.cpuUp(2)
+      expect(m.ram.i32[m.ram.map.boot.online >> 2]).toBe(0b111)
+      await expect(m.cpuUp(2)).rejects.toThrow('CPU 2 cannot be started')
+    },
+  ))
+
 describe('snapshots', () => {
   /** Offer load for a while, come to rest, halt. @returns packets forwarded since power-on */
   async function work(m: Machine): Promise<number> {
@@ -158,6 +181,42 @@ describe('snapshots', () => {
         expect(passed).toBeLessThan((performance.now() - from) / 1000 + 0.1) // the clock goes on where it stood
       }
       await m.resume()
+      expect(await work(m)).toBeGreaterThan(first)
+      expect(await m.audit()).toEqual([])
+    } finally {
+      await m.destroy()
+    }
+  })
+  test('restore a machine that was never powered on', async () => {
+    const config = { ...router(2, 'napi', 'mcs', {}), userSpin: false }
+    const m = new Machine(config)
+    const other = new Machine(config)
+    try {
+      await m.powerOn()
+      const first = await work(m)
+      const snapshot = await m.snapshot()
+      await other.resume(snapshot)
+      expect(takeSample(other).fates.forwarded).toBe(first)
+      expect(await work(other)).toBeGreaterThan(first)
+      expect(await other.audit()).toEqual([])
+    } finally {
+      await m.destroy()
+      await other.destroy()
+    }
+  })
+  test('bring a machine back that has panicked', async () => {
+    const programs = [new URL('../torture/scenarios/rests.js', import.meta.url).href]
+    const m = new Machine({ ...router(2, 'napi', 'tas', {}), userSpin: false, programs })
+    try {
+      await m.powerOn()
+      const first = await work(m)
+      const snapshot = await m.snapshot()
+      await m.resume()
+      m.ram.i32[m.ram.address('test_trigger', 'pulled') >> 2] = 1
+      await sleep(100)
+      expect(() => m.check()).toThrow(/Kernel panic - BUG: trigger pulled/)
+      await expect(m.resume()).rejects.toThrow(/trigger pulled/)
+      await m.resume(snapshot)
       expect(await work(m)).toBeGreaterThan(first)
       expect(await m.audit()).toEqual([])
     } finally {
@@ -224,7 +283,36 @@ describe('a CPU that dies takes the whole machine with it, and says why', () => 
     expect(error.message).toMatch(/held locks: test_fate\.lock/)
     expect(error.message).toMatch(/at doomed .*scenarios/)
   })
-  test('a thread that ends by itself', async () => {
-    expect((await die(3)).message).toMatch(/thread of the machine (died|ended)/)
+  test('a thread that ends by itself: RAM says where it was', async () => {
+    const { message } = await die(3)
+    expect(message).toMatch(/thread of CPU 1 died/)
+    expect(message).toMatch(/EIP is at test_doomed of process \d+ \(doomed\)/)
+    expect(message).toMatch(/CPU: 1 {2}context: system {2}preempt_count: 0x1/)
+    expect(message).toMatch(/held locks: test_fate\.lock/)
   })
+  test.each([
+    [4, 'deaf to interrupts'],
+    [5, 'deaf to everything'],
+  ])(
+    'a CPU that does not halt is named, and its thread ended (%i: %s)',
+    async how => {
+      const programs = [new URL('../torture/scenarios/dies.js', import.meta.url).href]
+      const m = new Machine({
+        ...livelockMachine({ ...livelockDefaults(), cpus: 2 }, 'napi'),
+        userSpin: false,
+        programs,
+      })
+      try {
+        await m.powerOn()
+        m.ram.i32[m.ram.address('test_fate', 'how') >> 2] = how
+        await sleep(50)
+        await expect(m.halt()).rejects.toThrow(
+          /did not halt.*\nCPU 1\nEIP is at test_doomed of process .*\n.*\nheld locks: test_fate\.lock/,
+        )
+      } finally {
+        await m.destroy()
+      }
+    },
+    20_000,
+  )
 })

@@ -23,6 +23,7 @@ import {
   DESC_INFO,
   DESC_LEN,
   DESC_SHIFT,
+  doorbell,
   Q_RX_DONE,
   Q_RX_TAIL,
   Q_TX_DONE,
@@ -198,7 +199,7 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
   }
   q.rx_packets += packets
   q.rx_bytes += bytes
-  if (work > 0) store(q.regs + Q_RX_TAIL, (next + q.rx_mask + 1) | 0)
+  if (work > 0) doorbell(q.regs + Q_RX_TAIL, (next + q.rx_mask + 1) | 0)
   i32[(irq_line(q.irq) + LINE_RX_ACK) >> 2] = next
   return work
 }
@@ -319,7 +320,7 @@ function tx_posted(q: nic_queue, dev: net_device, len: number, next: number): vo
   q.tx_bytes += len
   q.tx_next = next
   dev.trans_start = jiffies()
-  store(q.regs + Q_TX_TAIL, next)
+  doorbell(q.regs + Q_TX_TAIL, next)
   if (tx_room(q) < TX_WAKE) {
     netif_stop_queue(dev)
     if (tx_room_now(q) >= TX_WAKE) netif_start_queue(dev)
@@ -330,7 +331,7 @@ function tx_posted(q: nic_queue, dev: net_device, len: number, next: number): vo
 function nic_tx_timeout(dev: net_device): void {
   const q = queue_of(ADAPTER.ref(dev.priv), 0)
   q.tx_errors++
-  store(q.regs + Q_TX_TAIL, q.tx_next)
+  doorbell(q.regs + Q_TX_TAIL, q.tx_next)
   line_enable(q.irq, CAUSE_RX | CAUSE_TX) // an interrupt that was lost comes now
 }
 

@@ -11,6 +11,7 @@ import {
   RX_ARCHS,
 } from '../config.js'
 import { EXIT_CLEAN } from '../errors.js'
+import { profileNames, readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import { livelockCsv } from '../report/csv.js'
 import { livelockHtml } from '../report/html.js'
@@ -52,6 +53,8 @@ interface LivelockOptions {
   hz: number
   irqWork: number
   pcap?: string
+  clock: 'real' | 'virtual'
+  profile: string
   json?: string
   csv?: string
   html?: string
@@ -159,6 +162,13 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
       oneOf('--pcap-timing', PCAP_TIMINGS),
       d.pcapTiming,
     )
+    .option(
+      '--clock <kind>',
+      'real, or virtual: exact and the same on every host, with the costs of a profile',
+      oneOf('--clock', ['real', 'virtual'] as const),
+      'real' as const,
+    )
+    .option('--profile <name>', `costs in virtual time: ${profileNames().join(', ')}, or a file`, 'modern')
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
     .option('--csv <file>', 'write one line per point')
     .option('--html <file>', 'write one self-contained page with interactive charts')
@@ -193,6 +203,7 @@ function toConfig(o: LivelockOptions): LivelockConfig {
     hz: o.hz,
     irqWork: o.irqWork,
     pcap: o.pcap ?? null,
+    profile: o.clock === 'virtual' ? readProfile(o.profile) : null,
     trace: o.trace !== undefined,
   }
 }

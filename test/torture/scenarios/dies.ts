@@ -1,8 +1,8 @@
-/** dies.ts - three ways to die on CPU 1 while a lock is held: a broken invariant, an exception, the thread itself. */
+/** dies.ts - ways to die on the last CPU with a lock held: a broken invariant, an exception, the thread itself, two endless loops. */
 import { embed, type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
 import { DEFINE_STATIC } from '../../../src/abi/section.js'
 import { symbol } from '../../../src/abi/symbol.js'
-import { BUG_ON, cpu_id } from '../../../src/arch/cpu.js'
+import { BUG_ON, cpu_id, cpu_relax, local_irq_disable } from '../../../src/arch/cpu.js'
 import { num_cpus } from '../../../src/arch/machine.js'
 import { msleep } from '../../../src/irq/timer.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
@@ -20,6 +20,11 @@ function fall_over(how: number): void {
   BUG_ON(how === 1, 'broken invariant')
   if (how === 2) (undefined as unknown as { gone: () => void }).gone()
   if (how === 3) process.exit(7)
+  if (how === 4) {
+    local_irq_disable()
+    for (;;) cpu_relax()
+  }
+  while (how === 5);
 }
 
 function* doomed(): Generator<void, number, void> {
