@@ -119,7 +119,7 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
   const { json } = options
   const files = new OutputFiles({ '--json': json })
   try {
-    warnOvercommit(options.cpus)
+    warnOvercommit(options.cpus, '; the packets that come out are the same')
     const { in: inputs, out: outputs, routes, cpus, rx, lock, seed, timing: speed } = options
     const { hz } = forwardDefaults()
     const result = await convey({ inputs, outputs, routes, cpus, rx, lock, seed, speed, hz }, signal)

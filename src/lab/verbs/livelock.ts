@@ -212,7 +212,8 @@ async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<
   const { json, csv, html, trace } = options
   const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html, '--trace': trace })
   try {
-    warnOvercommit(options.cpus)
+    if (options.clock === 'real')
+      warnOvercommit(options.cpus, '; virtual time is the better tool for that: --clock virtual')
     const traceFile = files.get('--trace')
     const tracer = traceFile === undefined ? null : new TraceWriter(text => traceFile.write(text))
     const result = await measure(toConfig(options), signal, tracer)

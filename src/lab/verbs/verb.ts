@@ -117,13 +117,13 @@ export function readableFile(flag: string): (path: string) => string {
   }
 }
 
-/** warnOvercommit - one line when the machine has more CPUs than the host can run at once. */
-export function warnOvercommit(cpus: number): void {
+/** warnOvercommit - one line when a machine in real time has more CPUs than the host can run at once. */
+export function warnOvercommit(cpus: number, instead: string): void {
   const cores = hostCores()
   if (cpus <= cores) return
   process.stderr.write(
     `softnet: warning: ${cpus} CPUs on ${cores} host core${cores === 1 ? '' : 's'} take turns, so rates are not those of ` +
-      `${cpus} real CPUs; virtual time, once it exists, is the better tool for that\n`,
+      `${cpus} real CPUs${instead}\n`,
   )
 }
 
