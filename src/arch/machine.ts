@@ -43,6 +43,12 @@ export const CONFIG_WORDS = [
   'itr_ns', // a receive interrupt comes at most once in this time
   'itr_frames', // or when that many frames wait; 0: only time counts
   'irq_affinity', // 0: lines spread over the CPUs; 1: all to CPU 0
+  'tidv_ns', // longest that a sent frame waits until the driver is told; 0: 64 us, -1: no time
+  'tx_queue_len', // packets of a device's output queue; 0: 1000
+  'poll_quota', // frames per callback of the polling thread; 0: as many as come
+  'cycle_limit', // percent of a period that the polling thread may use; 0: all
+  'screend', // 1: a process screens forwarded packets
+  'screen_feedback', // 1: its queue inhibits input when it is nearly full
   'trace', // 1: record context changes
   'nports',
   'nqueues',

@@ -15,8 +15,9 @@ import { tasklets_init } from '../irq/tasklet.js'
 import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
 import { mem_init } from '../mm/init.js'
-import { net_dev_init } from '../net/core/dev.js'
+import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
 import { dst_init } from '../net/core/dst.js'
+import { kpoll_init } from '../net/core/kpoll.js'
 import { neigh_add_permanent, neigh_init } from '../net/core/neighbour.js'
 import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
 import type { net_device } from '../net/core/types.js'
@@ -26,8 +27,10 @@ import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE } from '../ne
 import { icmp_init } from '../net/ipv4/icmp.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
+import { screen_init } from '../net/ipv4/screen.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
+import { screend_sym } from '../user/screend.js'
 import { spin_sym } from '../user/spin.js'
 import { doorbell_init } from './doorbell.js'
 import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
@@ -150,6 +153,11 @@ function start_kernel(): never {
   const all = ncpus === 32 ? -1 : (1 << ncpus) - 1
   while (load(ONLINE) !== all) cpu_relax() // a CPU that does not come up is seen by the host
   doorbell_init()
+  if (config('rx_arch') === RX_POLLED) kpoll_init()
+  if (config('screend') !== 0) {
+    screen_init()
+    kernel_thread('screend', screend_sym, 0, { cpu: 0, user: true })
+  }
   kernel_thread('init', init_sym, 0, { cpu: 0 })
   return cpu_loop()
 }

@@ -13,7 +13,9 @@ import type {
   RxArch,
 } from './types.js'
 
-export const RX_ARCHS: readonly RxArch[] = ['interrupt', 'softnet', 'napi']
+export const RX_ARCHS: readonly RxArch[] = ['interrupt', 'softnet', 'napi', 'polled']
+/** What is compared when nobody says. */
+const RX_DEFAULT: readonly RxArch[] = ['interrupt', 'softnet', 'napi']
 export const ARRIVALS: readonly ArrivalKind[] = ['constant', 'poisson', 'burst']
 export const AFFINITIES: readonly Affinity[] = ['spread', 'cpu0']
 export const PCAP_TIMINGS: readonly PcapTiming[] = ['even', 'stretched']
@@ -44,7 +46,7 @@ export const RANGES = {
 export function livelockDefaults(): LivelockConfig {
   return {
     cpus: RANGES.cpus[2],
-    rx: [...RX_ARCHS],
+    rx: [...RX_DEFAULT],
     lock: 'tas',
     rates: 'auto',
     durationMs: RANGES.duration[2],

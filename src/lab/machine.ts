@@ -13,31 +13,25 @@ import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
 import { Piscina } from 'piscina'
 import type { BoardService } from '../../workers/boardService.js'
 import type { CpuExit, CpuService, LeakReport } from '../../workers/cpu.js'
-import type { BoardConfig, CapturedFrames, PlayWindow, PortConfig } from '../hw/types.js'
-import type { PortSetup, RouterSetup } from '../init/setup.js'
+import type { BoardConfig, CapturedFrames } from '../hw/types.js'
+import type { RouterSetup } from '../init/setup.js'
 import type { SystemMap } from '../init/system_map.js'
 import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
 import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
 import { MachinePanic, RunError } from './errors.js'
+import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, writeConfig } from './machineConfig.js'
 import { obituary } from './obituary.js'
-import { type CostProfile, costTable } from './profile.js'
+import { costTable } from './profile.js'
 import { RamReader } from './ramReader.js'
 import { TurnstileHost } from './turnstileHost.js'
-import type { Affinity, LockKind, RxArch } from './types.js'
 
-const RX_NUMBER: Record<RxArch, number> = { interrupt: 0, softnet: 1, napi: 2 }
-const LOCK_NUMBER: Record<LockKind, number> = { tas: 0, ticket: 1, mcs: 2 }
 const PAGE = 65536
-/** sk_buffs of a machine that does not say. */
-const SKBS = 8192
 const OFF = 0
 const BOOTING = 1
 const RUNNING = 2
 const HALTING = 3
 const PANIC = 4
-/** Frames of a capture that are on their way through the router at once: below IFQ_MAXLEN, and below netdev_max_backlog. */
-const PLAY_WINDOW: Record<RxArch, number> = { interrupt: 48, softnet: 256, napi: 256 }
 /** How long CPUs may take to leave the kernel by themselves, ms. */
 const HALT_MS = 2000
 /** And how long after the plug was pulled, before their threads are ended from outside. */
@@ -47,50 +41,7 @@ const SLACK = 1000
 /** Tries of a thread that waits for its turn, where the host has a core for each. */
 const TURN_SPIN = 20_000
 
-export interface MachinePort extends PortSetup {
-  source: PortConfig['source']
-  capture: boolean
-  /** Speed of its wire, bits per second; 0 or nothing: as fast as the board. */
-  bps?: number
-}
-
-export interface MachineConfig {
-  cpus: number
-  rx: RxArch
-  lock: LockKind
-  hz: number
-  irqCostNs: number
-  /** Packets per receive interrupt, 0: the architecture's own. */
-  irqWork: number
-  /** Interrupt mitigation: a receive interrupt comes at most once in so many ns, or when `itrFrames` wait (0: only time). */
-  itrNs?: number
-  itrFrames?: number
-  /** Interrupt lines: spread over the CPUs (the default), or all on CPU 0. */
-  affinity?: Affinity
-  seed: number
-  ports: MachinePort[]
-  routes: RouterSetup['routes']
-  neighbours: RouterSetup['neighbours']
-  /** Run a compute-bound process on each CPU. */
-  userSpin: boolean
-  trace: boolean
-  /** How long an idle CPU spins before its thread sleeps, ns. */
-  idleSpinNs?: number
-  /** Programmed I/O: ns that a CPU spends on each 4 bytes it moves from or to a NIC; 0 or nothing: DMA. */
-  pioNs?: number
-  /** The machine's time: the host's clock (nothing), or virtual, with these costs. */
-  profile?: CostProfile
-  /** Virtual time: cycles that a CPU may be ahead of another while others see nothing of it; 0: none. */
-  slackCycles?: number
-  /** sk_buffs in the pool; default 8192. */
-  skbs?: number
-  /** Receive descriptors of a queue; by default as many as the pool bears, at most 256. */
-  rxRing?: number
-  txRing?: number
-  ramMiB?: number
-  /** URLs of modules that every CPU loads beside the kernel; main() of each is called by the init process. */
-  programs?: string[]
-}
+export type { MachineConfig, MachinePort } from './machineConfig.js'
 
 type Remote<T> = Comlink.Remote<T>
 
@@ -213,7 +164,7 @@ export class Machine {
       hz: config.hz,
       ncpus: config.cpus,
       ports: config.ports.map(({ source, capture, bps }) => ({ source, capture, bps: bps ?? 0 })),
-      window: this.playWindow(),
+      window: playWindow(config, this.ram),
     }
     const boardRuns = this.board!.run(board, this.histograms)
     if (this.virtual) await boardRuns // the thread of CPU 0 is about to enter the kernel
@@ -228,57 +179,11 @@ export class Machine {
     ]
   }
 
-  /** So few frames on their way that neither the IP input queue nor a backlog overflows, on however few CPUs. */
-  private playWindow(): PlayWindow {
-    const { cpus, rx } = this.config
-    const words = ['forwarded', 'delivered', 'dropped']
-    return {
-      frames: PLAY_WINDOW[rx],
-      settled: Array.from({ length: cpus }, (_, cpu) =>
-        words.map(field => this.ram.address('packet_fate', field, cpu)),
-      ).flat(),
-    }
-  }
-
-  /** Many queues share one pool: their rings may hold half of it, and are no longer than 256. */
-  private ringSize(): number {
-    const queues = this.config.ports.reduce((n, p) => n + p.queues, 0)
-    const share = (this.config.skbs ?? SKBS) / 2 / Math.max(1, queues)
-    return Math.max(16, Math.min(256, 2 ** Math.floor(Math.log2(share))))
-  }
-
-  private writeConfig(): void {
-    const { config } = this
-    const words: Record<string, number> = {
-      ncpus: config.cpus,
-      hz: config.hz,
-      lock_kind: LOCK_NUMBER[config.lock],
-      irq_cost_ns: this.virtual ? 0 : config.irqCostNs, // a profile has its own
-      spin_limit: this.virtual ? 0 : 200, // a spin on a word that has not changed is no event
-      idle_spin_ns: config.idleSpinNs ?? 20_000,
-      seed: config.seed,
-      rx_arch: RX_NUMBER[config.rx],
-      irq_work: config.irqWork,
-      itr_ns: config.itrNs ?? 0,
-      itr_frames: config.itrFrames ?? 0,
-      irq_affinity: config.affinity === 'cpu0' ? 1 : 0,
-      trace: config.trace ? 1 : 0,
-      nports: config.ports.length,
-      nqueues: Math.max(1, ...config.ports.map(p => p.queues)),
-      rx_ring: config.rxRing ?? this.ringSize(),
-      tx_ring: config.txRing ?? 0,
-      user_spin: config.userSpin ? 1 : 0,
-      skbs: config.skbs ?? 0,
-      pio_ns: config.pioNs ?? 0,
-    }
-    for (const [name, value] of Object.entries(words)) this.ram.setConfig(name, value)
-  }
-
   /** Boots; resolves when the network is configured and the machine runs. */
   async powerOn(): Promise<void> {
     if (this.pool === null) await this.load()
     const { config } = this
-    this.writeConfig()
+    writeConfig(config, this.ram)
     Atomics.store(this.ram.i32, this.ram.map.boot.power >> 2, BOOTING)
     this.initTurnstile()
     const setup: RouterSetup = {
@@ -482,10 +387,6 @@ export class Machine {
     await pool.destroy().catch(() => {})
     await Promise.allSettled(this.tasks)
   }
-}
-
-function portSetup({ name, mac, mtu, addresses, queues, promisc }: MachinePort): PortSetup {
-  return { name, mac, mtu, addresses, queues, promisc }
 }
 
 /** sleep - host time, ms. */

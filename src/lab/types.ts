@@ -2,8 +2,8 @@
 
 import type { CostProfile } from './profile.js'
 
-/** Receive architecture: 4.2BSD's interrupt-driven one, netif_rx with a backlog per CPU, or polling. */
-export type RxArch = 'interrupt' | 'softnet' | 'napi'
+/** Receive architecture: 4.2BSD's interrupt-driven one, netif_rx with a backlog per CPU, polling (NAPI), or a polling thread. */
+export type RxArch = 'interrupt' | 'softnet' | 'napi' | 'polled'
 export type LockKind = 'tas' | 'ticket' | 'mcs'
 /** How generated packets arrive; evenly, as a Poisson process, or in bursts. */
 export type ArrivalKind = 'constant' | 'poisson' | 'burst'
@@ -149,6 +149,27 @@ export interface LivelockResult {
   seed: number
   config: LivelockConfigRecord
   series: LivelockSeries[]
+}
+
+/** One trial: packets per second offered, and what came of them. */
+export interface PaperPoint {
+  input_pps: number
+  /** Packets per second, or the user's share of the CPU in percent. */
+  output: number
+}
+export interface PaperSeries {
+  figure: string
+  series: string
+  output: 'pps' | 'user'
+  hash: string
+  points: PaperPoint[]
+}
+export interface PaperResult {
+  schema: 'softnet.paper/1'
+  profile: string
+  seed: number
+  packets: number
+  series: PaperSeries[]
 }
 
 /** A capture file tied to an interface of the router. */

@@ -26,6 +26,7 @@ export const MAX_HEADER = 32
 export const NETDEV_MAX_BACKLOG = 300
 export const WEIGHT_P = 64
 export const IPQMAXLEN = 50 // 4.2BSD's IFQ_MAXLEN for ipintrq
+export const SCREEN_QUEUE_LEN = 32 // packets that wait for a screening process
 export const RX_RING = 256
 export const TX_RING = 256
 export const TX_QUEUE_LEN = 1000

@@ -42,6 +42,7 @@ import { might_sleep, preempt_count } from '../sync/preempt.js'
 import { spin_lock, spin_lock_init, spin_lock_irqsave, spin_unlock, spin_unlock_irqrestore } from '../sync/spinlock.js'
 import {
   MAX_PRIO,
+  MAX_RT_PRIO,
   PF_KTHREAD,
   type Program,
   type prio_array,
@@ -82,6 +83,8 @@ export const sched_hooks = {
   context_switch: (): void => {},
   /** This CPU was asked to stand still; returns when it is wanted again. */
   stand_still: (): void => {},
+  /** Nothing runs on this CPU. */
+  idle: (): void => {},
   /** A task has ended: tell who waits. Gets the address of its completion. */
   exited: (_completion: number): void => {},
 }
@@ -161,6 +164,8 @@ export interface ThreadOptions {
   cpu?: number
   /** -20 to 19; default 0. */
   nice?: number
+  /** Real-time priority, 0 to 99, instead of a nice value: it runs until it gives the CPU away (SCHED_FIFO). */
+  rt?: number
   /** A program of the user, whose time counts as user time. */
   user?: boolean
 }
@@ -179,7 +184,7 @@ export function kernel_thread(
   p.pid = fetch_add(LAST_PID, 1) + 1
   p.flags = options.user === true ? 0 : PF_KTHREAD
   p.cpu = options.cpu ?? cpu_id
-  p.prio = 120 + (options.nice ?? 0)
+  p.prio = options.rt ?? 120 + (options.nice ?? 0)
   p.program = program
   p.arg = arg
   for (let k = 0; k < Math.min(15, name.length); k++) u8[p.comm + k] = name.charCodeAt(k)
@@ -325,6 +330,7 @@ function go_idle(spin_ns: number): void {
   i32[CURRENT] = 0
   enter_context(IDLE, 0)
   local_irq_disable()
+  sched_hooks.idle()
   // With the flag off a wake-up shows either in need_resched or, still pending, in the pending word.
   if (rq.need_resched === 0) idle_wait(spin_ns)
   local_irq_enable()
@@ -357,7 +363,7 @@ export function cpu_loop(): never {
 /** scheduler_tick - a slice gets shorter. @context timer interrupt */
 export function scheduler_tick(): void {
   const p = rq.curr
-  if (p === null) return
+  if (p === null || p.prio < MAX_RT_PRIO) return
   if (--p.time_slice > 0) return
   if (rq.nr_running > 1) rq.need_resched = 1
   else p.time_slice = task_timeslice(p)

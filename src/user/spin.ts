@@ -17,7 +17,9 @@ const SPIN: Layout<spin_state> = layout('spin_state', spin_state, { rounds: own(
 export const spins = DEFINE_PER_CPU('spin', SPIN)
 const mine = spins.mine
 
+/** Rounds between two looks at need_resched. */
 const ROUNDS = 64
+const BUSY_ROUNDS = 64_000
 
 /** A round of xorshift32: some 100 instructions that nothing can take away. */
 function compute(): void {
@@ -34,15 +36,16 @@ function compute(): void {
 /** spin - never ends. @context process */
 export function* spin(): Generator<void, number, void> {
   for (;;) {
+    while (need_resched()) yield* rest()
     if (VIRTUAL) {
       compute()
-      busy(COST_ROUND, 1000 * ROUNDS * cost_cycles(COST_ROUND)) // the rounds that passed are told by the time, not counted
-    } else
-      for (let k = 0; k < ROUNDS; k++) {
-        compute()
-        tick(COST_ROUND)
-      }
-    if (need_resched()) yield* rest()
+      busy(COST_ROUND, BUSY_ROUNDS * cost_cycles(COST_ROUND)) // an interrupt ends it, as may be what it woke
+      continue
+    }
+    for (let k = 0; k < ROUNDS; k++) {
+      compute()
+      tick(COST_ROUND)
+    }
   }
 }
 export const spin_sym = symbol('spin', spin)

@@ -45,10 +45,12 @@ import {
   netif_rx_schedule_prep,
   RX_INTERRUPT,
   RX_NAPI,
+  RX_POLLED,
   schednetisr_ip,
 } from '../../net/core/dev.js'
 import { eth_type_trans } from '../../net/core/eth.js'
 import { drop_reason, fate_dropped, fate_received } from '../../net/core/fate.js'
+import { kpoll_schedule, type poll_ops } from '../../net/core/kpoll.js'
 import {
   netif_queue_stopped,
   netif_running,
@@ -204,6 +206,18 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
   return work
 }
 
+/** nic_rx_batch - as nic_clean_rx, but what arrives meanwhile belongs to it: it ends with an empty ring, or at the limit. */
+function nic_rx_batch(q: nic_queue, limit: number): number {
+  let work = 0
+  for (;;) {
+    const n = nic_clean_rx(q, Math.min(limit - work, RX_BATCH))
+    work += n
+    if (n === 0 || work >= limit) return work
+  }
+}
+/** Descriptors that go back to the device at once. */
+const RX_BATCH = 16
+
 /** Programmed I/O: the CPU moves the bytes between the card and memory, and that takes as long as the bus takes. */
 function pio_copy(q: nic_queue, to: number, from: number, len: number): void {
   memcpy(to, from, len)
@@ -222,20 +236,20 @@ function nic_rx_one(q: nic_queue, skb: sk_buff, len: number, flags: number, arch
   }
   skb.protocol = eth_type_trans(skb, dev)
   if ((flags & RX_CSUM_L4) !== 0) skb.ip_summed = CHECKSUM_UNNECESSARY
-  if (arch === RX_NAPI) netif_receive_skb(skb)
+  if (arch === RX_NAPI || arch === RX_POLLED) netif_receive_skb(skb)
   else if (arch === RX_INTERRUPT) schednetisr_ip(skb)
   else netif_rx(skb)
 }
 
 // ---- transmit -------------------------------------------------------------------------------------------------------
 
-/** nic_clean_tx - free what the device has sent. @returns frames freed */
-export function nic_clean_tx(q: nic_queue): number {
+/** nic_clean_tx - free what the device has sent, `limit` frames at most. @returns frames freed */
+export function nic_clean_tx(q: nic_queue, limit = 0x7fffffff): number {
   const done = load(q.regs + Q_TX_DONE)
   let at = q.tx_clean
   if (at === done) return 0
   let frames = 0
-  while (at !== done) {
+  while (at !== done && frames < limit) {
     const slot = (q.tx_skb >> 2) + (at & q.tx_mask)
     const skb = i32[slot]
     if (skb !== 0) {
@@ -341,6 +355,11 @@ function nic_tx_timeout(dev: net_device): void {
 function nic_interrupt(irq: number, dev_id: number): number {
   charge_cost(COST_INTERRUPT)
   const q = QUEUE.ref(dev_id)
+  if (q.arch === RX_POLLED) {
+    line_enable(irq, 0)
+    kpoll_schedule()
+    return 1
+  }
   if (q.arch === RX_NAPI) {
     if (netif_rx_schedule_prep(q.poll_dev!)) {
       line_enable(irq, 0)
@@ -349,7 +368,7 @@ function nic_interrupt(irq: number, dev_id: number): number {
     return 1
   }
   nic_clean_tx(q)
-  nic_clean_rx(q, q.irq_work)
+  nic_rx_batch(q, q.irq_work)
   return 1
 }
 
@@ -370,6 +389,21 @@ function nic_poll(poll_dev: net_device, budget: int_ref): number {
   local_irq_restore(flags)
   return 0
 }
+
+// ---- callbacks of the polling thread (kpoll.ts) -----------------------------------------------------------------------
+
+const kpoll_ops: poll_ops = {
+  receive: (dev, quota) => nic_rx_batch(QUEUE.ref(dev), quota),
+  transmit: (dev, quota) => nic_clean_tx(QUEUE.ref(dev), quota),
+  pending(dev, input) {
+    const q = QUEUE.ref(dev)
+    return (input && load(q.regs + Q_RX_DONE) !== q.rx_next) || load(q.regs + Q_TX_DONE) !== q.tx_clean
+  },
+  enable(dev, input) {
+    line_enable(QUEUE.ref(dev).irq, input ? CAUSE_RX | CAUSE_TX : CAUSE_TX)
+  },
+}
+export const kpoll_ops_sym = symbol('nic_kpoll_ops', kpoll_ops)
 
 export const nic_interrupt_sym = symbol('nic_interrupt', nic_interrupt)
 export const nic_poll_sym = symbol('nic_poll', nic_poll)

@@ -51,14 +51,17 @@ import { ENOMEM } from '../../lib/errno.js'
 import { MAX_NICS, NR_IRQS, RX_RING, TX_RING } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create } from '../../mm/slab.js'
+import { RX_POLLED } from '../../net/core/dev.js'
 import { ether_setup } from '../../net/core/eth.js'
 import { drop_reason } from '../../net/core/fate.js'
+import { kpoll_register } from '../../net/core/kpoll.js'
 import { alloc_netdev, netif_start_queue, netif_stop_queue, register_netdevice } from '../../net/core/netdevice.js'
 import { dev_alloc_skb, kfree_skb } from '../../net/core/skbuff.js'
 import { LINK_STATE_START, NETDEV, NETIF_F_HW_CSUM, NETIF_F_SG, type net_device, SKB } from '../../net/core/types.js'
 
 import {
   ADAPTER,
+  kpoll_ops_sym,
   nic_clean_tx,
   nic_interrupt_sym,
   nic_poll_sym,
@@ -167,7 +170,8 @@ function nic_open(dev: net_device): number {
   i32[(page + NIC_OFFLOAD) >> 2] = OFF_RX_CSUM | OFF_TX_CSUM
   i32[(page + NIC_ITR_NS) >> 2] = config('itr_ns')
   i32[(page + NIC_ITR_FRAMES) >> 2] = config('itr_frames')
-  i32[(page + NIC_TIDV_NS) >> 2] = TIDV_NS
+  const tidv = config('tidv_ns')
+  i32[(page + NIC_TIDV_NS) >> 2] = tidv < 0 ? 0 : tidv || TIDV_NS
   store(page + NIC_CTRL, CTRL_UP)
   for (let k = 0; k < adapter.nqueues; k++) line_enable(queue_of(adapter, k).irq, CAUSE_RX | CAUSE_TX)
   netif_start_queue(dev)
@@ -225,7 +229,7 @@ export interface NicOptions {
 }
 
 /** Packets that one receive interrupt takes, when the configuration leaves it to the architecture. */
-const IRQ_WORK = [1, 10, 0]
+const IRQ_WORK = [1, 10, 0, 0]
 
 function make_queue(nic: number, index: number, dev: net_device, name: string): nic_queue | null {
   const q = kmem_cache_alloc(queue_cache)
@@ -247,6 +251,7 @@ function make_queue(nic: number, index: number, dev: net_device, name: string): 
   poll_dev.poll = nic_poll_sym
   poll_dev.weight = 64
   poll_dev.priv = q.addr
+  if (arch === RX_POLLED) kpoll_register(kpoll_ops_sym, q.addr)
   return q
 }
 

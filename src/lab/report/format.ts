@@ -39,6 +39,7 @@ export const ARCH_NAMES: Record<RxArch, string> = {
   interrupt: 'interrupt-driven (4.2BSD)',
   softnet: 'netif_rx and backlog (softnet)',
   napi: 'polling (NAPI)',
+  polled: 'polling thread (1996)',
 }
 
 const PLACES: Record<string, string> = {

@@ -36,7 +36,7 @@ const SCRIPT = `
 const result = JSON.parse(document.getElementById('result').textContent)
 const dark = matchMedia('(prefers-color-scheme: dark)').matches
 const ink = dark ? '#ccc' : '#333', grid = dark ? '#8883' : '#0001'
-const colors = { interrupt: '#d33', softnet: '#d90', napi: '#2a2' }
+const colors = { interrupt: '#d33', softnet: '#d90', napi: '#2a2', polled: '#36c' }
 const axis = label => ({ label, stroke: ink, grid: { stroke: grid }, ticks: { stroke: grid } })
 const kpps = v => v == null ? '-' : (v / 1000).toFixed(1)
 function draw(title, x, series, y, fmt) {

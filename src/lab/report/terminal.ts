@@ -6,8 +6,8 @@ import { ARCH_NAMES, kept, kpps, micros, peak, percent, reason, share, topDrops 
 
 const CHART_WIDTH = 72
 const CHART_HEIGHT = 14
-const COLORS = [asciichart.red, asciichart.yellow, asciichart.green]
-const MARKS = ['interrupt', 'softnet', 'napi']
+const COLORS = [asciichart.red, asciichart.yellow, asciichart.green, asciichart.blue]
+const MARKS = ['interrupt', 'softnet', 'napi', 'polled']
 
 const PLAIN = { head: [], border: [], compact: true }
 

@@ -407,6 +407,8 @@ const ipintr_sym = symbol('ipintr', ipintr)
 export const RX_INTERRUPT = 0
 export const RX_SOFTNET = 1
 export const RX_NAPI = 2
+/** A thread polls, as in the modified kernel of 1996 (kpoll.ts). */
+export const RX_POLLED = 3
 
 /** net_dev_init - @context boot, CPU 0 for all CPUs */
 export function net_dev_init(ncpus: number): void {

@@ -1,4 +1,6 @@
 /** eth.ts - Ethernet devices: what net/ethernet/eth.c does. */
+
+import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { TX_QUEUE_LEN } from '../../lib/limits.js'
 import { __skb_pull } from './skbuff.js'
@@ -43,7 +45,7 @@ export function eth_type_trans(skb: sk_buff, dev: net_device): number {
 export function ether_setup(dev: net_device, hi: number, lo: number): void {
   dev.mtu = 1500
   dev.hard_header_len = ETH_HLEN
-  dev.tx_queue_len = TX_QUEUE_LEN
+  dev.tx_queue_len = config('tx_queue_len') || TX_QUEUE_LEN
   dev.flags = IFF_BROADCAST
   dev.type = ARPHRD_ETHER
   dev.dev_addr_hi = hi

@@ -45,6 +45,7 @@ export const DROP_REASONS = [
   'udp_malformed',
   'route_cache_full',
   'neigh_unresolved',
+  'screen_queue_full', // waits for a screening process that does not keep up
   'qdisc_full',
   'dev_down',
   'dev_queue_dead',

@@ -62,7 +62,8 @@ export function ip_forward(skb: sk_buff): number {
 }
 export const ip_forward_sym = symbol('ip_forward', ip_forward)
 
-function ip_forward_finish(skb: sk_buff): number {
+/** ip_forward_finish - behind the hooks. @context softirq, or process with bottom halves off @consumes skb */
+export function ip_forward_finish(skb: sk_buff): number {
   ip_stats.ForwDatagrams++
   if (IPCB.ref(skb.cb).optlen !== 0) ip_forward_options(skb)
   return call(skb.dst!.output)(skb)
