@@ -8,6 +8,7 @@ import { packageVersion } from './config.js'
 import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, LabError, MachinePanic } from './errors.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
+import { registerPaper } from './verbs/paper.js'
 import type { VerbBody, VerbRunner } from './verbs/verb.js'
 
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm. */
@@ -96,6 +97,7 @@ function makeProgram(run: VerbRunner): Command {
     })
   registerLivelock(program, run)
   registerForward(program, run)
+  registerPaper(program, run)
   return program
 }
 

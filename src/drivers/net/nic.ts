@@ -50,7 +50,7 @@ import {
 } from '../../net/core/dev.js'
 import { eth_type_trans } from '../../net/core/eth.js'
 import { drop_reason, fate_dropped, fate_received } from '../../net/core/fate.js'
-import { kpoll_schedule, type poll_ops } from '../../net/core/kpoll.js'
+import { input_inhibited, kpoll_schedule, type poll_ops } from '../../net/core/kpoll.js'
 import {
   netif_queue_stopped,
   netif_running,
@@ -393,7 +393,12 @@ function nic_poll(poll_dev: net_device, budget: int_ref): number {
 // ---- callbacks of the polling thread (kpoll.ts) -----------------------------------------------------------------------
 
 const kpoll_ops: poll_ops = {
-  receive: (dev, quota) => nic_rx_batch(QUEUE.ref(dev), quota),
+  receive(dev, quota) {
+    const q = QUEUE.ref(dev)
+    let work = 0
+    while (work < quota && !input_inhibited() && nic_clean_rx(q, 1) > 0) work++
+    return work
+  },
   transmit: (dev, quota) => nic_clean_tx(QUEUE.ref(dev), quota),
   pending(dev, input) {
     const q = QUEUE.ref(dev)

@@ -38,7 +38,7 @@ const COST_LOOP = cost('kpoll_callback')
 
 /** What a driver registers; each gets its device's address. */
 export interface poll_ops {
-  /** Take up to `quota` received frames to their end. @returns frames taken */
+  /** Take up to `quota` received frames to their end, as long as input is not inhibited. @returns frames taken */
   receive(dev: number, quota: number): number
   /** Free up to `quota` sent frames. @returns frames freed */
   transmit(dev: number, quota: number): number
@@ -116,9 +116,9 @@ export function input_allow(): void {
   allow(INHIBIT_QUEUE)
 }
 
-/** kpoll_feedback_works - is there a thread that heeds input_inhibit? */
-export function kpoll_runs(): boolean {
-  return s.task !== null
+/** input_inhibited - a receive callback looks after each packet, and returns when that packet was one too many. */
+export function input_inhibited(): boolean {
+  return s.inhibited !== 0
 }
 
 // ---- the cycle limit ------------------------------------------------------------------------------------------------
