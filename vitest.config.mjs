@@ -6,6 +6,8 @@ export default defineConfig({
     include: ['dist/test/**/*.test.js'],
     exclude: ['**/node_modules/**'],
     pool: 'forks',
+    // Snapshots stand beside the sources of their tests.
+    resolveSnapshotPath: (path, extension) => path.replace('/dist/test/', '/test/').replace(/\.js$/, extension),
     testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 10_000,
