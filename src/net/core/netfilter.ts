@@ -7,7 +7,6 @@
 import { embed, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym } from '../../abi/symbol.js'
-import { BUG_ON } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { rcu_assign_pointer, rcu_read_lock, rcu_read_unlock, synchronize_kernel } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
@@ -104,7 +103,7 @@ export function nf_hook_slow(hook: number, skb: sk_buff, indev: net_device | nul
   }
   rcu_read_unlock()
   if (verdict === NF_ACCEPT) return true
-  BUG_ON(verdict === NF_QUEUE, 'nf queue without handler')
-  if (verdict === NF_DROP) kfree_skb(skb, NETFILTER)
+  // NF_QUEUE without a queue handler is a drop, and so is what is no verdict at all: nobody else would free the packet.
+  if (verdict !== NF_STOLEN) kfree_skb(skb, NETFILTER)
   return false
 }

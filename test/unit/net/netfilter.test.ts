@@ -11,6 +11,7 @@ import {
   NF_IP_LOCAL_OUT,
   NF_IP_POST_ROUTING,
   NF_IP_PRE_ROUTING,
+  NF_QUEUE,
   NF_REPEAT,
   NF_STOLEN,
   type nf_hook_ops,
@@ -86,6 +87,16 @@ describe('the five hooks', () => {
   })
   test('a dropped packet is counted, and gets no further', () => {
     verdict.now = NF_DROP
+    const f = s.account(() => expect(s.send(0, through).flat()).toEqual([]))
+    expect(f).toMatchObject({ received: 1, drops: { netfilter: 1 } })
+    expect(log).toHaveLength(1)
+  })
+  test.each([
+    ['QUEUE without a queue handler', NF_QUEUE],
+    ['what is no verdict', 77],
+    ['a negative one', -1],
+  ])('%s frees the packet', (_what, now) => {
+    verdict.now = now
     const f = s.account(() => expect(s.send(0, through).flat()).toEqual([]))
     expect(f).toMatchObject({ received: 1, drops: { netfilter: 1 } })
     expect(log).toHaveLength(1)
