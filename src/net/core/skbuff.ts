@@ -9,7 +9,7 @@
 
 import { type Layout, layout, type Struct, Struct as StructClass, word } from '../../abi/layout.js'
 import { call } from '../../abi/symbol.js'
-import { fetch_add, load } from '../../arch/atomic.js'
+import { fetch_add, load, xchg } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { BUG_ON, charge_cost, panic } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
@@ -53,6 +53,7 @@ export function attach_cb(control: Layout<Struct>): void {
 
 const SHINFO_SIZE = (SHINFO.size + 15) & ~15
 const USERS = SKB.offset('users')
+const ACCT = SKB.offset('acct')
 const DST_FIELD = SKB.offset('dst') >> 2
 const DST_REFCNT = DST.offset('refcnt')
 const DATAREF = SHINFO.offset('dataref') >> 2
@@ -123,7 +124,7 @@ export function alloc_skb(size: number): sk_buff | null {
   return skb
 }
 
-/** dev_alloc_skb - as alloc_skb, for a received packet: 16 bytes of headroom. */
+/** dev_alloc_skb - as alloc_skb, for a received packet: NET_SKB_PAD bytes of headroom. */
 export function dev_alloc_skb(size: number): sk_buff | null {
   const skb = alloc_skb(size + NET_SKB_PAD)
   if (skb !== null) skb_reserve(skb, NET_SKB_PAD)
@@ -175,6 +176,7 @@ function skb_last_ref(skb: sk_buff): boolean {
 }
 
 const NOT_SPECIFIED = drop_reason('not_specified')
+const NO_MEMORY = drop_reason('no_memory')
 
 /** kfree_skb - the packet is dropped for a reason of fate.ts. @context any @consumes skb */
 export function kfree_skb(skb: sk_buff, reason: number = NOT_SPECIFIED): void {
@@ -235,11 +237,16 @@ export function skb_clone(skb: sk_buff): sk_buff | null {
   return n
 }
 
-/** skb_share_check - a packet that this caller owns alone: itself, or a clone of a shared one. @consumes skb */
+/**
+ * skb_share_check - a packet that this caller owns alone: itself, or a clone of a shared one. The clone carries the account
+ * on, and what the others hold is a copy from then on. @consumes skb @returns owned packet, or null
+ */
 export function skb_share_check(skb: sk_buff): sk_buff | null {
   if (!skb_shared(skb)) return skb
   const n = skb_clone(skb)
-  if (n !== null) n.acct = skb.acct
+  const acct = xchg(skb.addr + ACCT, ACCT_NONE) // another owner may be here too
+  if (n !== null) n.acct = acct
+  else fate_dropped(acct, NO_MEMORY)
   free_copy(skb)
   return n
 }

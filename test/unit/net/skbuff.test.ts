@@ -4,6 +4,7 @@ import { KernelPanic } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { post_mortem } from '../../../src/init/audit.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
+import { drop_reason, packet_fates } from '../../../src/net/core/fate.js'
 import { page_alloc, page_get } from '../../../src/net/core/pages.js'
 import {
   skb_dequeue,
@@ -17,6 +18,7 @@ import {
   alloc_skb,
   consume_skb,
   dev_alloc_skb,
+  kfree_skb,
   NET_SKB_PAD,
   pskb_expand_head,
   pskb_may_pull,
@@ -37,7 +39,7 @@ import {
   skb_share_check,
   skb_tailroom,
 } from '../../../src/net/core/skbuff.js'
-import { SKB_HEAD, type sk_buff } from '../../../src/net/core/types.js'
+import { ACCT_NONE, ACCT_RX, SKB_HEAD, type sk_buff } from '../../../src/net/core/types.js'
 import { counting } from '../../helpers/frames.js'
 import { Solo } from '../../helpers/solo.js'
 
@@ -130,6 +132,33 @@ describe('sharing', () => {
     expect(skb.users).toBe(1)
     expect(skb_share_check(own)).toBe(own)
     consume_skb(own)
+    consume_skb(skb)
+  })
+  test('of a shared packet the clone carries the account, whoever frees first', () => {
+    const fate = packet_fates.cpu(0)
+    const dropped = (): number => RAM.i32[(fate.drops >> 2) + drop_reason('not_specified')]!
+    for (const cloneFirst of [true, false]) {
+      const skb = filled(20)
+      skb.acct = ACCT_RX
+      const own = skb_share_check(skb_get(skb))!
+      expect([own.acct, skb.acct]).toEqual([ACCT_RX, ACCT_NONE])
+      const before = dropped()
+      kfree_skb(cloneFirst ? own : skb)
+      kfree_skb(cloneFirst ? skb : own)
+      expect(dropped() - before).toBe(1)
+    }
+  })
+  test('without memory for the clone the packet is counted as dropped, once', () => {
+    const fate = packet_fates.cpu(0)
+    const dropped = (): number => RAM.i32[(fate.drops >> 2) + drop_reason('no_memory')]!
+    const skb = filled(20)
+    skb.acct = ACCT_RX
+    const hoard = []
+    for (let n = skb_clone(skb); n !== null; n = skb_clone(skb)) hoard.push(n)
+    const before = dropped()
+    expect(skb_share_check(skb_get(skb))).toBeNull()
+    expect([dropped() - before, skb.users, skb.acct]).toEqual([1, 1, ACCT_NONE])
+    for (const n of hoard) consume_skb(n)
     consume_skb(skb)
   })
   test('a copy is equal and apart', () => {
