@@ -26,7 +26,6 @@ import {
 } from '../../arch/cpu.js'
 import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
-import { dead_hooks } from '../../irq/hotplug.js'
 import {
   __raise_softirq_irqoff,
   NET_RX_SOFTIRQ,
@@ -40,15 +39,17 @@ import { rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { in_irq } from '../../sync/preempt.js'
 import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
-import { drop_reason } from './fate.js'
+import { drop_reason, fate_dropped } from './fate.js'
 import { dev_hold, dev_put, netif_queue_stopped, netif_running } from './netdevice.js'
-import { PACKET_TYPE, PTYPE_BASE, ptype_init, ptypes } from './packet_type.js'
+import { PACKET_TYPE, PTYPE_BASE, type packet_type, ptype_init, ptypes } from './packet_type.js'
 import { qdisc_run } from './sch_generic.js'
-import { __skb_dequeue, __skb_queue_tail, skb_dequeue, skb_queue_head_init } from './skb_queue.js'
-import { kfree_skb, skb_clone, skb_sent } from './skbuff.js'
+import { __skb_dequeue, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
+import { consume_skb, kfree_skb, skb_get, skb_sent, skb_share_check } from './skbuff.js'
 import { softnet_datas } from './softnet_data.js'
+import { net_timestamp, netstamp_needed } from './stamp.js'
 import { netdev_rx_stat } from './stats.js'
 import {
+  ACCT_NONE,
   type int_ref,
   LINK_STATE_RX_SCHED,
   LINK_STATE_SCHED,
@@ -70,6 +71,8 @@ const COST_TX_ACTION = cost('net_tx_action')
 const COST_XMIT = cost('dev_queue_xmit')
 
 const i32 = RAM.i32
+const PROTOCOLS = PTYPE_BASE >> 2
+const NETSTAMP = netstamp_needed
 
 // what netif_rx returns, and the congestion levels
 export const NET_RX_SUCCESS = 0
@@ -93,32 +96,67 @@ const IPINTRQ_FULL = drop_reason('ipintrq_full')
 const UNKNOWN_PROTOCOL = drop_reason('eth_unknown_protocol')
 const QUEUE_DEAD = drop_reason('dev_queue_dead')
 const DEV_DOWN = drop_reason('dev_down')
+const NO_MEMORY = drop_reason('no_memory')
 
 // ---- receive: to the protocols ---------------------------------------------------------------------------------------
 
-function deliver_taps(skb: sk_buff, dev: net_device): void {
+/** deliver_skb - to one of several handlers that is not the last: it gets a reference of its own. */
+function deliver_skb(skb: sk_buff, dev: net_device, pt: packet_type): number {
+  return call(pt.func)(skb_get(skb), dev, pt)
+}
+
+/**
+ * deliver_all - to every tap and every handler of the protocol, who share the packet: each owns a reference, the last one
+ * gets ours. The account goes to the last handler of the protocol, the others see a copy; if one of them keeps it, the
+ * last gets a clone. @consumes skb
+ */
+function deliver_all(skb: sk_buff, dev: net_device, type: number): number {
+  const { acct } = skb
+  skb.acct = ACCT_NONE
+  let pt_prev: packet_type | null = null
   for (let pt = PACKET_TYPE.at(i32[ptypes.$w]); pt !== null; pt = pt.next) {
     if (pt.dev !== null && pt.dev !== dev) continue
-    const clone = skb_clone(skb)
-    if (clone !== null) call(pt.func)(clone, dev, pt)
+    if (pt_prev !== null) deliver_skb(skb, dev, pt_prev)
+    pt_prev = pt
   }
+  let known = false
+  for (let pt = PACKET_TYPE.at(i32[PROTOCOLS + (type & 15)]); pt !== null; pt = pt.next) {
+    if (pt.type !== type || (pt.dev !== null && pt.dev !== dev)) continue
+    if (pt_prev !== null) deliver_skb(skb, dev, pt_prev)
+    pt_prev = pt
+    known = true
+  }
+  if (known) {
+    const last = skb_share_check(skb)
+    if (last !== null) {
+      last.acct = acct
+      return call(pt_prev!.func)(last, dev, pt_prev!)
+    }
+    fate_dropped(acct, NO_MEMORY)
+    return NET_RX_DROP
+  }
+  fate_dropped(acct, UNKNOWN_PROTOCOL)
+  if (pt_prev !== null) return call(pt_prev.func)(skb, dev, pt_prev) // a tap
+  consume_skb(skb)
+  return NET_RX_DROP
 }
 
 /** netif_receive_skb - hand a packet to its protocol. @context softirq @consumes skb */
 export function netif_receive_skb(skb: sk_buff): number {
   tick(COST_RECEIVE)
+  if (i32[NETSTAMP] !== 0) net_timestamp(skb)
   stat.total++
   skb.h = skb.data
   skb.nh = skb.data
   skb.mac_len = skb.nh - skb.mac
   rcu_read_lock()
   const dev = skb.dev!
-  if (i32[ptypes.$w] !== 0) deliver_taps(skb, dev)
   let ret = NET_RX_DROP
   const type = skb.protocol
-  let pt = PACKET_TYPE.at(i32[(PTYPE_BASE >> 2) + (type & 15)])
-  while (pt !== null && (pt.type !== type || (pt.dev !== null && pt.dev !== dev))) pt = pt.next
-  if (pt !== null) ret = call(pt.func)(skb, dev, pt)
+  const pt = PACKET_TYPE.at(i32[PROTOCOLS + (type & 15)])
+  // As a rule nobody taps and no protocol shares the bucket: `next` is the first word.
+  if (i32[ptypes.$w] !== 0 || (pt !== null && i32[pt.$w] !== 0)) ret = deliver_all(skb, dev, type)
+  else if (pt !== null && pt.type === type && (pt.dev === null || pt.dev === dev)) ret = call(pt.func)(skb, dev, pt)
   else kfree_skb(skb, UNKNOWN_PROTOCOL)
   rcu_read_unlock()
   return ret
@@ -167,6 +205,7 @@ function get_sample_stats(): void {
 /** netif_rx - post a packet to this CPU's backlog. Always succeeds or drops. @context any @consumes skb */
 export function netif_rx(skb: sk_buff): number {
   tick(COST_NETIF_RX)
+  if (i32[NETSTAMP] !== 0) net_timestamp(skb)
   const flags = local_irq_save()
   stat.total++
   const q = queue.input_pkt_queue
@@ -427,53 +466,4 @@ export function net_dev_init(ncpus: number): void {
   }
   open_softirq(NET_TX_SOFTIRQ, net_tx_sym)
   open_softirq(NET_RX_SOFTIRQ, config('rx_arch') === RX_INTERRUPT ? ipintr_sym : net_rx_sym)
-}
-
-/** dev_cpu_dead - packets and devices that a CPU that stands still had in hand go on here. @context process */
-function dev_cpu_dead(cpu: number): void {
-  const old = softnet_datas.cpu(cpu)
-  const flags = local_irq_save()
-  for (let skb = old.completion_queue; skb !== null; ) {
-    const next: sk_buff | null = skb.next
-    skb.next = queue.completion_queue
-    queue.completion_queue = skb
-    skb = next
-  }
-  old.completion_queue = null
-  for (let dev = old.output_queue; dev !== null; ) {
-    const next: net_device | null = dev.next_sched
-    dev.next_sched = queue.output_queue
-    queue.output_queue = dev
-    dev = next
-  }
-  old.output_queue = null
-  for (let at = old.poll_list.next; at !== old.poll_list.addr; ) {
-    const dev = NETDEV.container_of('poll_list', at)
-    at = dev.poll_list.next
-    if (dev.addr !== old.backlog_dev.addr) list_move_tail(dev.poll_list, queue.poll_list)
-  }
-  for (let skb = __skb_dequeue(old.ipintrq); skb !== null; skb = __skb_dequeue(old.ipintrq))
-    __skb_queue_tail(queue.ipintrq, skb)
-  raise_softirq_irqoff(NET_TX_SOFTIRQ)
-  raise_softirq_irqoff(NET_RX_SOFTIRQ)
-  local_irq_restore(flags)
-  for (let skb = skb_dequeue(old.input_pkt_queue); skb !== null; skb = skb_dequeue(old.input_pkt_queue)) {
-    const { dev } = skb
-    netif_rx(skb)
-    dev_put(dev!)
-  }
-}
-dead_hooks.push(dev_cpu_dead)
-
-/** net_tx_drain_halted - free what a CPU of a halted machine still had to complete. @context audit */
-export function net_tx_drain_halted(cpu: number): void {
-  const sd = softnet_datas.cpu(cpu)
-  for (let skb = sd.completion_queue; skb !== null; ) {
-    const next: sk_buff | null = skb.next
-    skb.next = null
-    skb_sent(skb)
-    skb = next
-  }
-  sd.completion_queue = null
-  sd.output_queue = null
 }

@@ -265,7 +265,7 @@ function copy_header(to: sk_buff, from: sk_buff, shift: number): void {
   memcpy(to.cb, from.cb, 40)
   to.local_df = from.local_df
   to.pkt_type = from.pkt_type
-  to.stamp = from.stamp
+  memcpy(to.stamp, from.stamp, 8)
   to.nfmark = from.nfmark
   to.csum = from.csum
   to.ip_summed = from.ip_summed

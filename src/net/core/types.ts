@@ -38,6 +38,7 @@ export class sk_buff extends Struct {
   declare local_df: number
   declare truesize: number
   declare acct: number
+  /** A timeval: seconds, microseconds; 0 when it was not taken. */
   declare stamp: number
   declare nfmark: number
   declare nfct: number
@@ -74,7 +75,7 @@ export const SKB: Layout<sk_buff> = layout('sk_buff', sk_buff, {
   local_df: own(word),
   truesize: own(word),
   acct: own(word), // how the packet's fate is counted: ACCT_*
-  stamp: own(word),
+  stamp: own(bytes(8)),
   nfmark: own(word),
   nfct: own(word),
   destructor: own(word),
