@@ -37,7 +37,7 @@ export const NIC_TIDV_NS = 36 // transmit interrupts only: TX_HEAD follows TX_DO
 export const NIC_CONTROL = 0x200 // to 0x3ff: control block of the host
 export const CTRL_UP = 1
 export const OFF_RX_CSUM = 1
-export const OFF_TX_CSUM = 2
+export const OFF_TX_CSUM = 2 // without it TX_CSUM is ignored
 
 // statistics of the device, words that wrap, offsets in the page
 export const STAT_RX_FRAMES = 128 // put into a ring

@@ -24,6 +24,7 @@ import {
   NIC_TIDV_NS,
   nic_page,
   OFF_RX_CSUM,
+  OFF_TX_CSUM,
   Q_RX_DONE,
   Q_RX_TAIL,
   Q_TX_DONE,
@@ -331,6 +332,7 @@ export class Nic {
 
   /** Fill in the checksum that the driver left to us. */
   private offload_csum(view: DataView, at: number, len: number, info: number): void {
+    if ((this.offload & OFF_TX_CSUM) === 0) return
     const start = info >>> 16
     const offset = info & 0xffff
     if (start >= len || offset + 2 > len) {

@@ -34,6 +34,7 @@ import {
   raise_softirq_irqoff,
 } from '../../irq/softirq.js'
 import { jiffies } from '../../irq/timer.js'
+import { ENOMEM } from '../../lib/errno.js'
 import { IPQMAXLEN, NETDEV_MAX_BACKLOG, WEIGHT_P } from '../../lib/limits.js'
 import { rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
@@ -41,6 +42,7 @@ import { in_irq } from '../../sync/preempt.js'
 import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
 import { drop_reason, fate_dropped } from './fate.js'
 import { dev_hold, dev_put, netif_queue_stopped, netif_running } from './netdevice.js'
+import { skb_fit_device } from './offload.js'
 import { PACKET_TYPE, PTYPE_BASE, type packet_type, ptype_init, ptypes } from './packet_type.js'
 import { qdisc_run } from './sch_generic.js'
 import { __skb_dequeue, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
@@ -50,6 +52,7 @@ import { net_timestamp, netstamp_needed } from './stamp.js'
 import { netdev_rx_stat } from './stats.js'
 import {
   ACCT_NONE,
+  CHECKSUM_HW,
   type int_ref,
   LINK_STATE_RX_SCHED,
   LINK_STATE_SCHED,
@@ -399,11 +402,16 @@ function net_tx_action(): void {
 
 /**
  * dev_queue_xmit - send a packet that has its link header: through the qdisc, or at once on a device without one.
+ * What the device cannot gather or sum up by itself is done here.
  * @context process, softirq; interrupts on @consumes skb @returns NET_XMIT_*, or negative
  */
 export function dev_queue_xmit(skb: sk_buff): number {
   tick(COST_XMIT)
   const dev = skb.dev!
+  if ((skb.data_len !== 0 || skb.ip_summed === CHECKSUM_HW) && skb_fit_device(skb, dev) !== 0) {
+    kfree_skb(skb, NO_MEMORY)
+    return -ENOMEM
+  }
   local_bh_disable()
   const q = dev.qdisc
   let rc: number

@@ -43,6 +43,11 @@ import {
   LINK_STATE_START,
   LINK_STATE_XOFF,
   NETDEV,
+  NETIF_F_HW_CSUM,
+  NETIF_F_IP_CSUM,
+  NETIF_F_NO_CSUM,
+  NETIF_F_SG,
+  NETIF_F_TSO,
   NETREG_REGISTERED,
   NETREG_UNREGISTERED,
   type net_device,
@@ -52,6 +57,7 @@ const u8 = RAM.u8
 const i32 = RAM.i32
 const STATE = NETDEV.offset('state')
 const REFCNT = NETDEV.offset('refcnt')
+const NETIF_F_ALL_CSUM = NETIF_F_IP_CSUM | NETIF_F_NO_CSUM | NETIF_F_HW_CSUM
 
 const netdev_cache = kmem_cache_create('net_device', NETDEV, () => MAX_NETDEVS + NR_IRQS)
 
@@ -166,6 +172,9 @@ export function dev_name(dev: net_device): string {
 /** register_netdevice - @context process, boot @locks rtnl is held @returns 0, -EEXIST */
 export function register_netdevice(dev: net_device): number {
   if (__dev_get_by_name(dev_name(dev)) !== null) return -EEXIST
+  // What is summed up here must be in one piece, so scatter-gather without a checksum unit helps nobody.
+  if ((dev.features & NETIF_F_ALL_CSUM) === 0) dev.features &= ~NETIF_F_SG
+  if ((dev.features & NETIF_F_SG) === 0) dev.features &= ~NETIF_F_TSO
   tables.ifindex++
   dev.ifindex = tables.ifindex
   fetch_or(dev.addr + STATE, LINK_STATE_PRESENT)

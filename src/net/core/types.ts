@@ -232,10 +232,13 @@ export const IFF_LOOPBACK = 0x8
 export const IFF_NOARP = 0x80
 export const IFF_PROMISC = 0x100
 // features
-export const NETIF_F_SG = 1
-export const NETIF_F_IP_CSUM = 2
-export const NETIF_F_NO_CSUM = 4
-export const NETIF_F_HW_CSUM = 8
+export const NETIF_F_SG = 1 // gathers a packet from pages
+export const NETIF_F_IP_CSUM = 2 // fills in the checksum of TCP and UDP over IPv4 only
+export const NETIF_F_NO_CSUM = 4 // needs none, as loopback
+export const NETIF_F_HW_CSUM = 8 // fills in any
+export const NETIF_F_HIGHDMA = 32 // reaches high memory, which this machine has none of
+export const NETIF_F_FRAGLIST = 64 // gathers a packet from a list of packets
+export const NETIF_F_TSO = 2048
 export const NETIF_F_LLTX = 4096
 // what hard_start_xmit returns
 export const NETDEV_TX_OK = 0
