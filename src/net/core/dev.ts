@@ -46,7 +46,7 @@ import { skb_fit_device } from './offload.js'
 import { PACKET_TYPE, PTYPE_BASE, type packet_type, ptype_init, ptypes } from './packet_type.js'
 import { qdisc_run } from './sch_generic.js'
 import { __skb_dequeue, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
-import { consume_skb, kfree_skb, skb_get, skb_sent, skb_share_check } from './skbuff.js'
+import { __skb_sent, consume_skb, kfree_skb, skb_get, skb_last_ref, skb_sent, skb_share_check } from './skbuff.js'
 import { softnet_datas } from './softnet_data.js'
 import { net_timestamp, netstamp_needed } from './stamp.js'
 import { netdev_rx_stat } from './stats.js'
@@ -353,8 +353,12 @@ export function netif_schedule(dev: net_device): void {
   if (!netif_queue_stopped(dev)) __netif_schedule(dev)
 }
 
-/** dev_kfree_skb_irq - the device has sent the frame; free it where interrupts are on. @context any @consumes skb */
+/**
+ * dev_kfree_skb_irq - the device has sent the frame; the last owner's reference puts it where interrupts are on and it is
+ * freed. A packet that others own too is not ours to link. @context any @consumes skb
+ */
 export function dev_kfree_skb_irq(skb: sk_buff): void {
+  if (!skb_last_ref(skb)) return
   const flags = local_irq_save()
   skb.next = queue.completion_queue
   queue.completion_queue = skb
@@ -379,7 +383,7 @@ function net_tx_action(): void {
     while (skb !== null) {
       const next: sk_buff | null = skb.next
       skb.next = null
-      skb_sent(skb)
+      __skb_sent(skb)
       skb = next
     }
   }

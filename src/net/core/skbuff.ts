@@ -171,7 +171,8 @@ export function __kfree_skb(skb: sk_buff): void {
   kmem_cache_free(skb_cache, skb)
 }
 
-function skb_last_ref(skb: sk_buff): boolean {
+/** skb_last_ref - give a reference up. @returns true: it was the last one, and the packet is the caller's to free */
+export function skb_last_ref(skb: sk_buff): boolean {
   return skb.users === 1 || fetch_add(skb.addr + USERS, -1) === 1
 }
 
@@ -192,7 +193,10 @@ export function consume_skb(skb: sk_buff): void {
 
 /** skb_sent - the device is done with the frame. @consumes skb */
 export function skb_sent(skb: sk_buff): void {
-  if (!skb_last_ref(skb)) return
+  if (skb_last_ref(skb)) __skb_sent(skb)
+}
+/** __skb_sent - the same, when the last reference is gone. @consumes skb */
+export function __skb_sent(skb: sk_buff): void {
   fate_sent(skb.acct)
   __kfree_skb(skb)
 }

@@ -6,7 +6,7 @@ import { NET_RX_SOFTIRQ, NET_TX_SOFTIRQ, raise_softirq_irqoff } from '../../irq/
 import { netif_rx } from './dev.js'
 import { dev_put } from './netdevice.js'
 import { __skb_dequeue, __skb_queue_tail, skb_dequeue } from './skb_queue.js'
-import { skb_sent } from './skbuff.js'
+import { __skb_sent } from './skbuff.js'
 import { softnet_datas } from './softnet_data.js'
 import { NETDEV, type net_device, type sk_buff } from './types.js'
 
@@ -54,7 +54,7 @@ export function net_tx_drain_halted(cpu: number): void {
   for (let skb = sd.completion_queue; skb !== null; ) {
     const next: sk_buff | null = skb.next
     skb.next = null
-    skb_sent(skb)
+    __skb_sent(skb)
     skb = next
   }
   sd.completion_queue = null

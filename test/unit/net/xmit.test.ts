@@ -1,9 +1,10 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { beforeEach, describe, expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
+import { local_irq_restore, local_irq_save } from '../../../src/arch/cpu.js'
 import { NIC_CTRL, NIC_OFFLOAD, nic_page, OFF_RX_CSUM, OFF_TX_CSUM } from '../../../src/arch/nic_regs.js'
 import { RAM } from '../../../src/arch/ram.js'
-import { dev_queue_xmit } from '../../../src/net/core/dev.js'
+import { dev_kfree_skb_any, dev_queue_xmit } from '../../../src/net/core/dev.js'
 import { alloc_netdev, dev_get_by_name, dev_put, register_netdevice } from '../../../src/net/core/netdevice.js'
 import { page_alloc } from '../../../src/net/core/pages.js'
 import {
@@ -12,6 +13,7 @@ import {
   skb_add_frag,
   skb_clone,
   skb_copy_bits,
+  skb_get,
   skb_put,
   skb_reserve,
   skb_shinfo,
@@ -201,6 +203,28 @@ describe('the NIC', () => {
     s.pass(1)
     expect(s.out()[0]!.map(f => [...f])).toEqual([before])
     restart(OFF_RX_CSUM | OFF_TX_CSUM)
+  })
+})
+
+describe('what was sent is freed where interrupts are on', () => {
+  /** As the interrupt handler of a driver does. */
+  function done(skb: sk_buff): void {
+    const flags = local_irq_save()
+    dev_kfree_skb_any(skb)
+    local_irq_restore(flags)
+  }
+  test('a packet that somebody else owns too stays as it is, for him to free', () => {
+    const [a, b, c] = [head(eth0), head(eth0), head(eth0)] as const
+    skb_get(b)
+    for (const skb of [a, b, c]) done(skb)
+    expect([b.users, b.next]).toEqual([1, null])
+    const f = s.account(() => s.pass(2))
+    expect(f.icmp_sent).toBe(2)
+    expect(b.users).toBe(1)
+    skb_get(b)
+    consume_skb(b)
+    done(b) // his was the last: as any other
+    expect(s.account(() => s.pass(2)).icmp_sent).toBe(1)
   })
 })
 
