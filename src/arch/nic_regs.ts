@@ -23,7 +23,8 @@ export function nic_page(nic: number): number {
 }
 
 // general registers, offsets in the page
-export const NIC_CTRL = 0 // CTRL_UP: the queues are set up and the device may use them; 0: down
+export const NIC_CTRL = 0 // CTRL_UP: the queues are set up and the device may use them; else it is down. The bits above count
+// the writes (steps of CTRL_SERIAL), so that the device sees that it was down even if it is up again when it looks.
 export const NIC_MAC_HI = 4 // station address: bytes 0-3, big-endian
 export const NIC_MAC_LO = 8 // bytes 4-5, in the upper half
 export const NIC_QUEUES = 12 // queue pairs in use, a power of two; the flow hash picks one
@@ -34,8 +35,11 @@ export const NIC_LINK = 28 // 1: there is a carrier (device)
 export const NIC_OFFLOAD = 32 // OFF_* that the driver turned on
 export const NIC_TIDV_NS = 36 // transmit interrupts only: TX_HEAD follows TX_DONE this much later (e1000's TIDV), ns, or at
 // once when half of the ring waits to be freed (TX_DONE - LINE_TX_ACK >= size / 2). NIC_ITR_* do not hold it back further.
+export const NIC_STATUS = 40 // NIC_CTRL as the device last obeyed it (device): what an older one allowed is over
 export const NIC_CONTROL = 0x200 // to 0x3ff: control block of the host
 export const CTRL_UP = 1
+export const CTRL_SERIAL = 2
+export const STATUS_GONE = -1 // all ones: there is no device any more
 export const OFF_RX_CSUM = 1
 export const OFF_TX_CSUM = 2 // without it TX_CSUM is ignored
 

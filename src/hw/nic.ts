@@ -21,6 +21,7 @@ import {
   NIC_OFFLOAD,
   NIC_PROMISC,
   NIC_QUEUES,
+  NIC_STATUS,
   NIC_TIDV_NS,
   nic_page,
   OFF_RX_CSUM,
@@ -89,6 +90,7 @@ export class Nic {
   private readonly page: number
   private readonly ctl: number
   private queues: Queue[] = []
+  private ctrl = 0
   private up = false
   private mac_hi = 0
   private mac_lo = 0
@@ -144,21 +146,24 @@ export class Nic {
       if (i32[(this.ctl + CTL_RESET) >> 2] !== 0) this.sink.reset()
       store(this.ctl + CTL_ACK, seq)
     }
-    const up = (i32[(this.page + NIC_CTRL) >> 2] & CTRL_UP) !== 0
-    if (up !== this.up) this.power(up)
+    if (i32[(this.page + NIC_CTRL) >> 2] !== this.ctrl) this.power()
   }
 
-  private power(up: boolean): void {
-    load(this.page + NIC_CTRL) // the driver wrote the registers before this word
-    this.up = up
+  /** Obey NIC_CTRL: take the queues that it stands for, or none, and say so. */
+  private power(): void {
+    this.ctrl = load(this.page + NIC_CTRL) // the driver wrote the registers before this word
+    this.up = (this.ctrl & CTRL_UP) !== 0
+    for (const q of this.queues) store(q.regs + Q_RX_DONE, q.rx_done) // what is in the rings is there to be counted
     this.queues = []
-    if (!up) return
     const p = this.page >> 2
-    this.mac_hi = i32[p + (NIC_MAC_HI >> 2)]
-    this.mac_lo = i32[p + (NIC_MAC_LO >> 2)] >> 16
-    this.promisc = i32[p + (NIC_PROMISC >> 2)] !== 0
-    this.offload = i32[p + (NIC_OFFLOAD >> 2)]
-    for (let k = 0; k < i32[p + (NIC_QUEUES >> 2)]; k++) this.queues.push(new Queue(this.index, k))
+    if (this.up) {
+      this.mac_hi = i32[p + (NIC_MAC_HI >> 2)]
+      this.mac_lo = i32[p + (NIC_MAC_LO >> 2)] >> 16
+      this.promisc = i32[p + (NIC_PROMISC >> 2)] !== 0
+      this.offload = i32[p + (NIC_OFFLOAD >> 2)]
+      for (let k = 0; k < i32[p + (NIC_QUEUES >> 2)]; k++) this.queues.push(new Queue(this.index, k))
+    }
+    store(this.page + NIC_STATUS, this.ctrl)
   }
 
   private stat(word: number, n: number): void {

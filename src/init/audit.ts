@@ -4,8 +4,10 @@
  */
 
 import { store } from '../arch/atomic.js'
-import { cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
+import { BUG_ON, cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
+import { NIC_STATUS, nic_page, STATUS_GONE } from '../arch/nic_regs.js'
+import { MAX_NICS } from '../lib/limits.js'
 import { slabinfo } from '../mm/slab.js'
 import { dst_gc_now } from '../net/core/dst.js'
 import { drop_reason } from '../net/core/fate.js'
@@ -13,7 +15,7 @@ import { neigh_ifdown } from '../net/core/neighbour.js'
 import { dev_close, first_netdev } from '../net/core/netdevice.js'
 import { skb_queue_purge } from '../net/core/skb_queue.js'
 import { softnet_datas } from '../net/core/softnet_data.js'
-import { net_tx_drain_halted } from '../net/core/softnet_dead.js'
+import { softnet_drain_halted } from '../net/core/softnet_dead.js'
 import { inetdev_destroy } from '../net/ipv4/devinet.js'
 import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
@@ -46,14 +48,15 @@ export function leak_audit(): LeakReport[] {
     const sd = softnet_datas.cpu(cpu)
     skb_queue_purge(sd.input_pkt_queue, shutdown)
     skb_queue_purge(sd.ipintrq, shutdown)
-    net_tx_drain_halted(cpu)
+    softnet_drain_halted(cpu)
   }
+  for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
   for (let dev = first_netdev(); dev !== null; dev = dev.next) {
-    dev_close(dev)
+    BUG_ON(dev_close(dev).next().done !== true, 'audit sleeps')
     neigh_ifdown(dev)
     inetdev_destroy(dev)
   }
-  for (let cpu = 0; cpu < ncpus; cpu++) net_tx_drain_halted(cpu)
+  for (let cpu = 0; cpu < ncpus; cpu++) softnet_drain_halted(cpu)
   ip_fib_exit()
   rt_cache_flush()
   rcu_drain_halted(ncpus)

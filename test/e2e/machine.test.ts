@@ -152,6 +152,29 @@ test('the host stops and starts CPUs of a machine that forwards', () =>
     },
   ))
 
+test.each([
+  ['interrupt', 2],
+  ['softnet', 2],
+  ['napi', 4],
+  ['polled', 2],
+] as const)('%s on %i CPUs: ports go down and come up again under load', (rx, cpus) =>
+  run(
+    {
+      ...router(cpus, rx, 'ticket', { flows: 64, destinations: 64 }),
+      userSpin: false,
+      programs: [new URL('../torture/scenarios/updown.js', import.meta.url).href],
+    },
+    60_000,
+    m => m.ram.word('torture_updown', 'done') === 20,
+    m => {
+      expect(m.ram.word('torture_updown', 'wrong')).toBe(0)
+      const { ports, fates } = takeSample(m)
+      expect(fates.forwarded).toBeGreaterThan(100)
+      expect(ports[0]!.filtered).toBeGreaterThan(0) // it was down when they came
+    },
+  ),
+)
+
 describe('snapshots', () => {
   /** Offer load for a while, come to rest, halt. @returns packets forwarded since power-on */
   async function work(m: Machine): Promise<number> {

@@ -364,7 +364,7 @@ function nic_interrupt(irq: number, dev_id: number): number {
     if (netif_rx_schedule_prep(q.poll_dev!)) {
       line_enable(irq, 0)
       __netif_rx_schedule(q.poll_dev!)
-    }
+    } else if (!netif_running(q.dev!)) line_enable(irq, 0) // it is being closed: nobody would take the level down
     return 1
   }
   nic_clean_tx(q)
@@ -385,27 +385,38 @@ function nic_poll(poll_dev: net_device, budget: int_ref): number {
   const flags = local_irq_save()
   __netif_rx_complete(poll_dev)
   // Unmasking looks at the level, so a frame that came after the ring was seen empty interrupts at once: nothing rots.
-  line_enable(q.irq, CAUSE_RX | CAUSE_TX)
+  if (netif_running(q.dev!)) line_enable(q.irq, CAUSE_RX | CAUSE_TX)
   local_irq_restore(flags)
   return 0
 }
 
 // ---- callbacks of the polling thread (kpoll.ts) -----------------------------------------------------------------------
 
+/** A queue is its thread's from the end of its open on; nic_close waits for a round that has seen it so. */
+function polled(q: nic_queue): boolean {
+  return netif_running(q.poll_dev!)
+}
+
 const kpoll_ops: poll_ops = {
   receive(dev, quota) {
     const q = QUEUE.ref(dev)
+    if (!polled(q)) return 0
     let work = 0
     while (work < quota && !input_inhibited() && nic_clean_rx(q, 1) > 0) work++
     return work
   },
-  transmit: (dev, quota) => nic_clean_tx(QUEUE.ref(dev), quota),
+  transmit(dev, quota) {
+    const q = QUEUE.ref(dev)
+    return polled(q) ? nic_clean_tx(q, quota) : 0
+  },
   pending(dev, input) {
     const q = QUEUE.ref(dev)
+    if (!polled(q)) return false
     return (input && load(q.regs + Q_RX_DONE) !== q.rx_next) || load(q.regs + Q_TX_DONE) !== q.tx_clean
   },
   enable(dev, input) {
-    line_enable(QUEUE.ref(dev).irq, input ? CAUSE_RX | CAUSE_TX : CAUSE_TX)
+    const q = QUEUE.ref(dev)
+    if (polled(q)) line_enable(q.irq, input ? CAUSE_RX | CAUSE_TX : CAUSE_TX)
   },
 }
 export const kpoll_ops_sym = symbol('nic_kpoll_ops', kpoll_ops)

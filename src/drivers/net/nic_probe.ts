@@ -1,5 +1,5 @@
 import { symbol } from '../../abi/symbol.js'
-import { fetch_or, store } from '../../arch/atomic.js'
+import { fetch_and, fetch_or, load, store } from '../../arch/atomic.js'
 import {
   CAUSE_RX,
   CAUSE_TX,
@@ -14,8 +14,10 @@ import {
 } from '../../arch/irqchip.js'
 import { config, num_cpus } from '../../arch/machine.js'
 import {
+  CTRL_SERIAL,
   CTRL_UP,
   DESC_SHIFT,
+  doorbell,
   NIC_CTRL,
   NIC_ITR_FRAMES,
   NIC_ITR_NS,
@@ -25,6 +27,7 @@ import {
   NIC_OFFLOAD,
   NIC_PROMISC,
   NIC_QUEUES,
+  NIC_STATUS,
   NIC_TIDV_NS,
   nic_page,
   OFF_RX_CSUM,
@@ -44,21 +47,39 @@ import {
   STAT_RX_MISSED,
   STAT_RX_OVERSIZE,
   STAT_RX_RUNT,
+  STATUS_GONE,
 } from '../../arch/nic_regs.js'
 import { RAM } from '../../arch/ram.js'
 import { free_irq, request_irq, SA_SHIRQ } from '../../irq/interrupt.js'
+import { msleep } from '../../irq/timer.js'
 import { ENOMEM } from '../../lib/errno.js'
 import { MAX_NICS, NR_IRQS, RX_RING, TX_RING } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create } from '../../mm/slab.js'
 import { RX_POLLED } from '../../net/core/dev.js'
 import { ether_setup } from '../../net/core/eth.js'
-import { drop_reason } from '../../net/core/fate.js'
+import { drop_reason, fate_dropped, fate_received } from '../../net/core/fate.js'
 import { kpoll_register } from '../../net/core/kpoll.js'
-import { alloc_netdev, netif_start_queue, netif_stop_queue, register_netdevice } from '../../net/core/netdevice.js'
-import { dev_alloc_skb, kfree_skb } from '../../net/core/skbuff.js'
-import { LINK_STATE_START, NETDEV, NETIF_F_HW_CSUM, NETIF_F_SG, type net_device, SKB } from '../../net/core/types.js'
+import {
+  alloc_netdev,
+  netif_poll_disable,
+  netif_poll_enable,
+  netif_start_queue,
+  netif_stop_queue,
+  register_netdevice,
+} from '../../net/core/netdevice.js'
+import { consume_skb, dev_alloc_skb, kfree_skb } from '../../net/core/skbuff.js'
+import {
+  ACCT_RX,
+  LINK_STATE_START,
+  NETDEV,
+  NETIF_F_HW_CSUM,
+  NETIF_F_SG,
+  type net_device,
+  SKB,
+} from '../../net/core/types.js'
 
+import { synchronize_kernel } from '../../rcu/rcupdate.js'
 import {
   ADAPTER,
   kpoll_ops_sym,
@@ -78,6 +99,7 @@ const i32 = RAM.i32
 const queue_cache = kmem_cache_create('nic_queue', QUEUE, () => NR_IRQS)
 const adapter_cache = kmem_cache_create('nic_adapter', ADAPTER, () => MAX_NICS)
 const SHUTDOWN = drop_reason('shutdown')
+const STATE = NETDEV.offset('state')
 /** Transmit interrupts only free what was sent, so they may wait, ns: e1000's default. */
 const TIDV_NS = 64_000
 
@@ -112,8 +134,16 @@ function queue_open(q: nic_queue): number {
   const line = irq_line(q.irq)
   for (const word of [LINE_RX_ACK, LINE_TX_ACK, LINE_RX_HEAD, LINE_TX_HEAD]) store(line + word, 0)
   store(line + LINE_CPU, config('irq_affinity') === 1 ? 0 : (q.nic + q.index) % num_cpus())
-  store(line + LINE_WIRED, 1)
-  return request_irq(q.irq, nic_interrupt_sym, SA_SHIRQ, q.addr)
+  const err = request_irq(q.irq, nic_interrupt_sym, SA_SHIRQ, q.addr)
+  if (err === 0) store(line + LINE_WIRED, 1)
+  return err
+}
+
+/** The line goes dead: no CPU is in its handler any more when this returns. */
+function queue_unwire(q: nic_queue): void {
+  line_enable(q.irq, 0)
+  store(irq_line(q.irq) + LINE_WIRED, 0)
+  free_irq(q.irq, q.addr)
 }
 
 /** Programmed I/O: the card's own transmit buffers. */
@@ -128,26 +158,45 @@ function card_open(q: nic_queue): boolean {
   return true
 }
 
-/** The packets of an array of addresses. */
-function free_packets(array: number, mask: number): void {
+/** Packets that hold nothing, by an array of addresses. */
+function free_buffers(array: number, mask: number): void {
   if (array === 0) return
   for (let slot = 0; slot <= mask; slot++) {
     const skb = i32[(array >> 2) + slot]
+    if (skb !== 0) consume_skb(SKB.ref(skb))
+  }
+}
+
+/** Frames that nobody will take, and frames that will not be sent: they are dropped. */
+function queue_purge(q: nic_queue): void {
+  for (const done = load(q.regs + Q_RX_DONE); q.rx_next !== done; q.rx_next = (q.rx_next + 1) | 0) {
+    fate_received()
+    fate_dropped(ACCT_RX, SHUTDOWN)
+  }
+  nic_clean_tx(q)
+  for (let slot = 0; slot <= q.tx_mask; slot++) {
+    const skb = i32[(q.tx_skb >> 2) + slot]
     if (skb !== 0) kfree_skb(SKB.ref(skb), SHUTDOWN)
   }
 }
 
 /** Queue resources back, in whatever state the open left them. */
 function queue_close(q: nic_queue): void {
-  free_packets(q.rx_skb, q.rx_mask)
-  free_packets(q.tx_skb, q.tx_mask)
-  free_packets(q.tx_card, q.tx_mask)
+  free_buffers(q.rx_skb, q.rx_mask)
+  free_buffers(q.tx_card, q.tx_mask)
   for (const addr of [q.rx_ring, q.tx_ring, q.rx_skb, q.tx_skb, q.tx_card]) if (addr !== 0) kfree(addr)
   q.rx_ring = 0
   q.tx_ring = 0
   q.rx_skb = 0
   q.tx_skb = 0
   q.tx_card = 0
+}
+
+/** Each write of NIC_CTRL is another number. @returns what NIC_STATUS will be once the device has obeyed */
+function write_ctrl(page: number, flags: number): number {
+  const ctrl = ((i32[(page + NIC_CTRL) >> 2] & ~CTRL_UP) + CTRL_SERIAL) | flags
+  doorbell(page + NIC_CTRL, ctrl)
+  return ctrl
 }
 
 function nic_open(dev: net_device): number {
@@ -158,10 +207,13 @@ function nic_open(dev: net_device): number {
     q.rx_buf = Math.max(1518, dev.mtu + 18)
     const err = queue_open(q)
     if (err !== 0) {
-      for (let j = 0; j <= k; j++) queue_close(queue_of(adapter, j))
+      queue_close(q)
+      while (--k >= 0) {
+        queue_unwire(queue_of(adapter, k))
+        queue_close(queue_of(adapter, k))
+      }
       return err
     }
-    fetch_or(q.poll_dev!.addr + NETDEV.offset('state'), LINK_STATE_START)
   }
   i32[(page + NIC_MAC_HI) >> 2] = dev.dev_addr_hi
   i32[(page + NIC_MAC_LO) >> 2] = dev.dev_addr_lo << 16
@@ -172,26 +224,41 @@ function nic_open(dev: net_device): number {
   i32[(page + NIC_ITR_FRAMES) >> 2] = config('itr_frames')
   const tidv = config('tidv_ns')
   i32[(page + NIC_TIDV_NS) >> 2] = tidv < 0 ? 0 : tidv || TIDV_NS
-  store(page + NIC_CTRL, CTRL_UP)
-  for (let k = 0; k < adapter.nqueues; k++) line_enable(queue_of(adapter, k).irq, CAUSE_RX | CAUSE_TX)
+  write_ctrl(page, CTRL_UP)
+  for (let k = 0; k < adapter.nqueues; k++) {
+    const q = queue_of(adapter, k)
+    fetch_or(q.poll_dev!.addr + STATE, LINK_STATE_START)
+    line_enable(q.irq, CAUSE_RX | CAUSE_TX)
+  }
   netif_start_queue(dev)
   return 0
 }
 
-/** nic_close - the caller waits until no poll runs any more (the device is not running). */
-function nic_close(dev: net_device): number {
+/**
+ * nic_close - the device is not running any more, so nobody transmits. Sleeps until the polls have ended and the NIC has let
+ * go of the rings. @context process
+ */
+function* nic_close(dev: net_device): Generator<void, void, void> {
   const adapter = ADAPTER.ref(dev.priv)
-  store(nic_page(adapter.nic) + NIC_CTRL, 0)
+  const page = nic_page(adapter.nic)
   netif_stop_queue(dev)
+  const ctrl = write_ctrl(page, 0)
   for (let k = 0; k < adapter.nqueues; k++) {
     const q = queue_of(adapter, k)
     line_enable(q.irq, 0)
-    store(irq_line(q.irq) + LINE_WIRED, 0)
-    free_irq(q.irq, q.addr)
-    nic_clean_tx(q)
+    fetch_and(q.poll_dev!.addr + STATE, ~LINK_STATE_START)
+    yield* netif_poll_disable(q.poll_dev!)
+  }
+  let status = load(page + NIC_STATUS)
+  if (config('rx_arch') === RX_POLLED && status !== STATUS_GONE) yield* synchronize_kernel() // the thread's round has ended
+  for (; status !== ctrl && status !== STATUS_GONE; status = load(page + NIC_STATUS)) yield* msleep(1)
+  for (let k = 0; k < adapter.nqueues; k++) {
+    const q = queue_of(adapter, k)
+    queue_unwire(q)
+    netif_poll_enable(q.poll_dev!)
+    queue_purge(q)
     queue_close(q)
   }
-  return 0
 }
 
 /** nic_get_stats - words in the order of DEV_STATS at `stats`. */

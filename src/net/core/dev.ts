@@ -421,7 +421,8 @@ export function dev_queue_xmit(skb: sk_buff): number {
   let rc: number
   if (q !== null && q.enqueue !== 0) {
     spin_lock(dev.queue_lock)
-    rc = call(q.enqueue)(skb, q)
+    const now = dev.qdisc! // the device may have gone down since: it is changed under this lock
+    rc = call(now.enqueue)(skb, now)
     qdisc_run(dev)
     spin_unlock(dev.queue_lock)
   } else rc = xmit_directly(skb, dev)

@@ -10,7 +10,7 @@ import { by, embed, type Layout, layout, ptr, Struct, word } from '../../abi/lay
 import { INIT_LIST_HEAD } from '../../abi/list.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
-import { fetch_add, fetch_and, fetch_or } from '../../arch/atomic.js'
+import { fetch_add, fetch_and, fetch_or, load } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import {
@@ -21,6 +21,7 @@ import {
   notifier_chain_unregister,
   type notifier_head,
 } from '../../irq/notifier.js'
+import { msleep } from '../../irq/timer.js'
 import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
 import { MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
@@ -40,6 +41,7 @@ import {
   IFF_UP,
   LINK_STATE_NOCARRIER,
   LINK_STATE_PRESENT,
+  LINK_STATE_RX_SCHED,
   LINK_STATE_START,
   LINK_STATE_XOFF,
   NETDEV,
@@ -140,6 +142,19 @@ export function netif_carrier_off(dev: net_device): void {
   fetch_or(dev.addr + STATE, LINK_STATE_NOCARRIER)
 }
 
+/** Sleep until nobody holds that state bit any more. @context process */
+export function* netif_wait_clear(dev: net_device, bit: number): Generator<void, void, void> {
+  while ((load(dev.addr + STATE) & bit) !== 0) yield* msleep(1) // no hurry
+}
+
+/** netif_poll_disable - returns when the device's poll does not run and will not until netif_poll_enable. @context process */
+export function* netif_poll_disable(dev: net_device): Generator<void, void, void> {
+  while ((fetch_or(dev.addr + STATE, LINK_STATE_RX_SCHED) & LINK_STATE_RX_SCHED) !== 0) yield* msleep(1)
+}
+export function netif_poll_enable(dev: net_device): void {
+  fetch_and(dev.addr + STATE, ~LINK_STATE_RX_SCHED)
+}
+
 // ---- registration ---------------------------------------------------------------------------------------------------
 
 /** alloc_netdev - a blank device with this name. @context process, boot @returns owned device, or null */
@@ -192,9 +207,9 @@ export function register_netdevice(dev: net_device): number {
 }
 
 /** unregister_netdevice - take it down and off the list. @context process @locks rtnl is held @returns 0, -ENODEV */
-export function unregister_netdevice(dev: net_device): number {
+export function* unregister_netdevice(dev: net_device): Generator<void, number, void> {
   if (dev.reg_state !== NETREG_REGISTERED) return -ENODEV
-  if ((dev.flags & IFF_UP) !== 0) dev_close(dev)
+  if ((dev.flags & IFF_UP) !== 0) yield* dev_close(dev)
   write_lock_bh(tables.dev_base_lock)
   let before: net_device | null = null
   let at = tables.base
@@ -231,13 +246,18 @@ export function dev_open(dev: net_device): number {
   return 0
 }
 
-/** dev_close - bring a device down. @context process @locks rtnl is held */
-export function dev_close(dev: net_device): number {
+/**
+ * dev_close - bring a device down: nobody sends through it or polls it when its driver is told to stop.
+ * @context process @locks rtnl is held
+ */
+export function* dev_close(dev: net_device): Generator<void, number, void> {
   if ((dev.flags & IFF_UP) === 0) return 0
   notifier_call_chain(tables.netdev_chain, NETDEV_GOING_DOWN, dev.addr)
-  dev_deactivate(dev)
+  yield* dev_deactivate(dev)
   fetch_and(dev.addr + STATE, ~LINK_STATE_START)
-  if (dev.stop !== 0) call(dev.stop)(dev)
+  // A poll that is scheduled may be on another CPU's list: it ends by itself, since the device is not running.
+  yield* netif_wait_clear(dev, LINK_STATE_RX_SCHED)
+  if (dev.stop !== 0) yield* call(dev.stop)(dev)
   dev.flags &= ~IFF_UP
   notifier_call_chain(tables.netdev_chain, NETDEV_DOWN, dev.addr)
   return 0

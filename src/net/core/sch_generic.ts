@@ -22,11 +22,19 @@ import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
 import { __netif_schedule } from './dev.js'
 import { drop_reason } from './fate.js'
-import { dev_hold, dev_put, netif_carrier_ok, netif_queue_stopped, netif_running } from './netdevice.js'
+import {
+  dev_hold,
+  dev_put,
+  netif_carrier_ok,
+  netif_queue_stopped,
+  netif_running,
+  netif_wait_clear,
+} from './netdevice.js'
 import { __skb_dequeue, __skb_queue_head, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
 import { kfree_skb } from './skbuff.js'
 import { netdev_rx_stat } from './stats.js'
 import {
+  LINK_STATE_SCHED,
   NET_XMIT_DROP,
   NET_XMIT_SUCCESS,
   NETDEV,
@@ -245,14 +253,18 @@ function pfifo_fast_create(dev: net_device): Qdisc | null {
   return q
 }
 
-/** dev_deactivate - back to noop; what was queued is dropped; waits for the CPU inside the driver. @locks rtnl is held */
-export function dev_deactivate(dev: net_device): void {
+/**
+ * dev_deactivate - back to noop; what was queued is dropped. When it returns no CPU is inside the driver's transmit
+ * function or about to run the queue. @context process @locks rtnl is held
+ */
+export function* dev_deactivate(dev: net_device): Generator<void, void, void> {
   spin_lock_bh(dev.queue_lock)
   const q = dev.qdisc
   rcu_assign_pointer(dev.addr + QDISC_FIELD, NOOP_REF.addr)
   if (q !== null && q.reset !== 0) call(q.reset)(q)
   spin_unlock_bh(dev.queue_lock)
   dev_watchdog_down(dev)
+  yield* netif_wait_clear(dev, LINK_STATE_SCHED)
   spin_lock_bh(dev.xmit_lock)
   spin_unlock_bh(dev.xmit_lock)
 }

@@ -1,16 +1,18 @@
 /** softnet_dead.ts - what a CPU had in hand when it stands still: another one goes on with it, or the audit gives it back. */
-import { list_move_tail } from '../../abi/list.js'
+import { list_del_init, list_empty, list_move_tail } from '../../abi/list.js'
+import { fetch_and } from '../../arch/atomic.js'
 import { local_irq_restore, local_irq_save } from '../../arch/cpu.js'
 import { dead_hooks } from '../../irq/hotplug.js'
 import { NET_RX_SOFTIRQ, NET_TX_SOFTIRQ, raise_softirq_irqoff } from '../../irq/softirq.js'
 import { netif_rx } from './dev.js'
-import { dev_put } from './netdevice.js'
+import { dev_put, netif_poll_enable } from './netdevice.js'
 import { __skb_dequeue, __skb_queue_tail, skb_dequeue } from './skb_queue.js'
 import { __skb_sent } from './skbuff.js'
 import { softnet_datas } from './softnet_data.js'
-import { NETDEV, type net_device, type sk_buff } from './types.js'
+import { LINK_STATE_SCHED, NETDEV, type net_device, type sk_buff } from './types.js'
 
 const queue = softnet_datas.mine
+const STATE = NETDEV.offset('state')
 
 /** dev_cpu_dead - packets and devices that a CPU that stands still had in hand go on here. @context process */
 function dev_cpu_dead(cpu: number): void {
@@ -48,8 +50,8 @@ function dev_cpu_dead(cpu: number): void {
 }
 dead_hooks.push(dev_cpu_dead)
 
-/** net_tx_drain_halted - free what a CPU of a halted machine still had to complete. @context audit */
-export function net_tx_drain_halted(cpu: number): void {
+/** softnet_drain_halted - what a CPU of a halted machine still had to complete, send or poll. @context audit */
+export function softnet_drain_halted(cpu: number): void {
   const sd = softnet_datas.cpu(cpu)
   for (let skb = sd.completion_queue; skb !== null; ) {
     const next: sk_buff | null = skb.next
@@ -58,5 +60,12 @@ export function net_tx_drain_halted(cpu: number): void {
     skb = next
   }
   sd.completion_queue = null
+  for (let dev = sd.output_queue; dev !== null; dev = dev.next_sched) fetch_and(dev.addr + STATE, ~LINK_STATE_SCHED)
   sd.output_queue = null
+  while (!list_empty(sd.poll_list)) {
+    const dev = NETDEV.container_of('poll_list', sd.poll_list.next)
+    list_del_init(dev.poll_list)
+    netif_poll_enable(dev)
+    dev_put(dev)
+  }
 }

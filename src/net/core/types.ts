@@ -156,7 +156,8 @@ export class net_device extends Struct {
   declare reg_state: number
   declare next: net_device | null
   declare open: Sym<(dev: net_device) => number>
-  declare stop: Sym<(dev: net_device) => number>
+  /** Frees what open took; may sleep until the hardware lets go of it. */
+  declare stop: Sym<(dev: net_device) => Generator<void, void, void>>
   declare hard_start_xmit: Sym<(skb: sk_buff, dev: net_device) => number>
   declare poll: Sym<(dev: net_device, budget: int_ref) => number>
   declare get_stats: Sym<(dev: net_device, stats: number) => void>

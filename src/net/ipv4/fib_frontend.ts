@@ -8,6 +8,7 @@ import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
 import { EINVAL, ENETUNREACH } from '../../lib/errno.js'
+import { neigh_ifdown } from '../core/neighbour.js'
 import { NETDEV_DOWN, NETDEV_UNREGISTER, NETDEV_UP, register_netdevice_notifier } from '../core/netdevice.js'
 import { NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask, ipv4_is_badclass, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
@@ -145,11 +146,16 @@ function fib_inetaddr_event(_nb: notifier_block, event: number, data: number): n
 
 function fib_netdev_event(_nb: notifier_block, event: number, data: number): number {
   const dev = NETDEV.ref(data)
-  if (event === NETDEV_UP) fib_sync_up(dev)
+  if (event === NETDEV_UP) {
+    for (let ifa = in_dev_get(dev)?.ifa_list ?? null; ifa !== null; ifa = ifa.ifa_next)
+      for (const route of routes_of(ifa)) ip_route_add(route)
+    fib_sync_up(dev)
+  }
   if (event === NETDEV_DOWN || event === NETDEV_UNREGISTER) {
     fib_sync_down(dev)
     fn_hash_flush(ip_fib_main_table, false)
     fn_hash_flush(ip_fib_local_table, false)
+    neigh_ifdown(dev)
   }
   if (event === NETDEV_UP || event === NETDEV_DOWN || event === NETDEV_UNREGISTER) rt_flush()
   return NOTIFY_DONE
