@@ -18,6 +18,7 @@ import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
 import { dst_init } from '../net/core/dst.js'
 import { kpoll_init } from '../net/core/kpoll.js'
+import { linkwatch_init } from '../net/core/link_watch.js'
 import { neigh_add_permanent, neigh_init } from '../net/core/neighbour.js'
 import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
 import type { net_device } from '../net/core/types.js'
@@ -136,6 +137,7 @@ export function init_subsystems(ncpus: number): void {
   local_irq_enable()
   netdev_init()
   net_dev_init(ncpus)
+  linkwatch_init()
   neigh_init(config('seed'))
   dst_init()
   ip_rt_init()

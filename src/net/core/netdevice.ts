@@ -85,6 +85,7 @@ const tables = DEFINE_STATIC('netdev_tables', TABLES)
 // events of the netdevice chain
 export const NETDEV_UP = 1
 export const NETDEV_DOWN = 2
+export const NETDEV_CHANGE = 4
 export const NETDEV_REGISTER = 5
 export const NETDEV_UNREGISTER = 6
 export const NETDEV_CHANGEMTU = 7
@@ -134,12 +135,6 @@ export function netif_wake_queue_test(dev: net_device): boolean {
 }
 export function netif_carrier_ok(dev: net_device): boolean {
   return (dev.state & LINK_STATE_NOCARRIER) === 0
-}
-export function netif_carrier_on(dev: net_device): void {
-  fetch_and(dev.addr + STATE, ~LINK_STATE_NOCARRIER)
-}
-export function netif_carrier_off(dev: net_device): void {
-  fetch_or(dev.addr + STATE, LINK_STATE_NOCARRIER)
 }
 
 /** Sleep until nobody holds that state bit any more. @context process */
@@ -269,6 +264,11 @@ export function dev_change_mtu(dev: net_device, mtu: number): number {
   dev.mtu = mtu
   notifier_call_chain(tables.netdev_chain, NETDEV_CHANGEMTU, dev.addr)
   return 0
+}
+
+/** netdev_state_change - tell everybody that something about the device is different. @locks rtnl is held */
+export function netdev_state_change(dev: net_device): void {
+  if ((dev.flags & IFF_UP) !== 0) notifier_call_chain(tables.netdev_chain, NETDEV_CHANGE, dev.addr)
 }
 
 function __dev_get_by_name(name: string): net_device | null {

@@ -155,6 +155,7 @@ export class net_device extends Struct {
   declare irq: number
   declare reg_state: number
   declare next: net_device | null
+  declare link_watch_next: net_device | null
   declare open: Sym<(dev: net_device) => number>
   /** Frees what open took; may sleep until the hardware lets go of it. */
   declare stop: Sym<(dev: net_device) => Generator<void, void, void>>
@@ -196,6 +197,7 @@ export const NETDEV: Layout<net_device> = layout(
     irq: konst(word),
     reg_state: by('rtnl', word),
     next: ptr(() => NETDEV), // dev_base list, dev_base_lock
+    link_watch_next: ptr(() => NETDEV), // devices with news of their carrier, link_watch.lock
     open: konst(word),
     stop: konst(word),
     hard_start_xmit: konst(word),

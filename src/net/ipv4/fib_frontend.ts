@@ -9,7 +9,14 @@ import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
 import { EINVAL, ENETUNREACH } from '../../lib/errno.js'
 import { neigh_ifdown } from '../core/neighbour.js'
-import { NETDEV_DOWN, NETDEV_UNREGISTER, NETDEV_UP, register_netdevice_notifier } from '../core/netdevice.js'
+import {
+  NETDEV_DOWN,
+  NETDEV_GOING_DOWN,
+  NETDEV_REGISTER,
+  NETDEV_UNREGISTER,
+  NETDEV_UP,
+  register_netdevice_notifier,
+} from '../core/netdevice.js'
 import { NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask, ipv4_is_badclass, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
 import { IFA, in_dev_get, type in_ifaddr, register_inetaddr_notifier } from './devinet.js'
@@ -157,7 +164,7 @@ function fib_netdev_event(_nb: notifier_block, event: number, data: number): num
     fn_hash_flush(ip_fib_local_table, false)
     neigh_ifdown(dev)
   }
-  if (event === NETDEV_UP || event === NETDEV_DOWN || event === NETDEV_UNREGISTER) rt_flush()
+  if (event !== NETDEV_REGISTER && event !== NETDEV_GOING_DOWN) rt_flush() // cached routes know address, MTU and neighbour
   return NOTIFY_DONE
 }
 const fib_inetaddr_event_sym = symbol('fib_inetaddr_event', fib_inetaddr_event)
