@@ -3,15 +3,17 @@
  *
  * Lock charter
  *   rtnl_sem serialises every change of the configuration (process context, may sleep).
- *   dev_base_lock guards the device list: readers in any context take it for reading, a writer holds rtnl first.
+ *   dev_base_lock guards the device list and its hashes by name and by index: readers in any context take it for reading, a
+ *   writer holds rtnl first.
  *   state is changed with atomic bit operations only.
  */
-import { by, embed, type Layout, layout, ptr, Struct, word } from '../../abi/layout.js'
+import { by, bytes, embed, type Layout, layout, ptr, Struct, word } from '../../abi/layout.js'
 import { INIT_LIST_HEAD } from '../../abi/list.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
 import { fetch_add, fetch_and, fetch_or, load } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
+import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import {
   NOTIFIER_HEAD,
@@ -21,10 +23,11 @@ import {
   notifier_chain_unregister,
   type notifier_head,
 } from '../../irq/notifier.js'
-import { msleep } from '../../irq/timer.js'
+import { jiffies, msleep } from '../../irq/timer.js'
 import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
-import { MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
+import { HZ, MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { synchronize_kernel } from '../../rcu/rcupdate.js'
 import { down, SEMAPHORE, sema_init, type semaphore, up } from '../../sched/semaphore.js'
 import {
   RWLOCK,
@@ -36,6 +39,7 @@ import {
   write_unlock_bh,
 } from '../../sync/rwlock.js'
 import { spin_lock_init } from '../../sync/spinlock.js'
+import { linkwatch_run_queue } from './link_watch.js'
 import { dev_activate, dev_deactivate, dev_init_scheduler, dev_shutdown } from './sch_generic.js'
 import {
   IFF_UP,
@@ -52,6 +56,7 @@ import {
   NETIF_F_TSO,
   NETREG_REGISTERED,
   NETREG_UNREGISTERED,
+  NETREG_UNREGISTERING,
   type net_device,
 } from './types.js'
 
@@ -63,8 +68,13 @@ const NETIF_F_ALL_CSUM = NETIF_F_IP_CSUM | NETIF_F_NO_CSUM | NETIF_F_HW_CSUM
 
 const netdev_cache = kmem_cache_create('net_device', NETDEV, () => MAX_NETDEVS + NR_IRQS)
 
+/** Buckets of either hash. */
+const NETDEV_HASHENTRIES = 256
+
 class netdev_tables extends Struct {
   declare base: net_device | null
+  declare name_head: number
+  declare index_head: number
   declare ifindex: number
   declare dev_base_lock: rwlock_t
   declare rtnl_sem: semaphore
@@ -75,6 +85,8 @@ const TABLES: Layout<netdev_tables> = layout('netdev_tables', netdev_tables, {
     'dev_base_lock',
     ptr(() => NETDEV),
   ),
+  name_head: by('dev_base_lock', bytes(NETDEV_HASHENTRIES * 4)),
+  index_head: by('dev_base_lock', bytes(NETDEV_HASHENTRIES * 4)),
   ifindex: by('rtnl', word),
   dev_base_lock: embed(RWLOCK),
   rtnl_sem: embed(SEMAPHORE),
@@ -168,7 +180,8 @@ export function alloc_netdev(name: string): net_device | null {
 
 /** free_netdev - @consumes dev, unregistered and with no reference left */
 export function free_netdev(dev: net_device): void {
-  BUG_ON(dev.reg_state === NETREG_REGISTERED, 'free of a registered device')
+  BUG_ON(dev.reg_state === NETREG_REGISTERED || dev.reg_state === NETREG_UNREGISTERING, 'free of a registered device')
+  BUG_ON(load(dev.addr + REFCNT) !== 1, 'free of a device in use')
   kmem_cache_free(netdev_cache, dev)
 }
 
@@ -179,8 +192,29 @@ export function dev_name(dev: net_device): string {
   return name
 }
 
+/** full_name_hash, as a bucket. */
+function name_bucket(name: string): number {
+  let hash = 0
+  for (let k = 0; k < name.length; k++) {
+    const c = name.charCodeAt(k)
+    hash = Math.imul(hash + (c << 4) + (c >> 4), 11)
+  }
+  return (tables.name_head >> 2) + (hash & (NETDEV_HASHENTRIES - 1))
+}
+function index_bucket(ifindex: number): number {
+  return (tables.index_head >> 2) + (ifindex & (NETDEV_HASHENTRIES - 1))
+}
+
+/** Takes a device out of a chain. `head`: word index of its first link, `link`: offset of the others. */
+function unchain(head: number, link: number, dev: net_device): void {
+  let slot = head
+  while (i32[slot] !== 0 && i32[slot] !== dev.addr) slot = (i32[slot] + link) >> 2
+  if (i32[slot] !== 0) i32[slot] = i32[(dev.addr + link) >> 2]
+}
+
 /** register_netdevice - @context process, boot @locks rtnl is held @returns 0, -EEXIST */
 export function register_netdevice(dev: net_device): number {
+  const name = name_bucket(dev_name(dev))
   if (__dev_get_by_name(dev_name(dev)) !== null) return -EEXIST
   // What is summed up here must be in one piece, so scatter-gather without a checksum unit helps nobody.
   if ((dev.features & NETIF_F_ALL_CSUM) === 0) dev.features &= ~NETIF_F_SG
@@ -189,11 +223,16 @@ export function register_netdevice(dev: net_device): number {
   dev.ifindex = tables.ifindex
   fetch_or(dev.addr + STATE, LINK_STATE_PRESENT)
   dev_init_scheduler(dev)
+  const index = index_bucket(dev.ifindex)
   write_lock_bh(tables.dev_base_lock)
   let last = tables.base
   while (last !== null && last.next !== null) last = last.next
   if (last === null) tables.base = dev
   else last.next = dev
+  dev.name_next = NETDEV.at(i32[name])
+  i32[name] = dev.addr
+  dev.index_next = NETDEV.at(i32[index])
+  i32[index] = dev.addr
   dev_hold(dev)
   dev.reg_state = NETREG_REGISTERED
   write_unlock_bh(tables.dev_base_lock)
@@ -201,28 +240,54 @@ export function register_netdevice(dev: net_device): number {
   return 0
 }
 
-/** unregister_netdevice - take it down and off the list. @context process @locks rtnl is held @returns 0, -ENODEV */
+/**
+ * unregister_netdevice - take it down and off the list; netdev_wait_allrefs is to follow when rtnl was given back.
+ * @context process @locks rtnl is held @returns 0, -ENODEV
+ */
 export function* unregister_netdevice(dev: net_device): Generator<void, number, void> {
   if (dev.reg_state !== NETREG_REGISTERED) return -ENODEV
   if ((dev.flags & IFF_UP) !== 0) yield* dev_close(dev)
   write_lock_bh(tables.dev_base_lock)
-  let before: net_device | null = null
-  let at = tables.base
-  while (at !== null && at !== dev) {
-    before = at
-    at = at.next
-  }
-  if (at !== null) {
-    if (before === null) tables.base = dev.next
-    else before.next = dev.next
-  }
-  dev.next = null
+  unchain((tables.addr + TABLES.offset('base')) >> 2, NETDEV.offset('next'), dev)
+  unchain(name_bucket(dev_name(dev)), NETDEV.offset('name_next'), dev)
+  unchain(index_bucket(dev.ifindex), NETDEV.offset('index_next'), dev)
+  dev.reg_state = NETREG_UNREGISTERING
   write_unlock_bh(tables.dev_base_lock)
-  notifier_call_chain(tables.netdev_chain, NETDEV_UNREGISTER, dev.addr)
+  yield* synchronize_kernel() // who found it on the list is done
+  dev.next = null
   dev_shutdown(dev)
-  dev.reg_state = NETREG_UNREGISTERED
+  notifier_call_chain(tables.netdev_chain, NETDEV_UNREGISTER, dev.addr)
   dev_put(dev)
   return 0
+}
+
+/**
+ * netdev_wait_allrefs - returns when nobody but the caller refers to the device; who does is told again each second.
+ * @context process, without rtnl
+ */
+export function* netdev_wait_allrefs(dev: net_device): Generator<void, void, void> {
+  const second = config('hz') || HZ
+  let told = jiffies()
+  while (load(dev.addr + REFCNT) !== 1) {
+    if (((jiffies() - told) | 0) > second) {
+      yield* rtnl_lock()
+      notifier_call_chain(tables.netdev_chain, NETDEV_UNREGISTER, dev.addr)
+      yield* linkwatch_run_queue() // news of its carrier are a reference too
+      rtnl_unlock()
+      told = jiffies()
+    }
+    yield* msleep(250)
+  }
+  dev.reg_state = NETREG_UNREGISTERED
+}
+
+/** unregister_netdev - unregister, and wait until free_netdev may follow. @context process @returns 0, -ENODEV */
+export function* unregister_netdev(dev: net_device): Generator<void, number, void> {
+  yield* rtnl_lock()
+  const err = yield* unregister_netdevice(dev)
+  rtnl_unlock()
+  if (err === 0) yield* netdev_wait_allrefs(dev)
+  return err
 }
 
 /** dev_open - bring a device up. @context process, boot @locks rtnl is held @returns 0, or what open() says */
@@ -272,8 +337,9 @@ export function netdev_state_change(dev: net_device): void {
 }
 
 function __dev_get_by_name(name: string): net_device | null {
-  for (let dev = tables.base; dev !== null; dev = dev.next) if (dev_name(dev) === name) return dev
-  return null
+  let dev = NETDEV.at(i32[name_bucket(name)])
+  while (dev !== null && dev_name(dev) !== name) dev = dev.name_next
+  return dev
 }
 
 /** dev_get_by_name - @returns a device with one more reference, or null */
@@ -288,8 +354,8 @@ export function dev_get_by_name(name: string): net_device | null {
 /** dev_get_by_index - @returns a device with one more reference, or null */
 export function dev_get_by_index(ifindex: number): net_device | null {
   read_lock_bh(tables.dev_base_lock)
-  let dev = tables.base
-  while (dev !== null && dev.ifindex !== ifindex) dev = dev.next
+  let dev = NETDEV.at(i32[index_bucket(ifindex)])
+  while (dev !== null && dev.ifindex !== ifindex) dev = dev.index_next
   if (dev !== null) dev_hold(dev)
   read_unlock_bh(tables.dev_base_lock)
   return dev

@@ -155,6 +155,8 @@ export class net_device extends Struct {
   declare irq: number
   declare reg_state: number
   declare next: net_device | null
+  declare name_next: net_device | null
+  declare index_next: net_device | null
   declare link_watch_next: net_device | null
   declare open: Sym<(dev: net_device) => number>
   /** Frees what open took; may sleep until the hardware lets go of it. */
@@ -197,6 +199,8 @@ export const NETDEV: Layout<net_device> = layout(
     irq: konst(word),
     reg_state: by('rtnl', word),
     next: ptr(() => NETDEV), // dev_base list, dev_base_lock
+    name_next: ptr(() => NETDEV), // hash chains, dev_base_lock
+    index_next: ptr(() => NETDEV),
     link_watch_next: ptr(() => NETDEV), // devices with news of their carrier, link_watch.lock
     open: konst(word),
     stop: konst(word),
@@ -250,6 +254,7 @@ export const NETDEV_TX_LOCKED = -1
 // reg_state
 export const NETREG_UNINITIALIZED = 0
 export const NETREG_REGISTERED = 2
+export const NETREG_UNREGISTERING = 3 // off the list, but somebody still refers to it
 export const NETREG_UNREGISTERED = 4
 
 /** struct net_device_stats, as get_stats fills it: words. */

@@ -10,7 +10,9 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
 import {
+  NOTIFIER,
   NOTIFIER_HEAD,
+  NOTIFY_DONE,
   type notifier_block,
   notifier_call_chain,
   notifier_chain_register,
@@ -20,7 +22,15 @@ import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM } from '../../lib/errno.js'
 import { MAX_IFADDRS, MAX_NETDEVS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
-import { dev_hold, dev_put, first_netdev, NETDEV_DOWN, NETDEV_UP } from '../core/netdevice.js'
+import {
+  dev_hold,
+  dev_put,
+  first_netdev,
+  NETDEV_DOWN,
+  NETDEV_UNREGISTER,
+  NETDEV_UP,
+  register_netdevice_notifier,
+} from '../core/netdevice.js'
 import { NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask } from '../wire/ipv4.js'
 
@@ -71,6 +81,20 @@ class inetaddr_box extends Struct {
 }
 const CHAIN: Layout<inetaddr_box> = layout('inetaddr_chain', inetaddr_box, { chain: embed(NOTIFIER_HEAD) })
 const inetaddr_chain = DEFINE_STATIC('inetaddr_chain', CHAIN).chain
+
+/** A device that is unregistered loses its IPv4 side. */
+function inetdev_event(_nb: notifier_block, event: number, data: number): number {
+  if (event === NETDEV_UNREGISTER) inetdev_destroy(NETDEV.ref(data))
+  return NOTIFY_DONE
+}
+const inetdev_event_sym = symbol('inetdev_event', inetdev_event)
+const ip_netdev_notifier = DEFINE_STATIC('ip_netdev_notifier', NOTIFIER)
+
+/** devinet_init - @context boot, CPU 0 */
+export function devinet_init(): void {
+  ip_netdev_notifier.call = inetdev_event_sym
+  register_netdevice_notifier(ip_netdev_notifier)
+}
 
 /** register_inetaddr_notifier - hear of addresses that come (NETDEV_UP) and go (NETDEV_DOWN); data: in_ifaddr's address. */
 export function register_inetaddr_notifier(nb: notifier_block): void {
