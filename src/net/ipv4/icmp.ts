@@ -24,6 +24,7 @@ import {
   alloc_skb,
   kfree_skb,
   skb_copy_bits,
+  skb_cow,
   skb_delivered,
   skb_linearize,
   skb_put,
@@ -84,6 +85,7 @@ const dv = RAM.dv
 
 const MALFORMED = drop_reason('icmp_malformed')
 const IGNORED = drop_reason('icmp_ignored')
+const NO_MEMORY = drop_reason('no_memory')
 
 /** Types whose rate is limited: 3, 4, 11 and 12. */
 const ratemask = 0x1818
@@ -334,14 +336,16 @@ function icmp_reply(skb: sk_buff, type: number): void {
   spin_unlock_bh(stats.lock)
 }
 
-function icmp_timestamp(skb: sk_buff): boolean {
-  if (skb.len < 20) return false
+/** icmp_timestamp - @returns 0, or the reason to drop the request */
+function icmp_timestamp(skb: sk_buff): number {
+  if (skb.len < 20) return MALFORMED
+  if (skb_cow(skb, 0) !== 0) return NO_MEMORY // a tap may hold the same bytes
   // Not the time since midnight UT, which this machine does not know: the top bit says so (RFC 792).
   const now = 0x80000000 | (Math.floor(now_ns() / 1e6) & 0x7fffffff) | 0
   dv.setInt32(skb.h + 12, now)
   dv.setInt32(skb.h + 16, now)
   icmp_reply(skb, ICMP_TIMESTAMPREPLY)
-  return true
+  return 0
 }
 
 /** icmp_rcv - a message for this machine. @context softirq @consumes skb */
@@ -361,10 +365,13 @@ export function icmp_rcv(skb: sk_buff): number {
   }
   count_in(type)
   if (type === ICMP_ECHO && icmp_code(skb.h) === 0) icmp_reply(skb, ICMP_ECHOREPLY)
-  else if (type === ICMP_TIMESTAMP && !icmp_timestamp(skb)) {
-    stats.InErrors++
-    kfree_skb(skb, MALFORMED)
-    return 0
+  else if (type === ICMP_TIMESTAMP) {
+    const reason = icmp_timestamp(skb)
+    if (reason !== 0) {
+      stats.InErrors++
+      kfree_skb(skb, reason)
+      return 0
+    }
   }
   skb_delivered(skb)
   return 0

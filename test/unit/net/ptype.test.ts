@@ -5,6 +5,7 @@ import { RAM } from '../../../src/arch/ram.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
 import { netif_rx } from '../../../src/net/core/dev.js'
 import { fate_received } from '../../../src/net/core/fate.js'
+import { neigh_add_permanent } from '../../../src/net/core/neighbour.js'
 import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
 import { dev_add_pack, dev_remove_pack, PACKET_TYPE, type packet_type } from '../../../src/net/core/packet_type.js'
 import { alloc_skb, consume_skb, kfree_skb, skb_copy, skb_put, skb_share_check } from '../../../src/net/core/skbuff.js'
@@ -12,7 +13,7 @@ import { net_disable_timestamp, net_enable_timestamp } from '../../../src/net/co
 import { ACCT_RX, type net_device, type sk_buff } from '../../../src/net/core/types.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { clock } from '../../helpers/clock.js'
-import { counting, ethernet, udpFrame } from '../../helpers/frames.js'
+import { counting, ethernet, icmpFrame, parse, udpFrame } from '../../helpers/frames.js'
 import { conserved, Script } from '../../helpers/script.js'
 import { ip } from '../../helpers/solo.js'
 
@@ -23,6 +24,7 @@ const s = new Script({
   ],
   neighbours: [{ address: ip('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } }],
 })
+const eth0 = dev_get_by_name('eth0')!
 const ETH_P_ALL = 3
 const log: string[] = []
 const kept: sk_buff[] = []
@@ -94,6 +96,17 @@ describe('more than one handler', () => {
     const [skb] = kept
     expect([...RAM.u8.subarray(skb!.data, skb!.data + LEN)]).toEqual([...frame.subarray(14, 14 + LEN)])
   })
+  test('nor what it answers with: the times of an ICMP timestamp', () => {
+    neigh_add_permanent(ip('10.0.0.2'), eth0, 0x02000000, 0x102)
+    const ask = icmpFrame({ src: '10.0.0.2', dst: '10.0.0.1' }, 13, 0, 1, [0, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 7])
+    register(ETH_P_ALL, keeps)
+    const [answer] = s.send(0, ask)[0]!.map(f => parse(f))
+    expect(answer!.icmp).toMatchObject({ type: 14, checksumGood: true })
+    expect([...answer!.icmp!.data.subarray(0, 4)]).toEqual([0, 0, 0, 5])
+    expect(answer!.icmp!.data[4]! & 0x80).toBe(0x80)
+    const [skb] = kept
+    expect([...RAM.u8.subarray(skb!.data, skb!.data + 40)]).toEqual([...ask.subarray(14, 54)])
+  })
   test('the last one owns the packet without a further reference', () => {
     register(0x0800, frees) // before ip_rcv
     register(0x1230, frees) // the same bucket, another protocol
@@ -160,7 +173,7 @@ describe('stamps', () => {
     register(ETH_P_ALL, keeps)
     net_enable_timestamp()
     const skb = alloc_skb(100)!
-    skb.dev = dev_get_by_name('eth0')
+    skb.dev = eth0
     skb.mac = skb_put(skb, 60)
     skb.protocol = 0x88cc
     skb.acct = ACCT_RX
@@ -170,7 +183,6 @@ describe('stamps', () => {
     clock.ns += 3_000_000
     s.pass(1)
     net_disable_timestamp()
-    dev_put(skb.dev!)
     expect(stamps).toEqual([[Math.floor(queued / 1e6), queued % 1e6]])
     const copy = skb_copy(kept[0]!)!
     expect(RAM.i32[(copy.stamp >> 2) + 1]).toBe(queued % 1e6)
@@ -180,6 +192,7 @@ describe('stamps', () => {
 
 test('nothing leaks', () => {
   reset()
+  dev_put(eth0)
   expect(conserved(s.fates())).toBe(true)
   expect(s.solo.audit()).toEqual([])
 })
