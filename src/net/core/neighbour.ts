@@ -4,12 +4,14 @@
  * Lock charter
  *   tbl.lock guards the hash chains: lookups read, creation writes. neigh.lock guards state and hardware address.
  *   Order: tbl.lock before neigh.lock. Both with bottom halves off. Nothing that can come back here is called under them.
- *   The transmit path reads the hardware address of a connected entry without neigh.lock: permanent entries never change
- *   while they are connected.
+ *   The transmit path reads the hardware address without neigh.lock. So it lies apart and is never changed: another address
+ *   is another neigh_ha, published atomically, and the old one is freed after a grace period of rcu_bh. A reader sees all
+ *   of the old address or all of the new one.
  */
 
-import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
+import { symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
@@ -18,6 +20,7 @@ import { jiffies } from '../../irq/timer.js'
 import { jhash_2words } from '../../lib/jhash.js'
 import { MAX_NEIGHBOURS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
 import {
   RWLOCK,
   read_lock_bh,
@@ -55,6 +58,17 @@ export const NUD_CONNECTED = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE
 
 const neigh_cache = kmem_cache_create('arp_cache', NEIGH, () => MAX_NEIGHBOURS)
 
+/** A hardware address, as in net_device. */
+class neigh_ha extends Struct {
+  declare hi: number
+  declare lo: number
+  declare rcu: rcu_head
+}
+const HA: Layout<neigh_ha> = layout('neigh_ha', neigh_ha, { hi: konst(word), lo: konst(word), rcu: embed(RCU_HEAD) })
+/** One for each neighbour, and some that wait for their grace period. */
+const ha_cache = kmem_cache_create('neigh_ha', HA, () => MAX_NEIGHBOURS + 512)
+const HA_FIELD = NEIGH.offset('ha')
+
 class neigh_table extends Struct {
   declare lock: rwlock_t
   declare entries: number
@@ -77,6 +91,7 @@ function bucket(key: number, dev: net_device): number {
 export function neigh_release(neigh: neighbour): void {
   if (fetch_add(neigh.addr + REFCNT, -1) !== 1) return
   dev_put(neigh.dev!)
+  if (neigh.ha !== 0) kmem_cache_free(ha_cache, HA.ref(neigh.ha)) // who reads it has a reference
   kmem_cache_free(neigh_cache, neigh)
 }
 export function neigh_hold(neigh: neighbour): void {
@@ -107,8 +122,7 @@ export function neigh_create(key: number, dev: net_device): neighbour | null {
   n.dev = dev
   n.nud_state = NUD_NONE
   n.refcnt = 2 // the table's and the caller's
-  n.ha_hi = 0
-  n.ha_lo = 0
+  n.ha = 0
   n.dead = 0
   n.used = jiffies()
   n.confirmed = n.used
@@ -140,16 +154,28 @@ export function __neigh_lookup(key: number, dev: net_device): neighbour | null {
 export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo: number): number {
   const n = __neigh_lookup(key, dev)
   if (n === null) return -12
+  const ha = kmem_cache_alloc(ha_cache)
+  if (ha === null) {
+    neigh_release(n)
+    return -12
+  }
+  ha.hi = hi
+  ha.lo = lo
   write_lock_bh(n.lock)
-  n.nud_state = NUD_NONE // nobody sends while the address changes
-  n.ha_hi = hi
-  n.ha_lo = lo
+  const old = n.ha
+  rcu_assign_pointer(n.addr + HA_FIELD, ha.addr)
   n.nud_state = NUD_PERMANENT
   n.updated = jiffies()
   write_unlock_bh(n.lock)
+  if (old !== 0) call_rcu_bh(HA.ref(old).rcu, neigh_ha_free_sym)
   neigh_release(n)
   return 0
 }
+
+function neigh_ha_free(head: number): void {
+  kmem_cache_free(ha_cache, HA.container_of('rcu', head))
+}
+const neigh_ha_free_sym = symbol('neigh_ha_free', neigh_ha_free)
 
 /** neigh_ifdown - forget the entries of a device; routes that refer to one keep it alive. @context process */
 export function neigh_ifdown(dev: net_device): void {
@@ -177,7 +203,8 @@ export function neigh_ifdown(dev: net_device): void {
  */
 export function neigh_resolve_output(neigh: neighbour, skb: sk_buff): number {
   charge_cost(COST_RESOLVE)
-  if ((neigh.nud_state & NUD_CONNECTED) === 0) {
+  const { ha } = neigh
+  if ((neigh.nud_state & NUD_CONNECTED) === 0 || ha === 0) {
     kfree_skb(skb, UNRESOLVED)
     return -113
   }
@@ -187,8 +214,8 @@ export function neigh_resolve_output(neigh: neighbour, skb: sk_buff): number {
   }
   const dev = neigh.dev!
   const at = skb_push(skb, ETH_HLEN)
-  dv.setInt32(at, neigh.ha_hi)
-  dv.setInt16(at + 4, neigh.ha_lo)
+  dv.setInt32(at, i32[ha >> 2])
+  dv.setInt16(at + 4, i32[(ha >> 2) + 1])
   dv.setInt32(at + 6, dev.dev_addr_hi)
   dv.setInt16(at + 10, dev.dev_addr_lo)
   dv.setInt16(at + 12, skb.protocol)

@@ -355,8 +355,7 @@ export class neighbour extends Struct {
   declare dev: net_device | null
   declare nud_state: number
   declare refcnt: number
-  declare ha_hi: number
-  declare ha_lo: number
+  declare ha: number
   declare dead: number
   declare used: number
   declare confirmed: number
@@ -372,8 +371,7 @@ export const NEIGH: Layout<neighbour> = layout('neighbour', neighbour, {
   dev: konst(ptr(() => NETDEV)),
   nud_state: by('lock', word),
   refcnt: atomic(word),
-  ha_hi: by('lock', word), // hardware address, as in net_device
-  ha_lo: by('lock', word),
+  ha: rcu(word), // address of the neigh_ha, 0 before the first; changed under lock
   dead: by('lock', word),
   used: word, // jiffies
   confirmed: word,

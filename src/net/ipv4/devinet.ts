@@ -62,6 +62,7 @@ export class in_device extends Struct {
   declare rp_filter: number
   declare accept_source_route: number
   declare send_redirects: number
+  declare rcu: rcu_head
 }
 export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   dev: konst(ptr(() => NETDEV)),
@@ -70,6 +71,7 @@ export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   rp_filter: by('rtnl', word),
   accept_source_route: by('rtnl', word),
   send_redirects: by('rtnl', word),
+  rcu: embed(RCU_HEAD),
 })
 const indev_cache = kmem_cache_create('in_device', IN_DEVICE, () => MAX_NETDEVS)
 const ifa_cache = kmem_cache_create('in_ifaddr', IFA, () => MAX_IFADDRS)
@@ -136,9 +138,15 @@ export function inetdev_destroy(dev: net_device): void {
   if (in_dev === null) return
   while (in_dev.ifa_list !== null) inet_del_ifa(in_dev, in_dev.ifa_list)
   rcu_assign_pointer(dev.addr + IP_PTR, 0)
-  dev_put(dev)
+  call_rcu_bh(in_dev.rcu, in_dev_rcu_put_sym)
+}
+
+function in_dev_rcu_put(head: number): void {
+  const in_dev = IN_DEVICE.container_of('rcu', head)
+  dev_put(in_dev.dev!)
   kmem_cache_free(indev_cache, in_dev)
 }
+const in_dev_rcu_put_sym = symbol('in_dev_rcu_put', in_dev_rcu_put)
 
 /** inet_insert_ifa - `ip addr add`. @context process, boot @locks rtnl is held @returns 0, -EEXIST, -EINVAL, -ENOMEM */
 export function inet_insert_ifa(dev: net_device, local: number, prefixlen: number): number {
