@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
-import { KernelPanic, PANIC, POWER } from '../../../src/arch/machine.js'
+import { config_addr, KernelPanic, PANIC, POWER } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, slabinfo } from '../../../src/mm/slab.js'
@@ -11,7 +11,9 @@ class thing extends Struct {
 }
 const THING: Layout<thing> = layout('test_thing', thing, { value: word })
 const cache = kmem_cache_create('test_thing', THING, () => 100)
-const solo = new Solo({ ports: [] })
+const many = kmem_cache_create('test_many', THING, () => 10_000)
+const solo = new Solo({ ports: [], config: { ncpus: 8 } })
+RAM.i32[config_addr('ncpus') >> 2] = 1 // the caches are for eight; only this one exists
 const use = () => slabinfo().find(c => c.name === 'test_thing')!
 
 describe('slab cache', () => {
@@ -31,6 +33,23 @@ describe('slab cache', () => {
     expect(b).toBe(a)
     kmem_cache_free(cache, b)
   })
+})
+
+test('where objects are few, a CPU leaves them to the others', () => {
+  const top = (c: { shared: { top: number } }): number => c.shared.top
+  for (const [c, kept] of [
+    [cache, 2],
+    [many, 64],
+  ] as const) {
+    const all = []
+    for (let t = kmem_cache_alloc(c); t !== null; t = kmem_cache_alloc(c)) all.push(t)
+    expect(top(c)).toBe(0)
+    for (const t of all) kmem_cache_free(c, t)
+    expect(top(c)).toBeGreaterThanOrEqual(c.count - kept)
+    const one = kmem_cache_alloc(c)!
+    expect(top(c)).toBeGreaterThanOrEqual(c.count - kept)
+    kmem_cache_free(c, one)
+  }
 })
 
 test('kmalloc gives room for any size up to its largest, and takes it back', () => {
