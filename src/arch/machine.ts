@@ -58,6 +58,7 @@ export const CONFIG_WORDS = [
   'ip_input', // bounded IP input queue of the interrupt architecture, packets
   'skbs', // sk_buffs in the pool
   'pio_ns', // programmed I/O: ns for each 4 bytes between CPU and NIC; 0 means DMA
+  'jumbo', // packet buffers of 16 KiB; 0 means SKB_DATA_16K
 ] as const
 export type ConfigWord = (typeof CONFIG_WORDS)[number]
 

@@ -1,14 +1,13 @@
 /** machineConfig.ts - what a machine is made of, and how the host tells the kernel so. */
 import type { PlayWindow, PortConfig } from '../hw/types.js'
 import type { PortSetup, RouterSetup } from '../init/setup.js'
+import { SKB_DATA_JUMBO } from '../lib/limits.js'
 import type { CostProfile } from './profile.js'
 import type { RamReader } from './ramReader.js'
 import type { Affinity, LockKind, RxArch } from './types.js'
 
 const RX_NUMBER: Record<RxArch, number> = { interrupt: 0, softnet: 1, napi: 2, polled: 3 }
 export const LOCK_NUMBER: Record<LockKind, number> = { tas: 0, ticket: 1, mcs: 2 }
-/** sk_buffs of a machine that does not say. */
-const SKBS = 8192
 /** Frames of a capture that are on their way through the router at once: below IFQ_MAXLEN, and below netdev_max_backlog. */
 const PLAY_WINDOW: Record<RxArch, number> = { interrupt: 48, softnet: 256, napi: 256, polled: 256 }
 
@@ -58,7 +57,9 @@ export interface MachineConfig {
   screend?: 'off' | 'on' | 'feedback'
   /** sk_buffs in the pool; default 8192. */
   skbs?: number
-  /** Receive descriptors of a queue; by default as many as the pool bears, at most 256. */
+  /** Packet buffers of 16 KiB, for frames that do not fit 2 KiB; by default 64, or 512 when a port's MTU is above 1500. */
+  jumbo?: number
+  /** Receive descriptors of a queue, a power of two; default 256. The driver takes fewer when the pool does not bear as many. */
   rxRing?: number
   txRing?: number
   ramMiB?: number
@@ -75,13 +76,6 @@ export function playWindow({ cpus, rx }: MachineConfig, ram: RamReader): PlayWin
       words.map(field => ram.address('packet_fate', field, cpu)),
     ).flat(),
   }
-}
-
-/** Many queues share one pool: their rings may hold half of it, and are no longer than 256. */
-function ringSize(config: MachineConfig): number {
-  const queues = config.ports.reduce((n, p) => n + p.queues, 0)
-  const share = (config.skbs ?? SKBS) / 2 / Math.max(1, queues)
-  return Math.max(16, Math.min(256, 2 ** Math.floor(Math.log2(share))))
 }
 
 /** writeConfig - the words of the boot page. */
@@ -103,11 +97,12 @@ export function writeConfig(config: MachineConfig, ram: RamReader): void {
     trace: config.trace ? 1 : 0,
     nports: config.ports.length,
     nqueues: Math.max(1, ...config.ports.map(p => p.queues)),
-    rx_ring: config.rxRing ?? ringSize(config),
+    rx_ring: config.rxRing ?? 0,
     tx_ring: config.txRing ?? 0,
     user_spin: config.userSpin ? 1 : 0,
     skbs: config.skbs ?? 0,
     pio_ns: config.pioNs ?? 0,
+    jumbo: config.jumbo ?? (config.ports.some(p => p.mtu > 1500) ? SKB_DATA_JUMBO : 0),
     tidv_ns: config.tidvNs === 0 ? -1 : (config.tidvNs ?? 0),
     tx_queue_len: config.txQueueLen ?? 0,
     poll_quota: config.pollQuota ?? 0,

@@ -18,6 +18,7 @@ export const SPIN_BEFORE_PARK = 200 // tries before a waiter gives its host core
 export const SKB_CACHE = 8192 // sk_buffs
 export const SKB_DATA_2K = 8192 // packet buffers of each size
 export const SKB_DATA_16K = 64
+export const SKB_DATA_JUMBO = 512 // the same, when a port has frames that do not fit 2 KiB
 export const SKB_DATA_64K = 16
 export const MAX_SKB_FRAGS = 18
 export const MAX_HEADER = 32

@@ -212,6 +212,18 @@ describe('forward', () => {
       }
     },
   )
+  test.each([1, 4])('jumbo frames, on %i CPUs with a queue each on three ports', cpus => {
+    const routes = join(dir, `jumbo-${cpus}.routes`)
+    const lines = [1, 2, 3].map(k => `interface eth${k - 1} address 10.${k}.0.1/24 mac 02:00:00:00:00:0${k} mtu 9000`)
+    writeFileSync(routes, [...lines, 'neighbour 10.2.0.2 mac 02:00:00:00:02:02'].join('\n'))
+    const sizes = [18, 1400, 1702, 1703, 4000, 8972]
+    const frames = Array.from({ length: 3000 }, (_, k) =>
+      udpFrame({ ...flow, sport: 1024 + (k % 64), id: k }, counting(sizes[k % 6]!)),
+    )
+    const { result, out } = convey(`jumbo-${cpus}`, frames, '--routes', routes, '--cpus', String(cpus))
+    expect(result).toMatchObject({ received: 3000, forwarded: 3000, dropped: {} })
+    expect(out.map(f => f.length).sort((a, b) => a - b)).toEqual(frames.map(f => f.length).sort((a, b) => a - b))
+  })
   test('at its original speed a capture takes its time, scaled it takes less', () => {
     const slow = Array.from({ length: 8 }, (_, k) => udpFrame({ ...flow, id: k })) // 100 us apart
     for (const [timing, gap] of [

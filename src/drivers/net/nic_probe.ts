@@ -68,7 +68,7 @@ import {
   netif_stop_queue,
   register_netdevice,
 } from '../../net/core/netdevice.js'
-import { consume_skb, dev_alloc_skb, kfree_skb } from '../../net/core/skbuff.js'
+import { consume_skb, dev_alloc_skb, kfree_skb, skb_capacity } from '../../net/core/skbuff.js'
 import {
   ACCT_RX,
   LINK_STATE_START,
@@ -100,12 +100,31 @@ const queue_cache = kmem_cache_create('nic_queue', QUEUE, () => NR_IRQS)
 const adapter_cache = kmem_cache_create('nic_adapter', ADAPTER, () => MAX_NICS)
 const SHUTDOWN = drop_reason('shutdown')
 const STATE = NETDEV.offset('state')
+/** A packet in pages needs that many descriptors, and the queue goes on when as many are free. */
+const MIN_TX_RING = 32
 /** Transmit interrupts only free what was sent, so they may wait, ns: e1000's default. */
 const TIDV_NS = 64_000
 
 // ---- open and close -------------------------------------------------------------------------------------------------
 
+/**
+ * Ring sizes: as configured, but the rings of all queues together hold no more than half of the buffers that the machine has
+ * of their size (with the card's own transmit buffers: a quarter each). The rest is for packets on their way.
+ */
+function size_rings(q: nic_queue): void {
+  const half = skb_capacity(q.rx_buf) / 2
+  const ports = Math.max(1, config('nports'))
+  const share = half / ports / Math.max(1, config('nqueues'))
+  let rx_size = config('rx_ring') || RX_RING
+  let tx_size = config('tx_ring') || TX_RING
+  while (rx_size > 1 && rx_size > (q.pio_ns === 0 ? share : share / 2)) rx_size >>= 1
+  if (q.pio_ns !== 0) while (tx_size > MIN_TX_RING && tx_size > half / 2 / ports) tx_size >>= 1
+  q.rx_mask = rx_size - 1
+  q.tx_mask = tx_size - 1
+}
+
 function queue_open(q: nic_queue): number {
+  size_rings(q)
   const rx_size = q.rx_mask + 1
   const tx_size = q.tx_mask + 1
   q.rx_ring = kmalloc(rx_size << DESC_SHIFT)
@@ -310,8 +329,6 @@ function make_queue(nic: number, index: number, dev: net_device, name: string): 
   q.regs = queue_regs(nic, index)
   q.dev = dev
   q.poll_dev = poll_dev
-  q.rx_mask = (config('rx_ring') || RX_RING) - 1
-  q.tx_mask = (config('tx_ring') || TX_RING) - 1
   q.arch = arch
   q.pio_ns = config('pio_ns')
   q.irq_work = config('irq_work') || IRQ_WORK[arch]

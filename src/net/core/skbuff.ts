@@ -43,7 +43,12 @@ const DATA: Layout<skb_data> = layout('skb_data', skb_data, { first: word })
 const skbs = (): number => config('skbs') || SKB_CACHE
 const skb_cache = kmem_cache_create('skbuff_head_cache', SKB, skbs)
 const data_2k = kmem_cache_create('skb_data_2k', DATA, skbs, 2048) as unknown as kmem_cache<Struct>
-const data_16k = kmem_cache_create('skb_data_16k', DATA, () => SKB_DATA_16K, 16384) as unknown as kmem_cache<Struct>
+const data_16k = kmem_cache_create(
+  'skb_data_16k',
+  DATA,
+  () => config('jumbo') || SKB_DATA_16K,
+  16384,
+) as unknown as kmem_cache<Struct>
 const data_64k = kmem_cache_create('skb_data_64k', DATA, () => SKB_DATA_64K, 131072) as unknown as kmem_cache<Struct>
 
 /** attach_cb - lenses by slot for what a layer keeps in skb.cb. @context module load */
@@ -85,6 +90,13 @@ function data_alloc(size: number): number {
     return block !== 0 && need + colour <= 2048 ? block + colour : block
   }
   return need <= 16384 ? kmem_alloc_addr(data_16k) : need <= 131072 ? kmem_alloc_addr(data_64k) : 0
+}
+
+/** skb_capacity - how many packets of dev_alloc_skb(size) this machine has memory for. */
+export function skb_capacity(size: number): number {
+  const need = data_align(size + NET_SKB_PAD) + SHINFO_SIZE
+  const blocks = need <= 2048 ? data_2k : need <= 16384 ? data_16k : data_64k
+  return Math.min(blocks.count, skb_cache.count)
 }
 
 function data_free(head: number): void {

@@ -1,7 +1,20 @@
 /** A NIC without DMA: the CPU copies every frame from and to the card. */
 import { performance } from 'node:perf_hooks'
 import { expect, test } from 'vitest'
+import { symbol } from '../../../src/abi/symbol.js'
+import { slabinfo } from '../../../src/mm/slab.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
+import { neigh_add_permanent } from '../../../src/net/core/neighbour.js'
+import {
+  dev_change_mtu,
+  dev_close,
+  dev_get_by_name,
+  dev_open,
+  dev_put,
+  rtnl_lock,
+  rtnl_unlock,
+} from '../../../src/net/core/netdevice.js'
+import { kernel_thread, run_next } from '../../../src/sched/sched.js'
 import { counting, parse, udpFrame } from '../../helpers/frames.js'
 import { ip, Solo } from '../../helpers/solo.js'
 
@@ -12,7 +25,7 @@ const solo = new Solo({
     { addresses: [{ local: ip('10.0.1.1'), prefixlen: 24 }], mtu: 576 },
   ],
   neighbours: [{ address: ip('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } }],
-  config: { pio_ns: PIO_NS, rx_ring: 64, tx_ring: 64 },
+  config: { pio_ns: PIO_NS, rx_ring: 64, tx_ring: 64, jumbo: 256 },
 })
 
 function settle(): void {
@@ -51,6 +64,37 @@ test('the copying takes the time that the bus takes', () => {
   const words = Math.ceil(542 / 4)
   expect((performance.now() - from) * 1e6).toBeGreaterThan(frames * 2 * words * PIO_NS)
   expect(packet_fates.cpu(0).forwarded).toBe(frames + 8)
+})
+
+test('with MTU 9000 the card and the receive rings share the large buffers', () => {
+  const devs = ['eth0', 'eth1'].map(name => dev_get_by_name(name)!)
+  const p = { ended: false }
+  kernel_thread(
+    'ip',
+    symbol('test_ip', function* () {
+      yield* rtnl_lock()
+      for (const dev of devs) {
+        yield* dev_close(dev)
+        dev_change_mtu(dev, 9000)
+        expect(dev_open(dev)).toBe(0)
+      }
+      neigh_add_permanent(ip('10.0.1.2'), devs[1]!, 0x02000000, 0x202)
+      rtnl_unlock()
+      p.ended = true
+      return 0
+    }),
+    0,
+  )
+  while (!p.ended) {
+    settle()
+    while (run_next());
+  }
+  expect(slabinfo().find(c => c.name === 'skb_data_16k')).toMatchObject({ total: 256, used: 2 * 32 + 2 * 32 })
+  const before = solo.captures()[1]!.lengths.length
+  solo.board.nics[0]!.arrive(udpFrame({ src: '10.0.0.2', dst: '10.0.1.2' }, counting(8972)))
+  settle()
+  expect([...solo.captures()[1]!.lengths].slice(before)).toEqual([9014])
+  for (const dev of devs) dev_put(dev)
 })
 
 test('nothing leaks', () => {
