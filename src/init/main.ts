@@ -5,7 +5,18 @@ import { symbol, text_hash } from '../abi/symbol.js'
 import { cmpxchg, fetch_or, load, store, wake_by_address } from '../arch/atomic.js'
 import { VIRTUAL } from '../arch/cost.js'
 import { cpu_id, cpu_relax, cpu_reset, cpu_resume, local_irq_enable, oops, panic, set_entry } from '../arch/cpu.js'
-import { BOOT_HASH, BOOTING, config, KernelPanic, num_cpus, ONLINE, POWER, PowerOff, RUNNING } from '../arch/machine.js'
+import {
+  BOOT_HASH,
+  BOOTING,
+  config,
+  KernelPanic,
+  num_cpus,
+  ONLINE,
+  POWER,
+  PowerOff,
+  publish_panic,
+  RUNNING,
+} from '../arch/machine.js'
 import { turnstile_enter, turnstile_leave } from '../arch/turnstile.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
 import { hotplug_init } from '../irq/hotplug.js'
@@ -14,6 +25,7 @@ import { softirq_init } from '../irq/softirq.js'
 import { tasklets_init } from '../irq/tasklet.js'
 import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
+import { EEXIST, ENETUNREACH, ENOMEM } from '../lib/errno.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
 import { dst_init } from '../net/core/dst.js'
@@ -60,8 +72,24 @@ export function add_program(program: Program): void {
 
 const TYPES = { unicast: RTN_UNICAST, unreachable: RTN_UNREACHABLE, blackhole: RTN_BLACKHOLE, prohibit: RTN_PROHIBIT }
 
+const WORDS: Record<number, string | undefined> = {
+  [-EEXIST]: 'is there already',
+  [-ENETUNREACH]: 'has its gateway on no network of the device',
+  [-ENOMEM]: 'has no room in memory',
+}
+
+/** What was asked for cannot be had. No code is wrong, so the host gets a line (`init: ...`) instead of a dump. */
+function give_up(what: string): never {
+  publish_panic(`init: ${what}`)
+  throw new KernelPanic(what)
+}
+
 function must(err: number, what: string): void {
-  if (err !== 0) panic(`init: ${what}: error ${-err}`)
+  if (err !== 0) give_up(`${what} ${WORDS[err] ?? `gets error ${-err}`}`)
+}
+
+function dotted(addr: number): string {
+  return [24, 16, 8, 0].map(shift => (addr >>> shift) & 255).join('.')
 }
 
 function add_port(nic: number, port: PortSetup): void {
@@ -73,15 +101,16 @@ function add_port(nic: number, port: PortSetup): void {
     nqueues: port.queues,
     promisc: port.promisc,
   })
-  if (dev === null) panic(`init: no memory for ${port.name}`)
-  if (inetdev_init(dev) === null) panic(`init: no memory for ${port.name}`)
-  must(dev_open(dev), `open ${port.name}`)
-  for (const a of port.addresses) must(inet_insert_ifa(dev, a.local, a.prefixlen), `address of ${port.name}`)
+  if (dev === null || inetdev_init(dev) === null)
+    give_up(`interface ${port.name} is there already, or has no room in memory`)
+  must(dev_open(dev), `interface ${port.name}`)
+  for (const a of port.addresses)
+    must(inet_insert_ifa(dev, a.local, a.prefixlen), `address ${dotted(a.local)}/${a.prefixlen} of ${port.name}`)
 }
 
 function with_dev<T>(name: string, f: (dev: net_device) => T): T {
   const dev = dev_get_by_name(name)
-  if (dev === null) panic(`init: no device ${name}`)
+  if (dev === null) give_up(`there is no interface ${name}`)
   const result = f(dev)
   dev_put(dev)
   return result
@@ -89,13 +118,16 @@ function with_dev<T>(name: string, f: (dev: net_device) => T): T {
 
 function add_route(r: RouteSetup): void {
   const nexthops = r.nexthops.map(hop => ({ gw: hop.gw, weight: hop.weight, dev: with_dev(hop.dev, dev => dev) }))
-  must(ip_route_add({ dst: r.dst, prefixlen: r.prefixlen, type: TYPES[r.type], priority: r.metric, nexthops }), 'route')
+  must(
+    ip_route_add({ dst: r.dst, prefixlen: r.prefixlen, type: TYPES[r.type], priority: r.metric, nexthops }),
+    `route ${dotted(r.dst)}/${r.prefixlen} metric ${r.metric}`,
+  )
 }
 
 function add_neighbour(n: NeighbourSetup): void {
   must(
     with_dev(n.dev, dev => neigh_add_permanent(n.address, dev, n.mac.hi, (n.mac.lo << 16) >> 16)),
-    'neighbour',
+    `neighbour ${dotted(n.address)} of ${n.dev}`,
   )
 }
 

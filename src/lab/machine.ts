@@ -220,7 +220,11 @@ export class Machine {
   /** Throws what the machine died of, if it did. */
   check(): void {
     if (this.died !== null) throw this.died
-    if (this.power === PANIC) throw new MachinePanic(this.ram.panicText())
+    if (this.power !== PANIC) return
+    const text = this.ram.panicText()
+    // No dump: the init process could not set up what it was told to.
+    if (text.startsWith('init: ')) throw new RunError(`the machine cannot be set up: ${text.slice(6)}`)
+    throw new MachinePanic(text)
   }
 
   // ---- time ---------------------------------------------------------------------------------------------------------
