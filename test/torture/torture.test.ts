@@ -18,6 +18,11 @@ describe.each(['tas', 'ticket', 'mcs'] as const)('%s locks', lock => {
       expect(sum('torn')).toBe(0)
     }),
   )
+  test.each([2, 4])('who waits for one answers calls meanwhile, on %i CPUs', cpus =>
+    torture({ cpus, lock, scenario: 'calls', variable: 'torture_calls', done: cpus }, (m: Machine) => {
+      expect(m.ram.word('torture_calls', 'called')).toBe(100 * cpus * cpus)
+    }),
+  )
 })
 
 describe('RCU', () => {
