@@ -90,10 +90,7 @@ export function tasklet_enable(t: tasklet_struct): void {
 
 /** tasklet_kill - it is neither scheduled nor running when this returns. @context process */
 export function* tasklet_kill(t: tasklet_struct): Generator<void, void, void> {
-  while ((fetch_or(t.addr + STATE, TASKLET_STATE_SCHED) & TASKLET_STATE_SCHED) !== 0) {
-    cpu_relax()
-    yield* cond_resched()
-  }
+  while ((fetch_or(t.addr + STATE, TASKLET_STATE_SCHED) & TASKLET_STATE_SCHED) !== 0) yield* cond_resched()
   while ((load(t.addr + STATE) & TASKLET_STATE_RUN) !== 0) cpu_relax()
   fetch_and(t.addr + STATE, ~TASKLET_STATE_SCHED)
 }

@@ -21,6 +21,7 @@ import {
   charge_cost,
   cpu_area,
   cpu_id,
+  cpu_relax,
   enter_context,
   halting,
   IDLE,
@@ -217,8 +218,9 @@ export function* schedule(): Generator<void, void, void> {
   yield
 }
 
-/** cond_resched - let others run if they should. @context process */
+/** cond_resched - let interrupts in, and others run if they should: a loop that polls with it stops nobody. @context process */
 export function* cond_resched(): Generator<void, void, void> {
+  cpu_relax()
   if (rq.need_resched !== 0) yield
 }
 

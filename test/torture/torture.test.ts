@@ -59,6 +59,11 @@ describe('the sk_buff pool', () => {
 })
 
 describe('CPUs that stop and start', () => {
+  test('while others call all CPUs and poll', () =>
+    torture({ cpus: 3, scenario: 'changes', variable: 'torture_changes', done: 3 }, (m: Machine) => {
+      expect(m.ram.word('torture_changes', 'wrong')).toBe(0)
+      expect(m.ram.word('torture_changes', 'calls')).toBeGreaterThan(0)
+    }))
   test.each([2, 4, 8])('lose no timer, no work, no callback, no call on %i CPUs', cpus =>
     torture({ cpus, scenario: 'hotplug', variable: 'torture_hotplug', done: cpus + 1 }, (m: Machine) => {
       expect(m.ram.word('torture_hotplug', 'wrong')).toBe(0)

@@ -2,8 +2,9 @@ import '../../helpers/clock.js' // first: it sets what the kernel's modules find
 import { beforeEach, describe, expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
 import { local_irq_disable } from '../../../src/arch/cpu.js'
-import { KernelPanic } from '../../../src/arch/machine.js'
+import { KernelPanic, send_vector, VEC_TIMER } from '../../../src/arch/machine.js'
 import { post_mortem } from '../../../src/init/audit.js'
+import { irq_stats } from '../../../src/irq/interrupt.js'
 import {
   NOTIFIER,
   NOTIFIER_HEAD,
@@ -94,6 +95,12 @@ describe('tasks', () => {
     s.pass(900)
     expect(turns.length).toBeGreaterThanOrEqual(4)
     expect(new Set(turns)).toEqual(new Set(['x', 'y']))
+  })
+  test('a loop that polls lets interrupts in', () => {
+    const before = irq_stats.cpu(0).timer
+    send_vector(0, VEC_TIMER)
+    expect(cond_resched().next().done).toBe(true)
+    expect(irq_stats.cpu(0).timer).toBe(before + 1)
   })
   test('msleep sleeps at least that long', () => {
     let slept = 0
