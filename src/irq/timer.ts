@@ -17,10 +17,10 @@ import { cost } from '../arch/cost.js'
 import { BUG_ON, charge_cost, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
 import { config, JIFFIES } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
-import { HZ } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
-import { current, schedule, scheduler_tick, wake_up_process } from '../sched/sched.js'
-import { TASK, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
+import { HZ, MAX_TASKS } from '../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
+import { current, schedule, scheduler_tick, set_current_state, wake_up_process } from '../sched/sched.js'
+import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
 import { preempt_count } from '../sync/preempt.js'
 import {
   SPINLOCK,
@@ -307,7 +307,7 @@ class timer_box extends Struct {
   declare timer: timer_list
 }
 const BOX: Layout<timer_box> = layout('timer_box', timer_box, { timer: embed(TIMER) })
-const box_cache = kmem_cache_create('timer_box', BOX, () => 512)
+const box_cache = kmem_cache_create('timer_box', BOX, () => with_hoards(MAX_TASKS))
 
 function process_timeout(task: number): void {
   wake_up_process(TASK.ref(task))
@@ -316,14 +316,18 @@ const process_timeout_sym = symbol('process_timeout', process_timeout)
 
 /** schedule_timeout - sleep in the state that was set, at most `timeout` jiffies. @context process @returns jiffies left */
 export function* schedule_timeout(timeout: number): Generator<void, number, void> {
-  const box = kmem_cache_alloc(box_cache)
-  BUG_ON(box === null, 'out of timers')
   const expires = (jiffies() + timeout) | 0
-  init_timer(box!.timer, process_timeout_sym, current().addr)
-  mod_timer(box!.timer, expires)
+  const box = kmem_cache_alloc(box_cache)
+  if (box === null) {
+    set_current_state(TASK_RUNNING) // no timer to be had: woken early, as sleepers must bear
+    yield* schedule()
+    return Math.max(0, (expires - jiffies()) | 0)
+  }
+  init_timer(box.timer, process_timeout_sym, current().addr)
+  mod_timer(box.timer, expires)
   yield* schedule()
-  del_timer_sync(box!.timer)
-  kmem_cache_free(box_cache, box!)
+  del_timer_sync(box.timer)
+  kmem_cache_free(box_cache, box)
   return Math.max(0, (expires - jiffies()) | 0)
 }
 
@@ -331,7 +335,7 @@ export function* schedule_timeout(timeout: number): Generator<void, number, void
 export function* msleep(ms: number): Generator<void, void, void> {
   let left = Math.ceil((ms * (config('hz') || HZ)) / 1000) + 1
   while (left > 0) {
-    current().state = TASK_UNINTERRUPTIBLE
+    set_current_state(TASK_UNINTERRUPTIBLE)
     left = yield* schedule_timeout(left)
   }
 }

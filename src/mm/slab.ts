@@ -33,9 +33,14 @@ const SLAB: Layout<slab> = layout('slab', slab, {
   failed: own(word), // allocations that found nothing
 })
 
-/** Objects that move between a CPU and the shared stack at once, and what a CPU keeps: twice that. At most. */
-const BATCH = 32
-const LIMIT = 2 * BATCH
+/** Objects that move at once between a CPU's array and the shared stack: at most these. */
+const MAX_BATCH = 32
+const ARRAY_BYTES = 128 + 2 * MAX_BATCH * 4
+
+/** with_hoards - so many objects that `n` can be out, whatever idle CPUs keep in their arrays. @context boot */
+export function with_hoards(n: number): number {
+  return n + num_cpus() * 2 * MAX_BATCH
+}
 
 /** A cache. Its numbers are the same on every CPU after kmem_cache_init. */
 export class kmem_cache<T extends Struct> {
@@ -49,6 +54,9 @@ export class kmem_cache<T extends Struct> {
   stack = 0 // shared stack of free addresses
   state = 0 // a byte per object: 1 while it is out
   arrays = 0 // of CPU 0; the others follow at ARRAY_BYTES
+  batch = 0
+  /** objects that a CPU keeps at most: all CPUs together no more than half of the cache, unless it is tiny */
+  limit = 0
   readonly shared: slab
 
   constructor(
@@ -60,8 +68,6 @@ export class kmem_cache<T extends Struct> {
     this.shared = DEFINE_STATIC(`slab:${name}`, SLAB)
   }
 }
-
-const ARRAY_BYTES = 128 + LIMIT * 4
 
 /** All caches, in module order. */
 export const caches: kmem_cache<Struct>[] = []
@@ -90,7 +96,7 @@ export function kmem_cache_init(mem: Bootmem): void {
     cache.shift = shift
     cache.count = count
     // Where objects are few, those that lie idle at one CPU are missed by the others: all together keep an eighth.
-    cache.batch = Math.max(1, Math.min(BATCH, Math.floor(count / (16 * num_cpus()))))
+    cache.batch = Math.max(1, Math.min(MAX_BATCH, Math.floor(count / (16 * num_cpus()))))
     cache.limit = 2 * cache.batch
     cache.base = mem.alloc(count << shift, Math.min(4096, Math.max(CACHELINE, 1 << shift)))
     cache.stack = mem.alloc(count * 4)

@@ -30,8 +30,9 @@ import { RAM } from '../arch/ram.js'
 import { dead_hooks } from '../irq/hotplug.js'
 import { softirq_hooks } from '../irq/softirq.js'
 import { TASKLET, tasklet_init, tasklet_schedule, type tasklet_struct } from '../irq/tasklet.js'
-import { tick_hooks } from '../irq/timer.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { msleep, tick_hooks } from '../irq/timer.js'
+import { MAX_TASKS } from '../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
 import { COMPLETION, complete, type completion, init_completion, wait_for_completion } from '../sched/completion.js'
 import { current_or_null, sched_hooks } from '../sched/sched.js'
 import { PF_KTHREAD } from '../sched/task.js'
@@ -289,7 +290,7 @@ const SYNC: Layout<rcu_synchronize> = layout('rcu_synchronize', rcu_synchronize,
   head: embed(RCU_HEAD),
   done: embed(COMPLETION),
 })
-const sync_cache = kmem_cache_create('rcu_synchronize', SYNC, () => 64)
+const sync_cache = kmem_cache_create('rcu_synchronize', SYNC, () => with_hoards(MAX_TASKS))
 
 function wakeme_after_rcu(head: number): void {
   complete(SYNC.container_of('head', head).done)
@@ -298,8 +299,8 @@ const wakeme_after_rcu_sym = symbol('wakeme_after_rcu', wakeme_after_rcu)
 
 /** synchronize_kernel - returns when every reader of now has left. @context process */
 export function* synchronize_kernel(): Generator<void, void, void> {
-  const rcu = kmem_cache_alloc(sync_cache)
-  if (rcu === null) throw new Error('out of rcu_synchronize')
+  let rcu = kmem_cache_alloc(sync_cache)
+  for (; rcu === null; rcu = kmem_cache_alloc(sync_cache)) yield* msleep(1)
   init_completion(rcu.done)
   call_rcu(rcu.head, wakeme_after_rcu_sym)
   yield* wait_for_completion(rcu.done)

@@ -9,10 +9,9 @@
 import { embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
 import { store } from '../arch/atomic.js'
-import { panic } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
 import {
   SPINLOCK,
   spin_lock_init,
@@ -46,17 +45,17 @@ const WAIT: Layout<wait_queue_t> = layout('wait_queue_t', wait_queue_t, {
   task: ptr(() => TASK),
 })
 /** In C these lie on the kernel stack, which is no memory here. */
-const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => 2 * MAX_TASKS)
+const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => with_hoards(2 * MAX_TASKS))
 
 export function init_waitqueue_head(q: wait_queue_head_t): void {
   spin_lock_init(q.lock)
   INIT_LIST_HEAD(q.task_list)
 }
 
-/** begin_wait - DEFINE_WAIT: an entry for the current task; end_wait gives it back. @context process */
-export function begin_wait(flags = 0): wait_queue_t {
+/** begin_wait - DEFINE_WAIT: an entry for the current task, or null; finish_wait gives it back. @context process */
+export function begin_wait(flags = 0): wait_queue_t | null {
   const wait = kmem_cache_alloc(wait_cache)
-  if (wait === null) panic('out of wait queue entries')
+  if (wait === null) return null
   INIT_LIST_HEAD(wait.task_list)
   wait.flags = flags
   wait.task = current()
@@ -117,7 +116,11 @@ export function waitqueue_active(q: wait_queue_head_t): boolean {
 /** wait_event - sleep until the condition holds; it is looked at before each sleep. @context process */
 export function* wait_event(q: wait_queue_head_t, condition: () => boolean, flags = 0): Generator<void, void, void> {
   if (condition()) return
-  const wait = begin_wait(flags)
+  let wait = begin_wait(flags)
+  for (; wait === null; wait = begin_wait(flags)) {
+    yield* schedule() // no entry to be had: look again until there is one
+    if (condition()) return
+  }
   for (;;) {
     prepare_to_wait(q, wait, TASK_UNINTERRUPTIBLE)
     if (condition()) break

@@ -27,12 +27,12 @@ export class Script {
     this.pass(1)
   }
 
-  /** Let `ms` go by. */
-  pass(ms: number): void {
+  /** Let `ms` go by; in each step tasks get `turns` of the CPU at most: some poll. */
+  pass(ms: number, turns = Infinity): void {
     for (let k = 0; k < (ms * 1e6) / STEP_NS; k++) {
       clock.ns += STEP_NS
       this.solo.step(clock.ns)
-      while (run_next());
+      for (let n = 0; n < turns && run_next(); n++);
     }
   }
 

@@ -47,6 +47,9 @@ describe('timers, wait queues, work queues', () => {
   )
 })
 
+test('a crowd of sleepers on 32 CPUs: no cache is kept by CPUs that do not need it', () =>
+  torture({ cpus: 32, scenario: 'crowd', variable: 'torture_crowd', done: 32 }, () => {}))
+
 describe('the sk_buff pool', () => {
   test.each(CPUS)('no packet and no byte of one is lost on %i CPUs', cpus =>
     torture({ cpus, scenario: 'skb', variable: 'torture_skb', done: cpus + 1 }, (m: Machine) => {

@@ -24,6 +24,8 @@ import {
   WORK,
 } from '../../../src/irq/workqueue.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
+import { caches, kmem_alloc_addr, kmem_free_addr } from '../../../src/mm/slab.js'
+import { synchronize_kernel } from '../../../src/rcu/rcupdate.js'
 import {
   COMPLETION,
   complete,
@@ -101,6 +103,31 @@ describe('tasks', () => {
     send_vector(0, VEC_TIMER)
     expect(cond_resched().next().done).toBe(true)
     expect(irq_stats.cpu(0).timer).toBe(before + 1)
+  })
+  test.each(['timer_box', 'wait_queue_t', 'rcu_synchronize'])('sleep as long as asked when there is no %s', name => {
+    const cache = caches.find(c => c.name === name)!
+    const all: number[] = []
+    for (let addr = kmem_alloc_addr(cache); addr !== 0; addr = kmem_alloc_addr(cache)) all.push(addr)
+    const x = COMPLETION.make(place(COMPLETION.size))
+    init_completion(x)
+    thread(function* () {
+      const from = jiffies()
+      yield* msleep(10)
+      log.push(`slept ${jiffies() - from >= 10}`)
+      complete(x)
+    })
+    thread(function* () {
+      yield* wait_for_completion(x)
+      log.push('waited')
+    })
+    thread(function* () {
+      yield* synchronize_kernel()
+      log.push('synchronized')
+    })
+    for (let k = 0; k < 60; k++) s.pass(0.5, 1)
+    for (const addr of all) kmem_free_addr(cache, addr)
+    s.pass(60)
+    expect(log.sort()).toEqual(['slept true', 'synchronized', 'waited'])
   })
   test('msleep sleeps at least that long', () => {
     let slept = 0
