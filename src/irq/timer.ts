@@ -9,7 +9,7 @@
  */
 
 import { by, bytes, embed, type Layout, layout, own, Struct, word } from '../abi/layout.js'
-import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
+import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, type list_head, list_splice_init } from '../abi/list.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { store } from '../arch/atomic.js'
@@ -80,6 +80,7 @@ class tvec_base_t extends Struct {
   declare lock: spinlock_t
   declare timer_jiffies: number
   declare running: number
+  declare work_list: list_head
   declare tv1: number
   declare tvn: number
 }
@@ -87,6 +88,7 @@ const BASE: Layout<tvec_base_t> = layout('tvec_base_t', tvec_base_t, {
   lock: embed(SPINLOCK),
   timer_jiffies: by('lock', word), // next tick to be looked at
   running: by('lock', word), // address of the timer whose handler runs
+  work_list: by('lock', embed(LIST)), // what is due at the tick that is looked at
   tv1: by('lock', bytes(TVR_SIZE * 8)), // list heads
   tvn: by('lock', bytes(4 * TVN_SIZE * 8)), // tv2 to tv5
 })
@@ -217,10 +219,11 @@ export function __run_timers(base: tvec_base_t, now: number): void {
     const index = base.timer_jiffies & (TVR_SIZE - 1)
     if (index === 0 && cascade(base, 0) === 0 && cascade(base, 1) === 0 && cascade(base, 2) === 0) cascade(base, 3)
     base.timer_jiffies = (base.timer_jiffies + 1) | 0
-    const head = LIST.ref(base.tv1 + index * 8)
-    // A handler that arms a timer for "now" puts it into the next slot, so this list ends.
-    while (head.next !== head.addr) {
-      const timer = TIMER.container_of('entry', head.next)
+    // The slot is emptied first: a handler may arm a timer a whole turn of the wheel ahead, which is the same slot.
+    const due = base.work_list
+    list_splice_init(LIST.ref(base.tv1 + index * 8), due)
+    while (due.next !== due.addr) {
+      const timer = TIMER.container_of('entry', due.next)
       list_del_init(timer.entry)
       base.running = timer.addr
       const { func, data } = timer
@@ -263,6 +266,7 @@ export function init_timers(ncpus: number): void {
     const base = bases.cpu(cpu)
     spin_lock_init(base.lock)
     base.timer_jiffies = jiffies()
+    INIT_LIST_HEAD(base.work_list)
     for (let k = 0; k < TVR_SIZE; k++) INIT_LIST_HEAD(LIST.ref(base.tv1 + k * 8))
     for (let k = 0; k < 4 * TVN_SIZE; k++) INIT_LIST_HEAD(LIST.ref(base.tvn + k * 8))
   }

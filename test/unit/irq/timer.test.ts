@@ -16,20 +16,34 @@ import { Solo } from '../../helpers/solo.js'
 const solo = new Solo({ ports: [] })
 const COUNT = 64
 const fired: number[] = []
+/** Delays that a timer's handler arms it with again, next last. */
+const again: number[][] = Array.from({ length: COUNT }, () => [])
 const fire = symbol('test_fire', (data: number) => {
   fired.push(data)
+  const delay = again[data]!.pop()
+  if (delay !== undefined) mod_timer(timers[data]!, (timer_base(0).timer_jiffies - 1 + delay) | 0)
 })
 const timers = Array.from({ length: COUNT }, () => TIMER.make(kmalloc(TIMER.size)))
 
 type Step =
-  | { kind: 'arm'; timer: number; delay: number }
+  | { kind: 'arm'; timer: number; delay: number; again: number[] }
   | { kind: 'delete'; timer: number }
   | { kind: 'run'; ticks: number }
 
 /** Delays for each of the five wheels. */
 const delay = fc.oneof(fc.nat(300), fc.nat(20_000), fc.nat(1_100_000), fc.integer({ min: -50, max: 5 }))
+/** Also a whole turn of the first wheel ahead, and of the second one. */
+const rearm = fc.oneof(fc.constantFrom(255, 256, 257, 16_384), fc.integer({ min: -5, max: 600 }))
 const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constant('arm' as const), timer: fc.nat(COUNT - 1), delay }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant('arm' as const),
+      timer: fc.nat(COUNT - 1),
+      delay,
+      again: fc.array(rearm, { maxLength: 3 }),
+    }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('delete' as const), timer: fc.nat(COUNT - 1) }) },
   {
     weight: 2,
@@ -48,12 +62,14 @@ test('the wheel fires what a sorted list fires, at its tick', () => {
       base.timer_jiffies = start // also just before the wrap of jiffies
       timers.forEach((t, k) => {
         init_timer(t, fire, k)
+        again[k] = []
       })
       let now = start
       let order = 0
       let list: { timer: number; at: number; order: number }[] = []
       for (const s of steps) {
         if (s.kind === 'arm') {
+          again[s.timer] = [...s.again]
           const was = list.some(e => e.timer === s.timer)
           list = list.filter(e => e.timer !== s.timer)
           list.push({ timer: s.timer, at: Math.max(0, s.delay) + (now - start), order: order++ })
@@ -65,10 +81,14 @@ test('the wheel fires what a sorted list fires, at its tick', () => {
         } else {
           for (let t = 0; t < s.ticks; t++) {
             fired.length = 0
-            __run_timers(base, now | 0)
             const due = list.filter(e => e.at <= now - start).map(e => e.timer)
-            expect([...fired].sort()).toEqual(due.sort())
             list = list.filter(e => e.at > now - start)
+            for (const timer of due) {
+              const next = again[timer]!.at(-1)
+              if (next !== undefined) list.push({ timer, at: now - start + Math.max(1, next), order: order++ })
+            }
+            __run_timers(base, now | 0)
+            expect([...fired].sort()).toEqual(due.sort())
             now++
             if (list.length === 0 && t > 300) break
           }
@@ -83,11 +103,11 @@ test('the wheel fires what a sorted list fires, at its tick', () => {
 test('a handler may arm its own timer for now: it fires at the next tick, not for ever', () => {
   const base = timer_base(0)
   let times = 0
-  const again = symbol('test_again', () => {
+  const again_sym = symbol('test_again', () => {
     times++
     mod_timer(timers[0]!, base.timer_jiffies)
   })
-  init_timer(timers[0]!, again, 0)
+  init_timer(timers[0]!, again_sym, 0)
   const now = base.timer_jiffies
   mod_timer(timers[0]!, now)
   __run_timers(base, now)
