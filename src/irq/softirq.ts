@@ -24,7 +24,14 @@ import {
   set_softirq_pending,
 } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
-import { cond_resched, kernel_thread, rest, set_current_state, wake_up_process } from '../sched/sched.js'
+import {
+  __set_current_state,
+  cond_resched,
+  kernel_thread,
+  rest,
+  set_current_state,
+  wake_up_process,
+} from '../sched/sched.js'
 import { TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
 import { __local_bh_enable, local_bh_disable } from '../sync/bh.js'
 import { in_interrupt } from '../sync/preempt.js'
@@ -132,7 +139,7 @@ function* ksoftirqd(): Generator<void, number, void> {
   for (;;) {
     set_current_state(TASK_INTERRUPTIBLE)
     if (local_softirq_pending() === 0) yield* rest()
-    set_current_state(TASK_RUNNING)
+    __set_current_state(TASK_RUNNING)
     while (local_softirq_pending() !== 0) {
       do_softirq()
       yield* cond_resched()

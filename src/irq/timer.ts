@@ -19,7 +19,14 @@ import { config, JIFFIES } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { HZ, MAX_TASKS } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
-import { current, schedule, scheduler_tick, set_current_state, wake_up_process } from '../sched/sched.js'
+import {
+  __set_current_state,
+  current,
+  schedule,
+  scheduler_tick,
+  set_current_state,
+  wake_up_process,
+} from '../sched/sched.js'
 import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
 import { preempt_count } from '../sync/preempt.js'
 import {
@@ -323,7 +330,7 @@ export function* schedule_timeout(timeout: number): Generator<void, number, void
   const expires = (jiffies() + timeout) | 0
   const box = kmem_cache_alloc(box_cache)
   if (box === null) {
-    set_current_state(TASK_RUNNING) // no timer to be had: woken early, as sleepers must bear
+    __set_current_state(TASK_RUNNING) // no timer to be had: woken early, as sleepers must bear
     yield* schedule()
     return Math.max(0, (expires - jiffies()) | 0)
   }

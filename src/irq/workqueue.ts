@@ -15,7 +15,7 @@ import { num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_WORKQUEUES } from '../lib/limits.js'
 import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, objects_out } from '../mm/slab.js'
-import { kernel_thread, rest, set_current_state, wake_up_process } from '../sched/sched.js'
+import { __set_current_state, kernel_thread, rest, set_current_state, wake_up_process } from '../sched/sched.js'
 import { type Stack, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
 import { init_waitqueue_head, WAIT_QUEUE_HEAD, wait_event, type wait_queue_head_t, wake_up_all } from '../sched/wait.js'
 import {
@@ -117,7 +117,7 @@ function* worker_thread(addr: number): Stack {
   for (;;) {
     set_current_state(TASK_INTERRUPTIBLE)
     if (list_empty(cwq.worklist)) yield* rest()
-    set_current_state(TASK_RUNNING)
+    __set_current_state(TASK_RUNNING)
     if (list_empty(cwq.worklist)) continue
     const flags = spin_lock_irqsave(cwq.lock)
     const work = WORK.container_of('entry', cwq.worklist.next)

@@ -13,7 +13,7 @@ import { type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init } from '../abi/list.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym } from '../abi/symbol.js'
-import { fetch_add } from '../arch/atomic.js'
+import { fetch_add, store } from '../arch/atomic.js'
 import { cost } from '../arch/cost.js'
 import {
   BUG_ON,
@@ -61,6 +61,7 @@ const COST_WAKE_UP = cost('wake_up_process')
 
 const i32 = RAM.i32
 const u8 = RAM.u8
+const STATE = TASK.offset('state')
 const CURRENT = (cpu_area(Math.max(cpu_id, 0)) + CPU_CURRENT) >> 2
 
 const task_cache = kmem_cache_create('task_struct', TASK, () => MAX_TASKS)
@@ -205,7 +206,12 @@ export function current_or_null(): task_struct | null {
   return TASK.at(i32[CURRENT])
 }
 
+/** set_current_state - before what is looked at next: a waker changes that before it looks at the state. @context process */
 export function set_current_state(state: number): void {
+  store(current().addr + STATE, state)
+}
+/** __set_current_state - where no waker can be, or a lock keeps it out. @context process */
+export function __set_current_state(state: number): void {
   current().state = state
 }
 export function need_resched(): boolean {

@@ -8,7 +8,6 @@
  */
 import { embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
-import { store } from '../arch/atomic.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
@@ -19,7 +18,7 @@ import {
   spin_unlock_irqrestore,
   type spinlock_t,
 } from '../sync/spinlock.js'
-import { current, schedule, wake_up_process } from './sched.js'
+import { current, schedule, set_current_state, wake_up_process } from './sched.js'
 import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE, type task_struct } from './task.js'
 
 const i32 = RAM.i32
@@ -69,7 +68,7 @@ export function prepare_to_wait(q: wait_queue_head_t, wait: wait_queue_t, state:
     if ((wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) list_add_tail(wait.task_list, q.task_list)
     else list_add(wait.task_list, q.task_list)
   }
-  store(current().addr, state) // sequentially consistent: before the caller reads the condition
+  set_current_state(state) // before the caller reads the condition
   spin_unlock_irqrestore(q.lock, flags)
 }
 

@@ -47,6 +47,11 @@ describe('timers, wait queues, work queues', () => {
   )
 })
 
+test('no wake-up is lost between a state and a look', () =>
+  torture({ cpus: 2, scenario: 'states', variable: 'torture_states', done: 2 }, (m: Machine) => {
+    expect(m.ram.word('torture_states', 'lost')).toBe(0)
+  }))
+
 test('a crowd of sleepers on 32 CPUs: no cache is kept by CPUs that do not need it', () =>
   torture({ cpus: 32, scenario: 'crowd', variable: 'torture_crowd', done: 32 }, () => {}))
 
