@@ -328,9 +328,10 @@ function run_task(p: task_struct): void {
   stacks.delete(p.addr)
   put_prev(p, true)
   i32[CURRENT] = 0
-  p.state = TASK_DEAD
   const waiter = p.exit_wait
-  if (waiter !== 0) sched_hooks.exited(waiter)
+  p.state = TASK_DEAD
+  if (waiter !== 0)
+    sched_hooks.exited(waiter) // p is the waiter's from here on
   else release_task(p)
 }
 

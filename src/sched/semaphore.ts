@@ -1,13 +1,13 @@
 /** semaphore.ts - counting semaphores that sleep. `count` is guarded by the wait queue's lock. */
 import { by, embed, type Layout, layout, Struct, word } from '../abi/layout.js'
+import { might_sleep } from '../sync/preempt.js'
 import { spin_lock_irqsave, spin_unlock_irqrestore } from '../sync/spinlock.js'
 import {
+  __wake_up_locked,
   init_waitqueue_head,
   WAIT_QUEUE_HEAD,
-  WQ_FLAG_EXCLUSIVE,
-  wait_event,
+  wait_event_exclusive_locked_irq,
   type wait_queue_head_t,
-  wake_up,
 } from './wait.js'
 
 export class semaphore extends Struct {
@@ -26,7 +26,11 @@ export function sema_init(sem: semaphore, count: number): void {
 
 /** down - take one, sleeping until there is one. @context process */
 export function* down(sem: semaphore): Generator<void, void, void> {
-  yield* wait_event(sem.wait, () => down_trylock(sem) === 0, WQ_FLAG_EXCLUSIVE)
+  might_sleep()
+  const flags = spin_lock_irqsave(sem.wait.lock)
+  if (sem.count <= 0) yield* wait_event_exclusive_locked_irq(sem.wait, () => sem.count > 0)
+  sem.count--
+  spin_unlock_irqrestore(sem.wait.lock, flags)
 }
 
 /** down_trylock - @context any @returns 0 when taken, as the original */
@@ -42,6 +46,6 @@ export function down_trylock(sem: semaphore): number {
 export function up(sem: semaphore): void {
   const flags = spin_lock_irqsave(sem.wait.lock)
   sem.count++
+  __wake_up_locked(sem.wait, 1)
   spin_unlock_irqrestore(sem.wait.lock, flags)
-  wake_up(sem.wait)
 }

@@ -5,24 +5,39 @@
  *   q.lock guards the list; taken with interrupts off, so that handlers may wake. rq.lock is taken under it.
  *   No wake-up is lost: the sleeper queues itself and sets its state before it looks at the condition; the waker changes
  *   the condition before it looks at the queue.
+ *   A wake-up of an exclusive waiter reaches one that needs it: what is counted (semaphores, completions) is looked at and
+ *   taken with q.lock held; other exclusive waiters hand on a wake-up that came after they had what they wanted.
  */
 import { embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
-import { INIT_LIST_HEAD, LIST, list_add, list_add_tail, list_del_init, type list_head } from '../abi/list.js'
+import {
+  INIT_LIST_HEAD,
+  LIST,
+  list_add,
+  list_add_tail,
+  list_del_init,
+  list_empty,
+  type list_head,
+} from '../abi/list.js'
+import { local_irq_disable, local_irq_enable } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
 import {
   SPINLOCK,
+  spin_lock,
   spin_lock_init,
   spin_lock_irqsave,
+  spin_unlock,
   spin_unlock_irqrestore,
   type spinlock_t,
 } from '../sync/spinlock.js'
-import { current, schedule, set_current_state, wake_up_process } from './sched.js'
+import { __set_current_state, current, schedule, set_current_state, wake_up_process } from './sched.js'
 import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE, type task_struct } from './task.js'
 
 const i32 = RAM.i32
 export const WQ_FLAG_EXCLUSIVE = 1
+/** The entry stays on the queue when its task is woken (default_wake_function); others are taken off it. */
+const WQ_FLAG_STAYS = 2
 
 export class wait_queue_head_t extends Struct {
   declare lock: spinlock_t
@@ -75,8 +90,10 @@ export function prepare_to_wait(q: wait_queue_head_t, wait: wait_queue_t, state:
 /** finish_wait - running again, off the queue. @context process @consumes wait */
 export function finish_wait(q: wait_queue_head_t, wait: wait_queue_t): void {
   const flags = spin_lock_irqsave(q.lock)
-  current().state = TASK_RUNNING
+  __set_current_state(TASK_RUNNING)
+  const woken = list_empty(wait.task_list)
   list_del_init(wait.task_list)
+  if (woken && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) __wake_up_locked(q, 1) // we did not need it
   spin_unlock_irqrestore(q.lock, flags)
   kmem_cache_free(wait_cache, wait)
 }
@@ -92,7 +109,8 @@ export function wake_up_all(q: wait_queue_head_t): void {
   wake_up(q, 0x7fffffff)
 }
 
-function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
+/** __wake_up_locked - for who holds q.lock already: after it is dropped a waiter may give the queue's memory back. */
+export function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
   let left = nr
   const head = q.task_list.addr
   for (let at = i32[head >> 2]; at !== head && left > 0; ) {
@@ -100,7 +118,7 @@ function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
     const wait = WAIT.container_of('task_list', at)
     const task = wait.task
     if (task !== null) {
-      list_del_init(wait.task_list) // autoremove_wake_function
+      if ((wait.flags & WQ_FLAG_STAYS) === 0) list_del_init(wait.task_list) // autoremove_wake_function
       if (wake_up_process(task) && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) left--
     }
     at = next
@@ -126,4 +144,29 @@ export function* wait_event(q: wait_queue_head_t, condition: () => boolean, flag
     yield* schedule()
   }
   finish_wait(q, wait)
+}
+
+/**
+ * wait_event_exclusive_locked_irq - as wait_event, with q.lock held whenever the condition is looked at and when this returns:
+ * what the condition allows is taken before another waiter sees it. @context process @locks q.lock is held, dropped to sleep
+ */
+export function* wait_event_exclusive_locked_irq(
+  q: wait_queue_head_t,
+  condition: () => boolean,
+): Generator<void, void, void> {
+  if (condition()) return
+  const wait = begin_wait(WQ_FLAG_EXCLUSIVE | WQ_FLAG_STAYS)
+  if (wait !== null) list_add_tail(wait.task_list, q.task_list)
+  do {
+    // Without an entry nobody could wake us: look again and again.
+    __set_current_state(wait === null ? TASK_RUNNING : TASK_UNINTERRUPTIBLE)
+    spin_unlock(q.lock)
+    local_irq_enable()
+    yield* schedule()
+    local_irq_disable()
+    spin_lock(q.lock)
+  } while (!condition())
+  if (wait === null) return
+  list_del_init(wait.task_list)
+  kmem_cache_free(wait_cache, wait)
 }

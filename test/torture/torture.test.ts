@@ -52,6 +52,16 @@ test('no wake-up is lost between a state and a look', () =>
     expect(m.ram.word('torture_states', 'lost')).toBe(0)
   }))
 
+test('who completes does not touch what the waiter has given back', () =>
+  torture({ cpus: 2, scenario: 'ends', variable: 'torture_ends', done: 1 }, (m: Machine) => {
+    expect(m.ram.word('torture_ends', 'touched')).toBe(0)
+  }))
+
+test('no taker of a semaphore sleeps on while there is a count for it', () =>
+  torture({ cpus: 3, scenario: 'takers', variable: 'torture_takers', done: 3 }, (m: Machine) => {
+    expect(m.ram.word('torture_takers', 'stranded')).toBe(0)
+  }))
+
 test('a crowd of sleepers on 32 CPUs: no cache is kept by CPUs that do not need it', () =>
   torture({ cpus: 32, scenario: 'crowd', variable: 'torture_crowd', done: 32 }, () => {}))
 

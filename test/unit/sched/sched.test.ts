@@ -33,10 +33,14 @@ import {
   init_completion,
   wait_for_completion,
 } from '../../../src/sched/completion.js'
-import { cond_resched, kernel_thread, schedule, wake_up_process } from '../../../src/sched/sched.js'
+import { cond_resched, kernel_thread, schedule, set_current_state, wake_up_process } from '../../../src/sched/sched.js'
 import { down, down_trylock, SEMAPHORE, sema_init, up } from '../../../src/sched/semaphore.js'
+import { TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../../../src/sched/task.js'
 import {
+  begin_wait,
+  finish_wait,
   init_waitqueue_head,
+  prepare_to_wait,
   WAIT_QUEUE_HEAD,
   WQ_FLAG_EXCLUSIVE,
   wait_event,
@@ -200,6 +204,27 @@ describe('waiting', () => {
     wake_up_all(q)
     s.pass(1)
     expect(log).toHaveLength(4)
+  })
+  test('an exclusive waiter that has what it wants hands a wake-up on', () => {
+    const q = WAIT_QUEUE_HEAD.make(place(WAIT_QUEUE_HEAD.size))
+    init_waitqueue_head(q)
+    let open = false
+    thread(function* () {
+      const wait = begin_wait(WQ_FLAG_EXCLUSIVE)!
+      prepare_to_wait(q, wait, TASK_UNINTERRUPTIBLE)
+      set_current_state(TASK_RUNNING)
+      yield* schedule() // the other one queues behind it
+      set_current_state(TASK_UNINTERRUPTIBLE)
+      open = true
+      wake_up(q) // as from another CPU, just before it leaves the queue by itself
+      finish_wait(q, wait)
+    })
+    thread(function* () {
+      yield* wait_event(q, () => open, WQ_FLAG_EXCLUSIVE)
+      log.push('woken')
+    })
+    s.pass(1)
+    expect(log).toEqual(['woken'])
   })
   test('a wake-up of a task that does not sleep changes nothing', () => {
     const t = kernel_thread(
