@@ -98,11 +98,14 @@ export function send_vector(cpu: number, vector: number): void {
   else if (load(area + 4) !== 0) wake_by_address(area, 1)
 }
 
-/** power_down - stop the machine: every CPU leaves the kernel at its next look at the pending word. */
+/** power_down - stop the machine: every CPU leaves the kernel at its next look at the pending word. A halt may end in a panic. */
 export function power_down(state: number = HALTING): boolean {
-  const was = load(POWER)
-  if (was === HALTING || was === PANIC || was === OFF) return false
-  if (cmpxchg(POWER, was, state) !== was) return false
+  for (let was = load(POWER); ; ) {
+    if (was === PANIC || was === OFF || was === state) return false
+    const seen = cmpxchg(POWER, was, state)
+    if (seen === was) break
+    was = seen
+  }
   for (let cpu = 0; cpu < num_cpus(); cpu++) send_vector(cpu, VEC_HALT)
   return true
 }
