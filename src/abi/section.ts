@@ -52,8 +52,19 @@ export function DEFINE_PER_CPU<T extends Struct>(name: string, layout: Layout<T>
   return new PerCpu(offset, layout)
 }
 
-/** describe_addr - the variable that holds an address, for dumps: `softnet_data[1]+0x40`, or null. */
+/** Others that know what lies at an address; filled at module load. */
+export const describers: ((addr: number) => string | null)[] = []
+
+/** describe_addr - what holds an address, for dumps: `softnet_data[1].throttle`, `net_device[3].xmit_lock`, or null. */
 export function describe_addr(addr: number): string | null {
+  for (const describe of [describe_variable, ...describers]) {
+    const name = describe(addr)
+    if (name !== null) return name
+  }
+  return null
+}
+
+function describe_variable(addr: number): string | null {
   for (const p of placed) {
     let at = addr - p.offset
     let index = ''
@@ -68,12 +79,12 @@ export function describe_addr(addr: number): string | null {
   return null
 }
 
-/** field_at - `.name` of the field at an offset of a struct. */
+/** field_at - `.name` of the field at an offset of a struct; the first word of a struct inside it is called as that struct. */
 export function field_at(layout: Layout<Struct>, offset: number): string {
   for (const [key, field] of Object.entries(layout.fields)) {
     const at = offset - layout.offsets[key]
     if (at >= 0 && at < field.size) {
-      return `.${key}${field.kind === 'embed' && field.target ? field_at(field.target(), at) : ''}`
+      return `.${key}${at > 0 && field.kind === 'embed' && field.target ? field_at(field.target(), at) : ''}`
     }
   }
   return ''

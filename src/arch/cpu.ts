@@ -358,12 +358,18 @@ export function play_dead(): void {
 
 // ---- the end --------------------------------------------------------------------------------------------------------
 
+/** An entry of the held stack is the address of a lock, and in its lowest bits how an rwlock is held. */
+export const HELD_READ = 1
+export const HELD_WRITE = 2
+const HELD_AS = ['', '(r)', '(w)', '']
+
 function where(): string {
   const context = CONTEXT_NAMES[i32[CONTEXT] & 7] ?? '?'
   const count = i32[PREEMPT] >>> 0
   let held = ''
   for (let k = 0; k < i32[(AREA + CPU_HELD) >> 2]; k++) {
-    held += ` ${entry.describe(i32[(AREA + CPU_HELD_STACK + k * 4) >> 2])}`
+    const lock = i32[(AREA + CPU_HELD_STACK + k * 4) >> 2]
+    held += ` ${entry.describe(lock & ~3)}${HELD_AS[lock & 3]}`
   }
   return (
     `CPU: ${cpu_id}  context: ${context}  preempt_count: 0x${count.toString(16)}  ` +

@@ -9,7 +9,7 @@
  * whether it is out: a double free and a free of a stranger stop the machine, and the leak audit reads the same bytes.
  */
 import { by, embed, type Layout, layout, own, type Struct, Struct as StructClass, word } from '../abi/layout.js'
-import { DEFINE_STATIC } from '../abi/section.js'
+import { DEFINE_STATIC, describers, field_at } from '../abi/section.js'
 import { cpu_id, local_irq_restore, local_irq_save, panic } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
@@ -212,3 +212,15 @@ export function objects_out(cache: kmem_cache<Struct>): number[] {
   for (let k = 0; k < cache.count; k++) if (u8[cache.state + k] !== 0) out.push(cache.base + (k << cache.shift))
   return out
 }
+
+/** The object that holds an address, and the field of its struct. */
+function describe_object(addr: number): string | null {
+  for (const cache of caches) {
+    const at = addr - cache.base
+    if (at < 0 || at >= cache.count << cache.shift) continue
+    const inside = at & ((1 << cache.shift) - 1)
+    return `${cache.name}[${at >> cache.shift}]${field_at(cache.layout, inside) || (inside === 0 ? '' : `+0x${inside.toString(16)}`)}`
+  }
+  return null
+}
+describers.push(describe_object)

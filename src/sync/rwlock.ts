@@ -13,6 +13,8 @@ import {
   cpu_area,
   cpu_id,
   cpu_relax,
+  HELD_READ,
+  HELD_WRITE,
   local_irq_restore,
   local_irq_save,
   panic,
@@ -25,6 +27,7 @@ import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { local_bh_enable } from './bh.js'
 import { add_preempt_count, SOFTIRQ_OFFSET } from './preempt.js'
+import { held_pop, held_push } from './spinlock.js'
 
 const i32 = RAM.i32
 const PREEMPT = (cpu_area(Math.max(cpu_id, 0)) + CPU_PREEMPT) >> 2
@@ -84,8 +87,10 @@ export function read_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
   if (lock.owner === ME) panic('rwlock recursion')
   if (!try_read(lock.addr)) wait(lock.addr, false)
+  held_push(lock.addr | HELD_READ)
 }
 export function read_unlock(lock: rwlock_t): void {
+  held_pop(lock.addr | HELD_READ)
   fetch_add(lock.addr, 1)
   wake_waiters(lock.addr)
   i32[PREEMPT]--
@@ -97,15 +102,18 @@ export function write_lock(lock: rwlock_t): void {
   if (lock.owner === ME) panic('rwlock recursion')
   if (!try_write(lock.addr)) wait(lock.addr, true)
   lock.owner = ME
+  held_push(lock.addr | HELD_WRITE)
 }
 export function write_trylock(lock: rwlock_t): boolean {
   if (!try_write(lock.addr)) return false
   i32[PREEMPT]++
   lock.owner = ME
+  held_push(lock.addr | HELD_WRITE)
   return true
 }
 export function write_unlock(lock: rwlock_t): void {
   if (lock.owner !== ME) panic('write_unlock by a stranger')
+  held_pop(lock.addr | HELD_WRITE)
   lock.owner = 0
   fetch_add(lock.addr, RW_LOCK_BIAS) // readers that try and fail keep their counts balanced
   wake_waiters(lock.addr)

@@ -225,16 +225,17 @@ export function mcs_unlock(lock: number): void {
 
 // ---- the lock of this machine ---------------------------------------------------------------------------------------
 
-function held_push(lock: spinlock_t): void {
+/** held_push - `lock` is an address, with HELD_READ or HELD_WRITE for an rwlock. */
+export function held_push(lock: number): void {
   const depth = i32[HELD]
   if (depth >= MAX_HELD) panic('too many locks held')
-  i32[HELD_STACK + depth] = lock.addr
+  i32[HELD_STACK + depth] = lock
   i32[HELD] = depth + 1
 }
 
-function held_pop(lock: spinlock_t): void {
+export function held_pop(lock: number): void {
   const depth = i32[HELD] - 1
-  if (i32[HELD_STACK + depth] !== lock.addr) held_remove(lock.addr, depth)
+  if (i32[HELD_STACK + depth] !== lock) held_remove(lock, depth)
   i32[HELD] = depth
 }
 
@@ -254,7 +255,7 @@ export function spin_lock(lock: spinlock_t): void {
   else if (KIND === LOCK_TICKET) ticket_lock(lock.addr)
   else mcs_lock(lock.addr)
   lock.owner = ME
-  held_push(lock)
+  held_push(lock.addr)
 }
 
 /** spin_trylock - true when taken. */
@@ -262,7 +263,7 @@ export function spin_trylock(lock: spinlock_t): boolean {
   if (!raw_trylock(lock.addr)) return false
   i32[PREEMPT]++
   lock.owner = ME
-  held_push(lock)
+  held_push(lock.addr)
   return true
 }
 
@@ -286,7 +287,7 @@ function raw_trylock(lock: number): boolean {
 
 /** spin_unlock - @locks releases lock */
 export function spin_unlock(lock: spinlock_t): void {
-  held_pop(lock)
+  held_pop(lock.addr)
   lock.owner = 0
   if (KIND === LOCK_TAS) tas_unlock(lock.addr)
   else if (KIND === LOCK_TICKET) ticket_unlock(lock.addr)
