@@ -19,7 +19,7 @@ import {
 } from '../arch/machine.js'
 import { turnstile_enter, turnstile_leave } from '../arch/turnstile.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
-import { hotplug_init } from '../irq/hotplug.js'
+import { cpu_rejoin, hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
 import { softirq_init } from '../irq/softirq.js'
 import { tasklets_init } from '../irq/tasklet.js'
@@ -234,6 +234,7 @@ export function resume_cpu(): CpuEnd {
   return until_power_off(() => {
     cpu_resume()
     if (cpu_id === 0) resume_clock()
+    cpu_rejoin()
     cpu_loop()
   })
 }

@@ -11,7 +11,7 @@
 import { embed, type Layout, layout, Struct } from '../abi/layout.js'
 import { DEFINE_STATIC } from '../abi/section.js'
 import { fetch_and, fetch_or, load, store } from '../arch/atomic.js'
-import { CPU_DEAD, CPU_STOP, cpu_area, cpu_id, play_dead } from '../arch/cpu.js'
+import { CPU_DEAD, CPU_STOP, cpu_area, cpu_id, cpu_relax, halting, play_dead, stop_wanted } from '../arch/cpu.js'
 import { irq_line, LINE_CPU, line_route } from '../arch/irqchip.js'
 import { num_cpus, ONLINE, send_vector, VEC_RESCHED } from '../arch/machine.js'
 import { EINVAL } from '../lib/errno.js'
@@ -58,12 +58,26 @@ export function cpu_online(cpu: number): boolean {
 }
 
 /** The CPU's own part: nobody counts on it any more. @context the bottom of its stack */
-function stand_still(): void {
+function leave(): void {
   fetch_and(ONLINE, ~(1 << cpu_id))
   smp_call_barrier() // a caller that still counted on us has its answer
+}
+
+function stand_still(): void {
+  leave()
   play_dead()
 }
 sched_hooks.stand_still = stand_still
+sched_hooks.leave = leave
+
+/** cpu_rejoin - a CPU of a halted machine that goes on: all but those that stand still begin together. @context boot */
+export function cpu_rejoin(): void {
+  if (stop_wanted()) return
+  fetch_or(ONLINE, 1 << cpu_id)
+  for (let cpu = 0; cpu < num_cpus(); cpu++) {
+    while (!cpu_online(cpu) && load(cpu_area(cpu) + CPU_STOP) === 0 && !halting()) cpu_relax()
+  }
+}
 
 /**
  * cpu_down - stop a CPU. CPU 0 keeps the time and cannot be stopped, nor can the caller's own.

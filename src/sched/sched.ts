@@ -87,6 +87,8 @@ export const sched_hooks = {
   stand_still: (): void => {},
   /** Nothing runs on this CPU. */
   idle: (): void => {},
+  /** This CPU runs no task any more: nobody may count on it. */
+  leave: (): void => {},
   /** A task has ended: tell who waits. Gets the address of its completion. */
   exited: (_completion: number): void => {},
 }
@@ -360,10 +362,14 @@ export function run_next(): boolean {
 export function cpu_loop(): never {
   const spin_ns = config('idle_spin_ns')
   for (;;) {
-    if (halting()) power_gone()
+    if (halting()) {
+      sched_hooks.leave()
+      power_gone()
+    }
     if (stop_wanted()) {
       enter_context(IDLE, 0)
       sched_hooks.stand_still()
+      continue // it may be a halt that ended it
     }
     if (!run_next()) go_idle(spin_ns)
   }

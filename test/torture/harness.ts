@@ -1,5 +1,5 @@
 /** harness.ts - boots a machine without ports, runs a scenario on all its CPUs, waits for it, audits. */
-import { Machine, sleep } from '../../src/lab/machine.js'
+import { Machine, type MachineConfig, sleep } from '../../src/lab/machine.js'
 import type { LockKind } from '../../src/lab/types.js'
 
 export interface Torture {
@@ -12,12 +12,12 @@ export interface Torture {
   patienceMs?: number
 }
 
-/** torture - `check` reads the machine's RAM when the scenario has ended. */
-export async function torture(t: Torture, check: (machine: Machine) => void): Promise<void> {
-  const machine = new Machine({
-    cpus: t.cpus,
+/** bare - a machine without ports that runs a scenario. */
+export function bare(cpus: number, lock: LockKind, scenario: string): MachineConfig {
+  return {
+    cpus,
     rx: 'napi',
-    lock: t.lock ?? 'tas',
+    lock,
     hz: 1000,
     irqCostNs: 0,
     irqWork: 0,
@@ -27,8 +27,13 @@ export async function torture(t: Torture, check: (machine: Machine) => void): Pr
     neighbours: [],
     userSpin: false,
     trace: false,
-    programs: [new URL(`./scenarios/${t.scenario}.js`, import.meta.url).href],
-  })
+    programs: [new URL(`./scenarios/${scenario}.js`, import.meta.url).href],
+  }
+}
+
+/** torture - `check` reads the machine's RAM when the scenario has ended. */
+export async function torture(t: Torture, check: (machine: Machine) => void): Promise<void> {
+  const machine = new Machine(bare(t.cpus, t.lock ?? 'tas', t.scenario))
   try {
     await machine.powerOn()
     const end = Date.now() + (t.patienceMs ?? 40_000)

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import type { Machine } from '../../src/lab/machine.js'
-import { torture } from './harness.js'
+import { HALTING } from '../../src/arch/power.js'
+import { Machine, sleep } from '../../src/lab/machine.js'
+import { bare, torture } from './harness.js'
 
 const CPUS = [1, 2, 4, 8]
 
@@ -75,6 +76,37 @@ describe('the sk_buff pool', () => {
     }),
   )
 })
+
+test.each(['tas', 'ticket', 'mcs'] as const)(
+  'a halt lets calls end, and CPUs that stand still, stand: %s locks',
+  async lock => {
+    const machine = new Machine(bare(3, lock, 'halts'))
+    const word = (field: string): number => machine.ram.word('torture_halts', field)
+    const until = async (condition: () => boolean): Promise<void> => {
+      while (!condition()) {
+        machine.check()
+        await sleep(2)
+      }
+    }
+    try {
+      await machine.powerOn()
+      for (let round = 0; round < 4; round++) {
+        const before = word('calls')
+        await until(() => word('calls') > before)
+        await machine.halt()
+        machine.check()
+        expect(machine.ram.i32[machine.ram.map.boot.power >> 2]).toBe(HALTING) // by itself: nobody pulled the plug
+        expect(machine.ram.i32[machine.ram.map.boot.online >> 2]).toBe(0)
+        expect(word('ran')).toBe(word('ran_then'))
+        expect(word('called')).toBe(word('calls'))
+        await machine.resume()
+      }
+      await until(() => machine.ram.i32[machine.ram.map.boot.online >> 2] === 0b011)
+    } finally {
+      await machine.destroy()
+    }
+  },
+)
 
 describe('CPUs that stop and start', () => {
   test('while others call all CPUs and poll', () =>
