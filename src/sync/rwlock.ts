@@ -3,10 +3,11 @@
  *
  * `val` is RW_LOCK_BIAS when free, less one for each reader, 0 when a writer holds it. Readers are preferred, as in
  * 2.6.11, so an interrupt handler may read_lock what the code below it holds for reading. `owner` is the writer + 1.
- * Waiters that find no core sleep as those of a test-and-set spinlock do: `more` says that somebody sleeps.
+ * Waiters that find no core sleep as those of a spinlock do; `more` counts them, and who frees the lock wakes them all.
+ * It only reads `more` then: the lock's memory may be gone already.
  */
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
-import { cmpxchg, fetch_add, load, store, xchg } from '../arch/atomic.js'
+import { cmpxchg, fetch_add, load } from '../arch/atomic.js'
 import {
   CPU_PREEMPT,
   CPU_WAITS_FOR,
@@ -67,16 +68,17 @@ function wait(addr: number, write: boolean): void {
       cpu_relax()
     }
     park_announce(addr, 0)
-    store(addr + 4, 1)
+    fetch_add(addr + 4, 1)
     const won = write ? try_write(addr) : try_read(addr)
     if (!won) park()
+    fetch_add(addr + 4, -1)
     park_done()
     if (won) return
   }
 }
 
 function wake_waiters(addr: number): void {
-  if (load(addr + 4) === 0 || xchg(addr + 4, 0) === 0) return
+  if (load(addr + 4) === 0) return
   for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
     if (load(cpu_area(cpu) + CPU_WAITS_FOR) === addr) unpark_cpu(cpu)
   }

@@ -1,7 +1,8 @@
 /**
  * seqlock.ts - a counter that is odd while a writer writes, and a spinlock between writers. Readers never block a
  * writer: they read, and read again when the counter moved. Fields under it are read with atomic loads only if a torn
- * pair would matter; the retry throws every inconsistent copy away.
+ * pair would matter; the retry throws every inconsistent copy away. That the reader's plain loads come before the load of
+ * read_seqretry is the order of x86-64 (and of the i386 kernel); a host with weaker ordering would need a barrier there.
  */
 import { embed, type Layout, layout, Struct, word } from '../abi/layout.js'
 import { fetch_add, load } from '../arch/atomic.js'

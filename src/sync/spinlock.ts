@@ -1,8 +1,9 @@
 /**
  * spinlock.ts - spinlocks of three kinds, chosen per machine: test-and-set (2.6.11), ticket (2.6.25), MCS.
  *
- * Words of a lock:  TAS     val 0 free, 1 held    more 1 when a waiter sleeps
- *                   ticket  val next ticket, aux ticket served, more = waiters that sleep
+ * Words of a lock:  TAS     val 0 free, 1 held, 2 held and a waiter may sleep
+ *                   ticket  val next ticket, aux ticket served, and 1 more when a waiter sleeps; more = how many sleep.
+ *                           Tickets are even.
  *                   MCS     val tail node, aux the holder's node
  * `owner` is the holding CPU + 1: for dumps and for the recursion check, not for exclusion.
  *
@@ -16,7 +17,7 @@
  */
 
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
-import { cmpxchg, fetch_add, load, store, xchg } from '../arch/atomic.js'
+import { cmpxchg, fetch_add, fetch_and, fetch_or, load, store, xchg } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { cost } from '../arch/cost.js'
 import {
@@ -109,61 +110,59 @@ export function tas_lock(lock: number): void {
   if (cmpxchg(lock, 0, 1) !== 0) tas_slow(lock)
 }
 
+/** A waiter that has slept takes the lock as 2: it may have had the only wake-up, and others sleep on. */
 function tas_slow(lock: number): void {
+  let taken = 1
   for (;;) {
     for (let spins = i32[SPIN]; spins > 0; spins--) {
-      if (i32[lock >> 2] === 0 && cmpxchg(lock, 0, 1) === 0) return
+      if (i32[lock >> 2] === 0 && cmpxchg(lock, 0, taken) === 0) return
       cpu_relax()
     }
+    taken = 2
     park_announce(lock, 0)
-    store(lock + 8, 1)
-    const won = cmpxchg(lock, 0, 1) === 0
+    const won = xchg(lock, 2) === 0
     if (!won) park()
     park_done()
     if (won) return
-    if (cmpxchg(lock, 0, 1) === 0) {
-      store(lock + 8, 1) // others may still sleep: this holder's unlock looks for them
-      return
-    }
   }
 }
 
+/** One exchange frees the lock and tells of sleepers: the lock's memory may be gone right after it. */
 export function tas_unlock(lock: number): void {
-  store(lock, 0)
-  if (i32[(lock >> 2) + 2] !== 0 && xchg(lock + 8, 0) !== 0) unpark_any(lock)
+  if (xchg(lock, 0) === 2) unpark_any(lock)
 }
 
 // ---- ticket ---------------------------------------------------------------------------------------------------------
 
 export function ticket_lock(lock: number): void {
-  const ticket = fetch_add(lock, 1)
-  if (load(lock + 4) !== ticket) ticket_slow(lock, ticket)
+  const ticket = fetch_add(lock, 2)
+  if ((load(lock + 4) & ~1) !== ticket) ticket_slow(lock, ticket)
 }
 
 function ticket_slow(lock: number, ticket: number): void {
-  for (;;) {
-    for (let spins = i32[SPIN]; spins > 0; spins--) {
-      const ahead = (ticket - load(lock + 4)) | 0
-      if (ahead === 0) return
-      if (ahead > 1 && spins > 16) spins = 16 // others go first: not worth the host's core
-      cpu_relax()
-    }
-    park_announce(lock, ticket)
-    fetch_add(lock + 8, 1)
-    while (load(lock + 4) !== ticket) {
-      park()
-      park_announce(lock, ticket) // an interrupt taken meanwhile may have waited for another lock
-    }
-    fetch_add(lock + 8, -1)
-    park_done()
-    return
+  for (let spins = i32[SPIN]; spins > 0; spins--) {
+    const ahead = (ticket - (load(lock + 4) & ~1)) | 0
+    if (ahead === 0) return
+    if (ahead > 2 && spins > 16) spins = 16 // others go first: not worth the host's core
+    cpu_relax()
   }
+  park_announce(lock, ticket)
+  fetch_add(lock + 8, 1)
+  fetch_or(lock + 4, 1)
+  while ((load(lock + 4) & ~1) !== ticket) {
+    park()
+    park_announce(lock, ticket) // an interrupt taken meanwhile may have waited for another lock
+  }
+  park_done()
+  if (fetch_add(lock + 8, -1) !== 1) return
+  fetch_and(lock + 4, ~1) // only the holder takes the mark away, so nobody misses it meanwhile
+  if (load(lock + 8) !== 0) fetch_or(lock + 4, 1)
 }
 
+/** One addition serves the next ticket and tells of sleepers: the lock's memory may be gone right after it. */
 export function ticket_unlock(lock: number): void {
-  const next = (i32[(lock >> 2) + 1] + 1) | 0
-  store(lock + 4, next)
-  if (i32[(lock >> 2) + 2] !== 0) unpark_ticket(lock, next)
+  const served = fetch_add(lock + 4, 2)
+  if ((served & 1) !== 0) unpark_ticket(lock, (served + 1) | 0)
 }
 
 // ---- MCS ------------------------------------------------------------------------------------------------------------
@@ -212,10 +211,7 @@ export function mcs_unlock(lock: number): void {
       node_put(node)
       return
     }
-    for (let spins = 0; (next = load(node)) === 0; spins++) {
-      cpu_relax()
-      if (spins > 100) park() // the next waiter lost its core between the swap and the link
-    }
+    while ((next = load(node)) === 0) cpu_relax() // the next waiter is between the swap and the link
   }
   store(next + 4, 0)
   const cpu = (next - PERCPU_BASE) >> PERCPU_SHIFT
@@ -270,8 +266,8 @@ export function spin_trylock(lock: spinlock_t): boolean {
 function raw_trylock(lock: number): boolean {
   if (KIND === LOCK_TAS) return i32[lock >> 2] === 0 && cmpxchg(lock, 0, 1) === 0
   if (KIND === LOCK_TICKET) {
-    const serving = load(lock + 4)
-    return cmpxchg(lock, serving, (serving + 1) | 0) === serving
+    const serving = load(lock + 4) & ~1
+    return cmpxchg(lock, serving, (serving + 2) | 0) === serving
   }
   if (i32[lock >> 2] !== 0) return false
   const node = node_get()
@@ -297,7 +293,7 @@ export function spin_unlock(lock: spinlock_t): void {
 
 /** spin_is_locked - for assertions and statistics only. */
 export function spin_is_locked(lock: spinlock_t): boolean {
-  return KIND === LOCK_TICKET ? load(lock.addr) !== load(lock.addr + 4) : load(lock.addr) !== 0
+  return KIND === LOCK_TICKET ? load(lock.addr) !== (load(lock.addr + 4) & ~1) : load(lock.addr) !== 0
 }
 
 /** lockdep_assert_held - first statement of a function whose caller must hold the lock. */
