@@ -28,6 +28,7 @@ import {
   idle_wait,
   local_irq_disable,
   local_irq_enable,
+  NICE,
   power_gone,
   SYSTEM,
   set_entry,
@@ -63,6 +64,11 @@ const i32 = RAM.i32
 const u8 = RAM.u8
 const STATE = TASK.offset('state')
 const CURRENT = (cpu_area(Math.max(cpu_id, 0)) + CPU_CURRENT) >> 2
+
+/** Priority of nice 0. */
+const NICE_0 = MAX_RT_PRIO + 20
+const MIN_TIMESLICE = 5 // ms
+const DEF_TIMESLICE = 100
 
 const task_cache = kmem_cache_create('task_struct', TASK, () => MAX_TASKS)
 const runqueues = DEFINE_PER_CPU('runqueue', RUNQUEUE)
@@ -129,10 +135,13 @@ function first_task(q: runqueue): number {
   return 0
 }
 
-/** Ticks of a slice by nice, as task_timeslice: 100 ms at nice 0, 5 ms at nice 19, 200 ms at -20. */
-function task_timeslice(p: task_struct): number {
-  const ms = p.prio < 120 ? Math.min(200, (140 - p.prio) * 5 * 2) : Math.max(5, (140 - p.prio) * 5)
+/** task_timeslice - ticks of a slice by nice: 800 ms at -20, 100 ms at 0, 5 ms at 19. */
+export function task_timeslice(p: task_struct): number {
+  const ms = SCALE_PRIO(p.prio < NICE_0 ? 4 * DEF_TIMESLICE : DEF_TIMESLICE, p.prio)
   return Math.max(1, Math.floor((ms * (config('hz') || HZ)) / 1000))
+}
+function SCALE_PRIO(ms: number, prio: number): number {
+  return Math.max(MIN_TIMESLICE, Math.floor((ms * (MAX_PRIO - prio)) / ((MAX_PRIO - MAX_RT_PRIO) / 2)))
 }
 
 /** try_to_wake_up - make a sleeping task run. @context any @locks rq.lock @returns true when it slept */
@@ -188,7 +197,7 @@ export function kernel_thread(
   p.pid = fetch_add(LAST_PID, 1) + 1
   p.flags = options.user === true ? 0 : PF_KTHREAD
   p.cpu = options.cpu ?? cpu_id
-  p.prio = options.rt ?? 120 + (options.nice ?? 0)
+  p.prio = options.rt ?? NICE_0 + (options.nice ?? 0)
   p.program = program
   p.arg = arg
   for (let k = 0; k < Math.min(15, name.length); k++) u8[p.comm + k] = name.charCodeAt(k)
@@ -315,8 +324,14 @@ function stack_of(p: task_struct): Stack {
   return stack
 }
 
+/** What its time is charged to, as account_user_time. */
+function context_of(p: task_struct): number {
+  if ((p.flags & PF_KTHREAD) !== 0) return SYSTEM
+  return p.prio > NICE_0 ? NICE : USER
+}
+
 function run_task(p: task_struct): void {
-  enter_context((p.flags & PF_KTHREAD) !== 0 ? SYSTEM : USER, p.pid)
+  enter_context(context_of(p), p.pid)
   rq.nr_switches++
   tick(COST_SWITCH)
   const step = stack_of(p).next()

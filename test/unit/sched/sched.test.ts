@@ -1,8 +1,9 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { beforeEach, describe, expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
-import { local_irq_disable } from '../../../src/arch/cpu.js'
+import { CPU_STAT, cpu_area, local_irq_disable, NICE, USER } from '../../../src/arch/cpu.js'
 import { KernelPanic, send_vector, VEC_TIMER } from '../../../src/arch/machine.js'
+import { RAM } from '../../../src/arch/ram.js'
 import { post_mortem } from '../../../src/init/audit.js'
 import { irq_stats } from '../../../src/irq/interrupt.js'
 import {
@@ -33,7 +34,14 @@ import {
   init_completion,
   wait_for_completion,
 } from '../../../src/sched/completion.js'
-import { cond_resched, kernel_thread, schedule, set_current_state, wake_up_process } from '../../../src/sched/sched.js'
+import {
+  cond_resched,
+  kernel_thread,
+  schedule,
+  set_current_state,
+  task_timeslice,
+  wake_up_process,
+} from '../../../src/sched/sched.js'
 import { down, down_trylock, SEMAPHORE, sema_init, up } from '../../../src/sched/semaphore.js'
 import { TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../../../src/sched/task.js'
 import {
@@ -48,6 +56,7 @@ import {
   wake_up_all,
 } from '../../../src/sched/wait.js'
 import { SPINLOCK, spin_lock, spin_lock_init } from '../../../src/sync/spinlock.js'
+import { clock } from '../../helpers/clock.js'
 import { Script } from '../../helpers/script.js'
 
 const s = new Script({ ports: [] })
@@ -132,6 +141,31 @@ describe('tasks', () => {
     for (const addr of all) kmem_free_addr(cache, addr)
     s.pass(60)
     expect(log.sort()).toEqual(['slept true', 'synchronized', 'waited'])
+  })
+  test.each([
+    [-20, 800],
+    [-1, 420],
+    [0, 100],
+    [10, 50],
+    [19, 5],
+  ])('a slice at nice %i is %i ms', (nice, ms) => {
+    expect(task_timeslice({ prio: 120 + nice } as never)).toBe(ms)
+  })
+  test.each([
+    ['user', 0, USER],
+    ['niced', 5, NICE],
+    ['urgent', -5, USER],
+  ])('the time of a %s program is charged to its column', (name, nice, column) => {
+    const spent = (): number => RAM.f64[((cpu_area(0) + CPU_STAT) >> 3) + column]!
+    const before = spent()
+    const program = symbol(`test_${name}`, function* () {
+      clock.ns += 3e6
+      yield* schedule()
+      return 0
+    })
+    kernel_thread(name, program, 0, { nice, user: true })
+    s.pass(1)
+    expect(spent() - before).toBeGreaterThanOrEqual(3e6)
   })
   test('msleep sleeps at least that long', () => {
     let slept = 0
