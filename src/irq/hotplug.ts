@@ -26,6 +26,7 @@ import {
   notifier_call_chain,
   notifier_chain_register,
   type notifier_head,
+  notifier_head_init,
 } from './notifier.js'
 
 /** Events of the chain; the data is the CPU. */
@@ -127,4 +128,5 @@ export function* cpu_up(cpu: number): Generator<void, number, void> {
 /** hotplug_init - @context boot, CPU 0 */
 export function hotplug_init(): void {
   sema_init(cpucontrol.lock, 1)
+  notifier_head_init(cpucontrol.chain)
 }

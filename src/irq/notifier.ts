@@ -7,7 +7,8 @@
  */
 import { by, embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
 import { call, type Sym } from '../abi/symbol.js'
-import { RW_LOCK_BIAS, RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../sync/rwlock.js'
+import { ENOENT } from '../lib/errno.js'
+import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../sync/rwlock.js'
 
 export const NOTIFY_DONE = 0
 export const NOTIFY_OK = 1
@@ -35,7 +36,7 @@ export class notifier_head extends Struct {
   declare first: notifier_block | null
   declare lock: rwlock_t
 }
-/** A chain; all zero is a valid empty one. */
+/** A chain; its owner initialises it at boot. */
 export const NOTIFIER_HEAD: Layout<notifier_head> = layout('notifier_head', notifier_head, {
   first: by(
     'lock',
@@ -44,13 +45,14 @@ export const NOTIFIER_HEAD: Layout<notifier_head> = layout('notifier_head', noti
   lock: embed(RWLOCK),
 })
 
-function ready(head: notifier_head): void {
-  if (head.first === null && head.lock.val !== RW_LOCK_BIAS) rwlock_init(head.lock)
+/** notifier_head_init - @context boot, CPU 0 */
+export function notifier_head_init(head: notifier_head): void {
+  head.first = null
+  rwlock_init(head.lock)
 }
 
 /** notifier_chain_register - @context process, boot @locks head.lock */
 export function notifier_chain_register(head: notifier_head, nb: notifier_block): number {
-  ready(head)
   write_lock_bh(head.lock)
   let before: notifier_block | null = null
   let at = head.first
@@ -67,7 +69,6 @@ export function notifier_chain_register(head: notifier_head, nb: notifier_block)
 
 /** notifier_chain_unregister - @returns 0, or -ENOENT */
 export function notifier_chain_unregister(head: notifier_head, nb: notifier_block): number {
-  if (head.first === null) return -2
   write_lock_bh(head.lock)
   let before: notifier_block | null = null
   let at: notifier_block | null = head.first
@@ -80,7 +81,7 @@ export function notifier_chain_unregister(head: notifier_head, nb: notifier_bloc
     else before.next = at.next
   }
   write_unlock_bh(head.lock)
-  return at === null ? -2 : 0
+  return at === null ? -ENOENT : 0
 }
 
 /** notifier_call_chain - tell everybody, until one says stop. @returns what the last one said */

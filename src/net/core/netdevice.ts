@@ -22,6 +22,7 @@ import {
   notifier_chain_register,
   notifier_chain_unregister,
   type notifier_head,
+  notifier_head_init,
 } from '../../irq/notifier.js'
 import { jiffies, msleep } from '../../irq/timer.js'
 import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
@@ -370,4 +371,5 @@ export function first_netdev(): net_device | null {
 export function netdev_init(): void {
   rwlock_init(tables.dev_base_lock)
   sema_init(tables.rtnl_sem, 1)
+  notifier_head_init(tables.netdev_chain)
 }

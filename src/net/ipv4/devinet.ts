@@ -17,6 +17,7 @@ import {
   notifier_call_chain,
   notifier_chain_register,
   type notifier_head,
+  notifier_head_init,
 } from '../../irq/notifier.js'
 import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM } from '../../lib/errno.js'
 import { MAX_IFADDRS, MAX_NETDEVS } from '../../lib/limits.js'
@@ -96,6 +97,7 @@ const ip_netdev_notifier = DEFINE_STATIC('ip_netdev_notifier', NOTIFIER)
 export function devinet_init(): void {
   ip_netdev_notifier.call = inetdev_event_sym
   register_netdevice_notifier(ip_netdev_notifier)
+  notifier_head_init(inetaddr_chain)
 }
 
 /** register_inetaddr_notifier - hear of addresses that come (NETDEV_UP) and go (NETDEV_DOWN); data: in_ifaddr's address. */

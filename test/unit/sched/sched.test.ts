@@ -14,6 +14,7 @@ import {
   notifier_call_chain,
   notifier_chain_register,
   notifier_chain_unregister,
+  notifier_head_init,
 } from '../../../src/irq/notifier.js'
 import { jiffies, msleep } from '../../../src/irq/timer.js'
 import {
@@ -24,6 +25,7 @@ import {
   schedule_work,
   WORK,
 } from '../../../src/irq/workqueue.js'
+import { ENOENT } from '../../../src/lib/errno.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
 import { caches, kmem_alloc_addr, kmem_free_addr } from '../../../src/mm/slab.js'
 import { synchronize_kernel } from '../../../src/rcu/rcupdate.js'
@@ -301,6 +303,7 @@ describe('work queues', () => {
 
 test('a notifier chain calls by priority until one says stop', () => {
   const chain = NOTIFIER_HEAD.make(place(NOTIFIER_HEAD.size))
+  notifier_head_init(chain)
   const make = (name: string, priority: number, ret: number) => {
     const nb = NOTIFIER.make(place(NOTIFIER.size))
     nb.call = symbol(`test_notifier_${name}`, (_nb, event: number, data: number) => {
@@ -316,7 +319,8 @@ test('a notifier chain calls by priority until one says stop', () => {
   make('high', 9, NOTIFY_DONE)
   expect(notifier_call_chain(chain, 1, 42)).toBe(NOTIFY_STOP)
   expect(log).toEqual(['high 1 42', 'stop 1 42'])
-  notifier_chain_unregister(chain, stop)
+  expect(notifier_chain_unregister(chain, stop)).toBe(0)
+  expect(notifier_chain_unregister(chain, stop)).toBe(-ENOENT)
   notifier_call_chain(chain, 2, 43)
   expect(log.slice(2)).toEqual(['high 2 43', 'low 2 43'])
 })
