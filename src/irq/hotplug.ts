@@ -48,6 +48,9 @@ const cpucontrol = DEFINE_STATIC('cpucontrol', CONTROL)
 /** What floors do for a CPU that stands still, on the CPU that stopped it; filled at module load. */
 export const dead_hooks: ((cpu: number) => void)[] = []
 
+/** What floors do before a CPU that stood still goes on, on the CPU that starts it; filled at module load. */
+export const prepare_hooks: ((cpu: number) => void)[] = []
+
 /** register_cpu_notifier - @context process, boot */
 export function register_cpu_notifier(nb: notifier_block): void {
   notifier_chain_register(cpucontrol.chain, nb)
@@ -115,6 +118,7 @@ export function* cpu_up(cpu: number): Generator<void, number, void> {
   yield* down(cpucontrol.lock)
   const err = cpu_online(cpu) ? -EINVAL : 0
   if (err === 0) {
+    for (const hook of prepare_hooks) hook(cpu)
     fetch_or(ONLINE, 1 << cpu)
     store(cpu_area(cpu) + CPU_STOP, 0)
     send_vector(cpu, VEC_RESCHED)

@@ -38,7 +38,7 @@ import {
   spin_unlock_irqrestore,
   type spinlock_t,
 } from '../sync/spinlock.js'
-import { dead_hooks } from './hotplug.js'
+import { dead_hooks, prepare_hooks } from './hotplug.js'
 import { irq_hooks } from './interrupt.js'
 import { __raise_softirq_irqoff, open_softirq, TIMER_SOFTIRQ } from './softirq.js'
 
@@ -306,6 +306,15 @@ function migrate_list(head: number, base: tvec_base_t): void {
   }
 }
 dead_hooks.push(migrate_timers)
+
+/** restart_timers - the wheel of a CPU that is started again is empty: it goes on from now, not from when it was stopped. */
+function restart_timers(cpu: number): void {
+  const base = bases.cpu(cpu)
+  const flags = spin_lock_irqsave(base.lock)
+  base.timer_jiffies = jiffies()
+  spin_unlock_irqrestore(base.lock, flags)
+}
+prepare_hooks.push(restart_timers)
 
 /** timer_base - of one CPU, for tests. */
 export function timer_base(cpu: number): tvec_base_t {
