@@ -42,6 +42,7 @@ import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
 import { screen_init } from '../net/ipv4/screen.js'
 import { rcu_init } from '../rcu/rcupdate.js'
+import { kthread_init } from '../sched/kthread.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
 import { screend_sym } from '../user/screend.js'
 import { spin_sym } from '../user/spin.js'
@@ -159,6 +160,7 @@ export function init_subsystems(ncpus: number): void {
   mem_init()
   boot_args.carved = true
   sched_init(ncpus)
+  kthread_init()
   irq_init()
   tasklets_init()
   init_timers(ncpus)

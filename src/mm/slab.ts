@@ -37,9 +37,10 @@ const SLAB: Layout<slab> = layout('slab', slab, {
 const MAX_BATCH = 32
 const ARRAY_BYTES = 128 + 2 * MAX_BATCH * 4
 
-/** with_hoards - so many objects that `n` can be out, whatever idle CPUs keep in their arrays. @context boot */
+/** with_hoards - so many objects that `n` can be out, whatever CPUs keep in their arrays: half of the cache. @context boot */
 export function with_hoards(n: number): number {
-  return n + num_cpus() * 2 * MAX_BATCH
+  const ncpus = num_cpus()
+  return n + Math.min(ncpus * 2 * MAX_BATCH, Math.max(ncpus * 2, n))
 }
 
 /** A cache. Its numbers are the same on every CPU after kmem_cache_init. */

@@ -181,6 +181,8 @@ export interface ThreadOptions {
   rt?: number
   /** A program of the user, whose time counts as user time. */
   user?: boolean
+  /** It waits for a first wake_up_process, as kthread_create leaves it. */
+  asleep?: boolean
 }
 
 /** kernel_thread - a new task, ready to run. @context process, boot @returns the task, or null */
@@ -204,7 +206,7 @@ export function kernel_thread(
   INIT_LIST_HEAD(p.run_list)
   p.time_slice = task_timeslice(p)
   counts.forks++
-  wake_up_process(p)
+  if (options.asleep !== true) wake_up_process(p)
   return p
 }
 
@@ -277,9 +279,9 @@ export function resched_cpu(cpu: number): void {
   send_vector(cpu, VEC_RESCHED)
 }
 
-/** release_task - free a task that has ended. @consumes p */
+/** release_task - free a task that has ended, or has never run. @consumes p */
 export function release_task(p: task_struct): void {
-  BUG_ON(p.state !== TASK_DEAD, 'release of a live task')
+  BUG_ON(p.state !== TASK_DEAD && (p.begun !== 0 || p.on_rq !== 0), 'release of a live task')
   kmem_cache_free(task_cache, p)
 }
 

@@ -114,6 +114,10 @@ describe('CPUs that stop and start', () => {
       expect(m.ram.word('torture_changes', 'wrong')).toBe(0)
       expect(m.ram.word('torture_changes', 'calls')).toBeGreaterThan(0)
     }))
+  test('are waited for by who flushes a work queue', () =>
+    torture({ cpus: 3, scenario: 'flushes', variable: 'torture_flushes', done: 2 }, (m: Machine) => {
+      expect(m.ram.word('torture_flushes', 'early')).toBe(0)
+    }))
   test.each([2, 4, 8])('lose no timer, no work, no callback, no call on %i CPUs', cpus =>
     torture({ cpus, scenario: 'hotplug', variable: 'torture_hotplug', done: cpus + 1 }, (m: Machine) => {
       expect(m.ram.word('torture_hotplug', 'wrong')).toBe(0)

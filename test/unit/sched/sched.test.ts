@@ -5,6 +5,7 @@ import { CPU_STAT, cpu_area, local_irq_disable, NICE, USER } from '../../../src/
 import { KernelPanic, send_vector, VEC_TIMER } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { post_mortem } from '../../../src/init/audit.js'
+import { prepare_hooks } from '../../../src/irq/hotplug.js'
 import { irq_stats } from '../../../src/irq/interrupt.js'
 import {
   NOTIFIER,
@@ -16,18 +17,21 @@ import {
   notifier_chain_unregister,
   notifier_head_init,
 } from '../../../src/irq/notifier.js'
-import { jiffies, msleep } from '../../../src/irq/timer.js'
+import { init_timers, jiffies, msleep, timer_base } from '../../../src/irq/timer.js'
 import {
+  cancel_delayed_work,
   create_workqueue,
+  destroy_workqueue,
   flush_workqueue,
   INIT_WORK,
   queue_work,
+  schedule_delayed_work,
   schedule_work,
   WORK,
 } from '../../../src/irq/workqueue.js'
 import { ENOENT } from '../../../src/lib/errno.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
-import { caches, kmem_alloc_addr, kmem_free_addr } from '../../../src/mm/slab.js'
+import { caches, kmem_alloc_addr, kmem_free_addr, slabinfo } from '../../../src/mm/slab.js'
 import { synchronize_kernel } from '../../../src/rcu/rcupdate.js'
 import {
   COMPLETION,
@@ -299,6 +303,85 @@ describe('work queues', () => {
     s.pass(30)
     expect(log.slice(3)).toEqual(['begin 7', 'end 7'])
   })
+  const used = (name: string): number => slabinfo().find(c => c.name === name)!.used
+  const noted = symbol('test_noted', function* (data: number) {
+    log.push(`work ${data}`)
+  })
+  function make(data: number): ReturnType<typeof WORK.make> {
+    const work = WORK.make(place(WORK.size))
+    INIT_WORK(work, noted, data)
+    return work
+  }
+  test('delayed work comes at its time, once, or not at all', () => {
+    const work = make(1)
+    expect([schedule_delayed_work(work, 20), schedule_delayed_work(work, 1), schedule_work(work)]).toEqual([
+      true,
+      false,
+      false,
+    ])
+    s.pass(15)
+    expect(log).toEqual([])
+    s.pass(10)
+    expect(log).toEqual(['work 1'])
+    expect(cancel_delayed_work(work)).toBe(false)
+    expect(schedule_delayed_work(work, 20)).toBe(true)
+    s.pass(10)
+    expect(cancel_delayed_work(work)).toBe(true)
+    s.pass(20)
+    expect(log).toEqual(['work 1'])
+    expect(schedule_work(work)).toBe(true)
+    s.pass(1)
+    expect(log).toEqual(['work 1', 'work 1'])
+  })
+  test('a work that flushes its own queue does the rest of it', () => {
+    const wq = create_workqueue('own')!
+    const flusher = WORK.make(place(WORK.size))
+    const flush = symbol('test_flush_own', function* () {
+      yield* flush_workqueue(wq)
+      log.push('flushed')
+    })
+    INIT_WORK(flusher, flush, 0)
+    queue_work(wq, flusher)
+    queue_work(wq, make(2))
+    s.pass(5)
+    expect(log).toEqual(['work 2', 'flushed'])
+    thread(() => destroy_workqueue(wq))
+    s.pass(5)
+  })
+  test('one that is destroyed does its work first, and leaves nothing', () => {
+    const before = ['workqueue_struct', 'cpu_workqueue', 'task_struct'].map(used)
+    const wq = create_workqueue('short')!
+    queue_work(wq, make(3))
+    thread(function* () {
+      yield* destroy_workqueue(wq)
+      log.push('destroyed')
+    })
+    s.pass(5)
+    expect(log).toEqual(['work 3', 'destroyed'])
+    expect(['workqueue_struct', 'cpu_workqueue', 'task_struct'].map(used)).toEqual(before)
+  })
+  test.each(['task_struct', 'cpu_workqueue', 'workqueue_struct'])(
+    'is not to be had without a %s, and nothing is lost',
+    name => {
+      const cache = caches.find(c => c.name === name)!
+      const all: number[] = []
+      for (let addr = kmem_alloc_addr(cache); addr !== 0; addr = kmem_alloc_addr(cache)) all.push(addr)
+      expect(create_workqueue('none')).toBeNull()
+      for (const addr of all) kmem_free_addr(cache, addr)
+      const before = ['workqueue_struct', 'cpu_workqueue', 'task_struct'].map(used)
+      thread(() => destroy_workqueue(create_workqueue('one')!))
+      s.pass(5)
+      expect(['workqueue_struct', 'cpu_workqueue', 'task_struct'].map(used)).toEqual(before)
+    },
+  )
+})
+
+test('the wheel of a CPU that is started again goes on from now', () => {
+  init_timers(2)
+  const base = timer_base(1)
+  base.timer_jiffies = jiffies() - 100_000
+  for (const hook of prepare_hooks) hook(1)
+  expect(base.timer_jiffies).toBe(jiffies())
 })
 
 test('a notifier chain calls by priority until one says stop', () => {
