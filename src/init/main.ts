@@ -23,6 +23,7 @@ import { cpu_rejoin, hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
 import { softirq_init } from '../irq/softirq.js'
 import { tasklets_init } from '../irq/tasklet.js'
+import '../irq/itimer.js' // it hooks into the tick and into the end of tasks
 import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
 import { EEXIST, ENETUNREACH, ENOMEM } from '../lib/errno.js'

@@ -22,13 +22,15 @@ import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } fro
 import {
   __set_current_state,
   current,
+  current_or_null,
   schedule,
   scheduler_tick,
   set_current_state,
   wake_up_process,
 } from '../sched/sched.js'
-import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
-import { preempt_count } from '../sync/preempt.js'
+import { signal_pending } from '../sched/signal.js'
+import { PF_KTHREAD, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
+import { HARDIRQ_OFFSET, preempt_count } from '../sync/preempt.js'
 import {
   SPINLOCK,
   spin_lock,
@@ -59,6 +61,14 @@ export function time_after(a: number, b: number): boolean {
 }
 export function time_after_eq(a: number, b: number): boolean {
   return ((a - b) | 0) >= 0
+}
+
+/** usecs_to_jiffies - rounded up. */
+export function usecs_to_jiffies(us: number): number {
+  return Math.ceil((us * (config('hz') || HZ)) / 1e6)
+}
+export function jiffies_to_usecs(j: number): number {
+  return Math.floor((j * 1e6) / (config('hz') || HZ))
 }
 
 export type timer_func = (data: number) => void
@@ -255,6 +265,12 @@ const run_timer_softirq_sym = symbol('run_timer_softirq', run_timer_softirq)
 /** Others that want every tick of every CPU; filled at module load. */
 export const tick_hooks: (() => void)[] = []
 
+/** user_mode - did this interrupt come out of a program of the user, not out of the kernel? @context hardirq, of a tick */
+export function user_mode(): boolean {
+  const task = current_or_null()
+  return task !== null && (task.flags & PF_KTHREAD) === 0 && preempt_count() === HARDIRQ_OFFSET
+}
+
 /** timer_interrupt - CPU 0 moves jiffies to where the clock is, so lost ticks are made up. @context hardirq */
 function timer_interrupt(): void {
   charge_cost(COST_TICK)
@@ -351,9 +367,33 @@ export function* schedule_timeout(timeout: number): Generator<void, number, void
   return Math.max(0, (expires - jiffies()) | 0)
 }
 
+/** schedule_timeout_interruptible - a signal ends it. @context process @returns jiffies left */
+export function* schedule_timeout_interruptible(timeout: number): Generator<void, number, void> {
+  set_current_state(TASK_INTERRUPTIBLE)
+  return yield* schedule_timeout(timeout)
+}
+
+/** Sleep as long as that, or until a signal comes; one that is pending already does not let it sleep at all. */
+function* sleep_interruptible(timeout: number): Generator<void, number, void> {
+  let left = timeout
+  while (left > 0 && !signal_pending(current())) left = yield* schedule_timeout_interruptible(left)
+  return left
+}
+
+/** msleep_interruptible - @context process @returns ms left when a signal ended it */
+export function* msleep_interruptible(ms: number): Generator<void, number, void> {
+  return jiffies_to_usecs(yield* sleep_interruptible(usecs_to_jiffies(ms * 1000) + 1)) / 1000
+}
+
+/** nanosleep - @context process @returns ns left when a signal ended it */
+export function* nanosleep(ns: number): Generator<void, number, void> {
+  if (ns <= 0) return 0
+  return jiffies_to_usecs(yield* sleep_interruptible(usecs_to_jiffies(ns / 1000) + 1)) * 1000
+}
+
 /** msleep - @context process */
 export function* msleep(ms: number): Generator<void, void, void> {
-  let left = Math.ceil((ms * (config('hz') || HZ)) / 1000) + 1
+  let left = usecs_to_jiffies(ms * 1000) + 1
   while (left > 0) {
     set_current_state(TASK_UNINTERRUPTIBLE)
     left = yield* schedule_timeout(left)

@@ -30,12 +30,11 @@ import { RAM } from '../arch/ram.js'
 import { dead_hooks } from '../irq/hotplug.js'
 import { softirq_hooks } from '../irq/softirq.js'
 import { TASKLET, tasklet_init, tasklet_schedule, type tasklet_struct } from '../irq/tasklet.js'
-import { msleep, tick_hooks } from '../irq/timer.js'
+import { msleep, tick_hooks, user_mode } from '../irq/timer.js'
 import { MAX_TASKS } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
 import { COMPLETION, complete, type completion, init_completion, wait_for_completion } from '../sched/completion.js'
 import { current_or_null, sched_hooks } from '../sched/sched.js'
-import { PF_KTHREAD } from '../sched/task.js'
 import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../sync/bh.js'
 import { HARDIRQ_MASK, HARDIRQ_OFFSET, preempt_count, SOFTIRQ_MASK } from '../sync/preempt.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../sync/spinlock.js'
@@ -269,15 +268,7 @@ export function rcu_check_callbacks(user: boolean): void {
 }
 
 function rcu_tick(): void {
-  if (!rcu_pending()) return
-  const task = current_or_null()
-  const count = preempt_count()
-  const user =
-    task !== null &&
-    (task.flags & PF_KTHREAD) === 0 &&
-    (count & SOFTIRQ_MASK) === 0 &&
-    (count & HARDIRQ_MASK) <= HARDIRQ_OFFSET
-  rcu_check_callbacks(user && (count & 0xff) === 0)
+  if (rcu_pending()) rcu_check_callbacks(user_mode())
 }
 
 // ---- waiting for a grace period -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import { type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init } from '../abi/list.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym } from '../abi/symbol.js'
-import { fetch_add, store } from '../arch/atomic.js'
+import { fetch_add, load, store } from '../arch/atomic.js'
 import { cost } from '../arch/cost.js'
 import {
   BUG_ON,
@@ -53,7 +53,9 @@ import {
   type Stack,
   TASK,
   TASK_DEAD,
+  TASK_INTERRUPTIBLE,
   TASK_RUNNING,
+  TASK_UNINTERRUPTIBLE,
   type task_struct,
 } from './task.js'
 
@@ -63,6 +65,7 @@ const COST_WAKE_UP = cost('wake_up_process')
 const i32 = RAM.i32
 const u8 = RAM.u8
 const STATE = TASK.offset('state')
+const SIGNALS = TASK.offset('pending')
 const CURRENT = (cpu_area(Math.max(cpu_id, 0)) + CPU_CURRENT) >> 2
 
 /** Priority of nice 0. */
@@ -95,6 +98,8 @@ export const sched_hooks = {
   idle: (): void => {},
   /** This CPU runs no task any more: nobody may count on it. */
   leave: (): void => {},
+  /** A task ends: what other floors hung from it goes. */
+  exit: (_p: task_struct): void => {},
   /** A task has ended: tell who waits. Gets the address of its completion. */
   exited: (_completion: number): void => {},
 }
@@ -144,12 +149,12 @@ function SCALE_PRIO(ms: number, prio: number): number {
   return Math.max(MIN_TIMESLICE, Math.floor((ms * (MAX_PRIO - prio)) / ((MAX_PRIO - MAX_RT_PRIO) / 2)))
 }
 
-/** try_to_wake_up - make a sleeping task run. @context any @locks rq.lock @returns true when it slept */
-export function wake_up_process(p: task_struct): boolean {
+/** try_to_wake_up - make a task run that sleeps in one of these states. @context any @locks rq.lock @returns true when it slept */
+function try_to_wake_up(p: task_struct, states: number): boolean {
   charge_cost(COST_WAKE_UP)
   const q = runqueues.cpu(p.cpu)
   const flags = spin_lock_irqsave(q.lock)
-  const slept = p.state !== TASK_RUNNING && p.state < 16
+  const slept = (p.state & states) !== 0
   if (slept) {
     p.state = TASK_RUNNING
     if (p.on_rq === 0) {
@@ -161,6 +166,15 @@ export function wake_up_process(p: task_struct): boolean {
   }
   spin_unlock_irqrestore(q.lock, flags)
   return slept
+}
+
+/** wake_up_process - from whatever sleep. @context any @returns true when it slept */
+export function wake_up_process(p: task_struct): boolean {
+  return try_to_wake_up(p, TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE)
+}
+/** wake_up_state - only when it sleeps in one of these states. @context any */
+export function wake_up_state(p: task_struct, states: number): boolean {
+  return try_to_wake_up(p, states)
 }
 
 function resched(q: runqueue, p: task_struct): void {
@@ -195,7 +209,7 @@ export function kernel_thread(
   const p = kmem_cache_alloc(task_cache)
   if (p === null) return null
   i32.fill(0, p.$w, p.$w + (TASK.size >> 2))
-  p.state = 2
+  p.state = TASK_UNINTERRUPTIBLE
   p.pid = fetch_add(LAST_PID, 1) + 1
   p.flags = options.user === true ? 0 : PF_KTHREAD
   p.cpu = options.cpu ?? cpu_id
@@ -302,6 +316,7 @@ function pick(): task_struct | null {
 function put_prev(p: task_struct, done: boolean): void {
   const flags = spin_lock_irqsave(rq.lock)
   dequeue_task(rq, p)
+  if (p.state === TASK_INTERRUPTIBLE && load(p.addr + SIGNALS) !== 0) p.state = TASK_RUNNING // one came before it slept
   if (done || p.state !== TASK_RUNNING) {
     p.on_rq = 0
     rq.nr_running--
@@ -344,6 +359,7 @@ function run_task(p: task_struct): void {
     return
   }
   p.exit_code = step.value
+  sched_hooks.exit(p)
   stacks.delete(p.addr)
   put_prev(p, true)
   i32[CURRENT] = 0

@@ -1,5 +1,5 @@
 /** task.ts - struct task_struct and the run queue: layouts and states, no behaviour. */
-import { by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
+import { atomic, by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
 import { LIST, type list_head } from '../abi/list.js'
 import type { Sym } from '../abi/symbol.js'
 import { SPINLOCK, type spinlock_t } from '../sync/spinlock.js'
@@ -37,6 +37,8 @@ export class task_struct extends Struct {
   declare at_rest: number
   declare begun: number
   declare exit_wait: number
+  declare pending: number
+  declare itimers: number
   declare nvcsw: number
   declare nivcsw: number
   declare comm: number
@@ -58,6 +60,8 @@ export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   at_rest: own(word), // sleeps at the top of its program: begun anew it would do the same
   begun: own(word), // has run at least once
   exit_wait: word, // address of the completion of who waits for the exit
+  pending: atomic(word), // signals, bit 0 for signal 1
+  itimers: word, // address of its interval timers, 0: none (irq/itimer.ts)
   nvcsw: own(word),
   nivcsw: own(word),
   comm: konst(bytes(16)),

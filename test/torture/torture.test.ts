@@ -66,6 +66,12 @@ test('no taker of a semaphore sleeps on while there is a count for it', () =>
 test('a crowd of sleepers on 32 CPUs: no cache is kept by CPUs that do not need it', () =>
   torture({ cpus: 32, scenario: 'crowd', variable: 'torture_crowd', done: 32 }, () => {}))
 
+test.each([1, 4])('interval timers of processes on %i CPUs', cpus =>
+  torture({ cpus, scenario: 'alarms', variable: 'torture_alarms', done: 2 * cpus }, (m: Machine) => {
+    expect(m.ram.word('torture_alarms', 'wrong')).toBe(0)
+  }),
+)
+
 describe('the sk_buff pool', () => {
   test.each(CPUS)('no packet and no byte of one is lost on %i CPUs', cpus =>
     torture({ cpus, scenario: 'skb', variable: 'torture_skb', done: cpus + 1 }, (m: Machine) => {
