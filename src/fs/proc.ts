@@ -5,7 +5,7 @@ import { CONTEXT_NAMES, CPU_STAT, cpu_area } from '../arch/cpu.js'
 import { irq_line, LINE_RAISED, LINE_WIRED } from '../arch/irqchip.js'
 import { config, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
-import { irq_stats } from '../irq/interrupt.js'
+import { irq_disabled, irq_stats } from '../irq/interrupt.js'
 import { jiffies } from '../irq/timer.js'
 import { NR_IRQS } from '../lib/limits.js'
 import { kfree, kmalloc } from '../mm/kmalloc.js'
@@ -107,7 +107,7 @@ function interrupts(): string {
     text += line(
       String(irq),
       counts,
-      `level  nic${Math.floor(irq / config('nqueues'))}  raised ${i32[(irq_line(irq) + LINE_RAISED) >> 2]}`,
+      `level  nic${Math.floor(irq / config('nqueues'))}  raised ${i32[(irq_line(irq) + LINE_RAISED) >> 2]}${irq_disabled(irq) ? '  disabled: nobody cared' : ''}`,
     )
   }
   text += line(

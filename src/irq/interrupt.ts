@@ -5,6 +5,8 @@
  *   irq_desc.lock guards status and the action list of a line, with interrupts off; it is dropped while handlers run.
  *   The same line never runs on two CPUs at once: a second CPU leaves IRQ_PENDING behind and the first looks again.
  *   call_lock serialises smp_call_function; taken with bottom halves off, and never with interrupts off.
+ *
+ * There is no IRQ_PER_CPU: what belongs to one CPU (timer, calls, reschedule) has vectors of its own and no descriptor.
  */
 
 import { by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
@@ -73,12 +75,18 @@ export const SA_INTERRUPT = 0x20000000
 export const SA_SHIRQ = 0x04000000
 
 const IRQ_INPROGRESS = 1
+const IRQ_DISABLED = 2
 const IRQ_PENDING = 4
+/** A line is disabled when of so many interrupts all but a thousandth were nobody's. */
+const IRQ_SAMPLE = 100_000
+const IRQ_NOBODYS = 99_900
 
 class irq_desc extends Struct {
   declare lock: spinlock_t
   declare status: number
   declare action: irqaction | null
+  declare irq_count: number
+  declare irqs_unhandled: number
 }
 const DESC: Layout<irq_desc> = layout(
   'irq_desc',
@@ -90,6 +98,8 @@ const DESC: Layout<irq_desc> = layout(
       'lock',
       ptr(() => ACTION),
     ),
+    irq_count: by('lock', word), // interrupts since the last look
+    irqs_unhandled: by('lock', word), // those of them that no handler called its own
   },
   { align: 128 },
 )
@@ -155,9 +165,13 @@ export function request_irq(irq: number, handler: Sym<irq_handler>, irqflags: nu
   if (!refused) {
     action.next = first
     desc.action = action
+    if (first === null) desc.status &= ~IRQ_DISABLED
   }
   spin_unlock_irqrestore(desc.lock, flags)
-  if (!refused) return 0
+  if (!refused) {
+    line_update(irq)
+    return 0
+  }
   kmem_cache_free(action_cache, action)
   return -EBUSY
 }
@@ -185,11 +199,30 @@ const STATUS = DESC.offset('status')
 
 // ---- taking an interrupt --------------------------------------------------------------------------------------------
 
-/** handle_IRQ_event - the handlers of a line, with interrupts as the first of them asked. Interrupts are off before and after. */
-function handle_IRQ_event(irq: number, first: irqaction): void {
+/**
+ * handle_IRQ_event - the handlers of a line, with interrupts as the first of them asked. Interrupts are off before and after.
+ * @returns 0: it was nobody's
+ */
+function handle_IRQ_event(irq: number, first: irqaction): number {
+  let handled = 0
   if ((first.flags & SA_INTERRUPT) === 0) local_irq_enable()
-  for (let a: irqaction | null = first; a !== null; a = a.next) call(a.handler)(irq, a.dev_id)
+  for (let a: irqaction | null = first; a !== null; a = a.next) handled |= call(a.handler)(irq, a.dev_id)
   local_irq_disable()
+  return handled
+}
+
+/** note_interrupt - "nobody cared": a line that interrupts for nothing is disabled. @locks desc.lock is held */
+function note_interrupt(desc: irq_desc, handled: number): void {
+  if (handled === 0) desc.irqs_unhandled++
+  if (++desc.irq_count < IRQ_SAMPLE) return
+  desc.irq_count = 0
+  if (desc.irqs_unhandled > IRQ_NOBODYS) desc.status |= IRQ_DISABLED
+  desc.irqs_unhandled = 0
+}
+
+/** irq_disabled - did nobody care for the line? */
+export function irq_disabled(irq: number): boolean {
+  return (irq_to_desc(irq).status & IRQ_DISABLED) !== 0
 }
 
 /** __do_IRQ - run the handlers of one line. Interrupts are off. @context hardirq */
@@ -199,7 +232,7 @@ function __do_IRQ(irq: number): void {
   const desc = irq_to_desc(irq)
   spin_lock(desc.lock)
   desc.status |= IRQ_PENDING
-  if ((desc.status & IRQ_INPROGRESS) !== 0) {
+  if ((desc.status & (IRQ_INPROGRESS | IRQ_DISABLED)) !== 0) {
     spin_unlock(desc.lock) // the CPU that is in it looks again
     return
   }
@@ -208,12 +241,15 @@ function __do_IRQ(irq: number): void {
     desc.status &= ~IRQ_PENDING
     const first = desc.action
     spin_unlock(desc.lock)
-    if (first !== null) handle_IRQ_event(irq, first)
+    const handled = first === null ? 0 : handle_IRQ_event(irq, first)
     spin_lock(desc.lock)
+    note_interrupt(desc, handled)
+    if ((desc.status & IRQ_DISABLED) !== 0) break
   }
   desc.status &= ~IRQ_INPROGRESS
+  const disabled = (desc.status & IRQ_DISABLED) !== 0
   spin_unlock(desc.lock)
-  line_update(irq) // end of interrupt: a level that is still up interrupts again
+  if (!disabled) line_update(irq) // end of interrupt: a level that is still up interrupts again
 }
 
 function device_interrupt(vector: number): void {

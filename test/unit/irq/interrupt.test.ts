@@ -5,6 +5,7 @@ import { local_irq_restore, local_irq_save, tick } from '../../../src/arch/cpu.j
 import {
   CAUSE_RX,
   irq_line,
+  irq_vector,
   LINE_RX_ACK,
   LINE_RX_HEAD,
   LINE_WIRED,
@@ -13,7 +14,8 @@ import {
 } from '../../../src/arch/irqchip.js'
 import { send_vector, VEC_TIMER } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
-import { free_irq, request_irq, SA_INTERRUPT, SA_SHIRQ } from '../../../src/irq/interrupt.js'
+import { proc_read } from '../../../src/fs/proc.js'
+import { free_irq, irq_disabled, request_irq, SA_INTERRUPT, SA_SHIRQ } from '../../../src/irq/interrupt.js'
 import { open_softirq, raise_softirq, SCSI_SOFTIRQ } from '../../../src/irq/softirq.js'
 import { EBUSY, EINVAL } from '../../../src/lib/errno.js'
 import { in_interrupt, in_irq } from '../../../src/sync/preempt.js'
@@ -147,6 +149,47 @@ describe('a line', () => {
     ['shared without a way to tell whose', 3, handler, SA_SHIRQ, 0],
   ])('%s is refused', (_what, irq, h, flags, dev_id) => {
     expect(request_irq(irq, h as typeof handler, flags, dev_id)).toBe(-EINVAL)
+  })
+})
+
+describe('a line that interrupts for nothing', () => {
+  const IRQ = 2
+  let calls = 0
+  let mine = 0
+  const stray = symbol('test_stray', () => {
+    calls++
+    return calls % 1000 < mine ? 1 : 0
+  })
+  function interrupt(times: number): void {
+    for (let k = 0; k < times; k++) {
+      send_vector(0, irq_vector(IRQ))
+      tick(1)
+    }
+  }
+  beforeEach(() => {
+    store(irq_line(IRQ) + LINE_WIRED, 1)
+    calls = 0
+    expect(request_irq(IRQ, stray, 0, 1)).toBe(0)
+  })
+  test("is disabled after 99,900 of 100,000 that were nobody's, until somebody asks for it anew", () => {
+    mine = 0
+    interrupt(99_999)
+    expect(irq_disabled(IRQ)).toBe(false)
+    interrupt(11)
+    expect(irq_disabled(IRQ)).toBe(true)
+    expect(calls).toBe(100_000)
+    expect(proc_read('/proc/interrupts')).toMatch(/^ +2: .*disabled: nobody cared$/m)
+    free_irq(IRQ, 1)
+    expect(request_irq(IRQ, stray, 0, 1)).toBe(0)
+    interrupt(1)
+    expect(calls).toBe(100_001)
+    free_irq(IRQ, 1)
+  })
+  test('but not when two in a thousand have an owner', () => {
+    mine = 2
+    interrupt(200_000)
+    expect([irq_disabled(IRQ), calls]).toEqual([false, 200_000])
+    free_irq(IRQ, 1)
   })
 })
 
