@@ -78,6 +78,9 @@ export function actor_record(actor: number): number {
 const ME = boot.cpu < 0 ? ACTOR_BOARD : boot.cpu
 const MY_CLOCK = actor_record(ME) >> 3
 
+/** This thread is in no turn: its machine is off, or halted and being looked at. Then time passes for nobody else. */
+let outside = true
+
 /** Actors that this thread runs besides its own, by number; filled before the first turn. */
 const hosted: (((now: number) => void) | undefined)[] = []
 
@@ -231,6 +234,7 @@ function died(): boolean {
 /** turnstile_enter - a thread's first act: wait for the first turn of its own actor. */
 export function turnstile_enter(): void {
   const actor = wait_for_turn()
+  outside = false
   if (actor !== ME) {
     run_hosted(actor)
     switch_turn()
@@ -239,6 +243,7 @@ export function turnstile_enter(): void {
 
 /** turnstile_leave - this CPU has left the kernel: the turn goes on without it. */
 export function turnstile_leave(): void {
+  outside = true
   i32[(actor_record(ME) + ACTOR_STATE) >> 2] = ACTOR_OFF
   if (died()) return
   for (;;) {
@@ -257,6 +262,7 @@ export function turnstile_leave(): void {
 
 /** actor_wake - what the actor that has the turn does reaches `actor` now. */
 export function actor_wake(actor: number, delay: number): void {
+  if (outside) return
   const at = actor_record(actor)
   if (i32[(at + ACTOR_STATE) >> 2] !== ACTOR_BLOCKED) return
   const now = f64[actor_record(i32[TURN >> 2]) >> 3] + delay
@@ -272,6 +278,7 @@ export function actor_alarm(actor: number, when: number): void {
 
 /** actor_block - this CPU waits until it is woken, or until `cycles` have passed. @returns cycles that passed */
 export function actor_block(why: number, cycles = Infinity): number {
+  if (outside) return 0
   const at = actor_record(ME)
   const since = f64[MY_CLOCK]
   f64[(at + ACTOR_ALARM) >> 3] = since + cycles
@@ -299,10 +306,10 @@ export function turn_of_cpu(): boolean {
 export function spend(cycles: number): boolean {
   const now = f64[MY_CLOCK] + cycles
   f64[MY_CLOCK] = now
-  return now >= f64[LIMIT] + f64[SLACK]
+  return now >= f64[LIMIT] + f64[SLACK] && !outside
 }
 
 /** ahead - is this CPU's clock ahead of another's, so that what others can see of it must wait? */
 export function ahead(): boolean {
-  return f64[MY_CLOCK] >= f64[LIMIT]
+  return f64[MY_CLOCK] >= f64[LIMIT] && !outside
 }

@@ -50,13 +50,11 @@ export class kmem_cache<T extends Struct> {
   count = 0
   /** word index of this CPU's array: [avail, entries...] */
   ac = 0
-  batch = BATCH
-  limit = LIMIT
   stack = 0 // shared stack of free addresses
   state = 0 // a byte per object: 1 while it is out
   arrays = 0 // of CPU 0; the others follow at ARRAY_BYTES
   batch = 0
-  /** objects that a CPU keeps at most: all CPUs together no more than half of the cache, unless it is tiny */
+  /** objects that a CPU keeps at most: all CPUs together an eighth of the cache, unless it is tiny */
   limit = 0
   readonly shared: slab
 
