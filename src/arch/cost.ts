@@ -12,7 +12,7 @@ const f64 = RAM.f64
 /** Does time stand still but for what is charged? Constant of the thread. */
 export const VIRTUAL = boot.virtual === true
 
-export const MAX_COSTS = 256
+export const MAX_COSTS = 128
 
 const names: string[] = []
 

@@ -8,7 +8,7 @@
  *                               +168 softirqs pending  +172 priority: vectors from this one on wait
  *                               +176 dead (it stands still)
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
- *   +48 KiB virtual time: cycles by context and function (f64)
+ *   +48 KiB virtual time: cycles by context and function (f64); +56 KiB statistics of locks
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
@@ -62,6 +62,8 @@ export const CPU_MCS = 512
 export const CPU_VARS = 1024
 /** Cycles by context and function, f64: where virtual time went. Also the end of the per-CPU variables. */
 export const CPU_TALLY = 0xc000
+/** Statistics of the locks that this CPU took, in virtual time (sync/lockstat.ts). */
+export const CPU_LOCKSTAT = 0xe000
 
 const PENDING = AREA >> 2
 const IF = (AREA + CPU_IF) >> 2

@@ -100,6 +100,10 @@ export function actor_host(actor: number, step: (now: number) => void): void {
 export function my_clock_ns(): number {
   return f64[MY_CLOCK] * f64[NS]
 }
+/** my_clock - time of this thread's own actor, cycles. */
+export function my_clock(): number {
+  return f64[MY_CLOCK]
+}
 /** ns_per_cycle - of this machine's profile. */
 export function ns_per_cycle(): number {
   return f64[NS]

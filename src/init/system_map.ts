@@ -9,6 +9,7 @@ import {
   CPU_HELD,
   CPU_HELD_STACK,
   CPU_IF,
+  CPU_LOCKSTAT,
   CPU_PREEMPT,
   CPU_STAT,
   CPU_TALLY,
@@ -48,6 +49,7 @@ import {
 import { caches } from '../mm/slab.js'
 import { DROP_REASONS } from '../net/core/fate.js'
 import { TASK } from '../sched/task.js'
+import { LOCKSTAT_ENTRIES, LOCKSTAT_SIZE } from '../sync/lockstat.js'
 
 export interface SystemVariable {
   kind: 'static' | 'percpu'
@@ -89,6 +91,7 @@ export interface SystemMap {
   }
   /** Cycles of each function: address of the table, names in its order, where each CPU tallies them by context. */
   costs: { table: number; names: readonly string[]; tally: number; max: number }
+  lockstat: { offset: number; entries: number; size: number }
   config: Record<string, number>
   variables: Record<string, SystemVariable>
   drop_reasons: readonly string[]
@@ -152,6 +155,7 @@ export function system_map(): SystemMap {
       shift: ACTOR_SHIFT,
     },
     costs: { table: COSTS, names: [...cost_names()], tally: CPU_TALLY, max: MAX_COSTS },
+    lockstat: { offset: CPU_LOCKSTAT, entries: LOCKSTAT_ENTRIES, size: LOCKSTAT_SIZE },
     config: Object.fromEntries(CONFIG_WORDS.map(name => [name, config_addr(name)])),
     variables,
     drop_reasons: DROP_REASONS,

@@ -9,6 +9,7 @@ import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, LabError, Machi
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
+import { registerScale } from './verbs/scale.js'
 import type { VerbBody, VerbRunner } from './verbs/verb.js'
 
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm. */
@@ -98,6 +99,7 @@ function makeProgram(run: VerbRunner): Command {
   registerLivelock(program, run)
   registerForward(program, run)
   registerPaper(program, run)
+  registerScale(program, run)
   return program
 }
 

@@ -39,6 +39,7 @@ export const RANGES = {
   queues: [0, 32, 0],
   hz: [100, 1000, 1000],
   irqWork: [0, 4096, 0],
+  scaleDuration: [1, 1000, 2],
   packets: [100, 1_000_000, 10_000],
   rate: [100, 20_000_000, 0],
 } as const satisfies Record<string, readonly [number, number, number]>

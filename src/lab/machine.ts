@@ -371,6 +371,11 @@ export class Machine {
     return this.alive(this.cpus[0]!.audit())
   }
 
+  /** Names of the variables and objects at these addresses of a halted machine, such as `net_device[1].queue_lock`. */
+  async describe(addresses: number[]): Promise<string[]> {
+    return this.alive(this.cpus[0]!.describe(addresses))
+  }
+
   /** A file of /proc of a halted machine. */
   async proc(path: string): Promise<string> {
     return this.alive(this.cpus[0]!.proc(path))

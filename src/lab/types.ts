@@ -172,6 +172,36 @@ export interface PaperResult {
   series: PaperSeries[]
 }
 
+/** Locks of one class, in the words of Linux's lock_stat. */
+export interface ScaleLock {
+  lock: string
+  acquisitions: number
+  contentions: number
+  wait_cycles: number
+  hold_cycles: number
+}
+/** One machine, offered more than it can take. */
+export interface ScalePoint {
+  variant: string
+  cpus: number
+  delivered_pps: number
+  cycles_per_packet: number | null
+  drops: Record<string, number>
+  /** Where most cycles went; `share` is of all CPUs' time. */
+  functions: { function: string; context: string; cycles: number; share: number }[]
+  /** The most waited for. */
+  locks: ScaleLock[]
+  hash: string
+}
+export interface ScaleResult {
+  schema: 'softnet.scale/1'
+  profile: string
+  hz: number
+  seed: number
+  duration_ms: number
+  points: ScalePoint[]
+}
+
 /** A capture file tied to an interface of the router. */
 export interface PortFile {
   iface: string

@@ -19,7 +19,7 @@
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, fetch_and, fetch_or, load, store, xchg } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
-import { cost } from '../arch/cost.js'
+import { cost, VIRTUAL } from '../arch/cost.js'
 import {
   BUG_ON,
   CPU_HELD,
@@ -42,7 +42,9 @@ import {
 } from '../arch/cpu.js'
 import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from '../arch/ram.js'
+import { my_clock } from '../arch/turnstile.js'
 import { MAX_HELD } from '../lib/limits.js'
+import { lockstat_acquired, lockstat_released } from './lockstat.js'
 
 const COST_LOCK = cost('spin_lock')
 
@@ -244,9 +246,27 @@ function held_remove(addr: number, top: number): void {
 
 /** spin_lock - @context any, but see _irqsave and _bh for locks shared with interrupts. @locks takes lock */
 export function spin_lock(lock: spinlock_t): void {
+  if (VIRTUAL) {
+    spin_lock_timed(lock)
+    return
+  }
+  i32[PREEMPT]++
+  if (lock.owner === ME) panic('spinlock recursion')
+  acquire(lock)
+}
+
+/** spin_lock() of virtual time. */
+function spin_lock_timed(lock: spinlock_t): void {
   charge_cost(COST_LOCK)
   i32[PREEMPT]++
   if (lock.owner === ME) panic('spinlock recursion')
+  const since = my_clock()
+  const contended = spin_is_locked(lock)
+  acquire(lock)
+  lockstat_acquired(lock.addr, contended, my_clock() - since)
+}
+
+function acquire(lock: spinlock_t): void {
   if (KIND === LOCK_TAS) tas_lock(lock.addr)
   else if (KIND === LOCK_TICKET) ticket_lock(lock.addr)
   else mcs_lock(lock.addr)
@@ -257,6 +277,7 @@ export function spin_lock(lock: spinlock_t): void {
 /** spin_trylock - true when taken. */
 export function spin_trylock(lock: spinlock_t): boolean {
   if (!raw_trylock(lock.addr)) return false
+  if (VIRTUAL) lockstat_acquired(lock.addr, false, 0)
   i32[PREEMPT]++
   lock.owner = ME
   held_push(lock.addr)
@@ -283,6 +304,7 @@ function raw_trylock(lock: number): boolean {
 
 /** spin_unlock - @locks releases lock */
 export function spin_unlock(lock: spinlock_t): void {
+  if (VIRTUAL) lockstat_released(lock.addr)
   held_pop(lock.addr)
   lock.owner = 0
   if (KIND === LOCK_TAS) tas_unlock(lock.addr)

@@ -1,0 +1,82 @@
+/** scale.ts - forwarding by number of CPUs: throughput, where the cycles went, the locks. */
+import Table from 'cli-table3'
+import { VARIANTS } from '../scale.js'
+import type { ScalePoint, ScaleResult } from '../types.js'
+import { kpps } from './format.js'
+import { type Chart, chartPage } from './page.js'
+
+const BARE = Object.fromEntries(
+  ['top', 'bottom', 'mid', 'left', 'right'].flatMap(k => [k, `${k}-mid`, `${k}-left`, `${k}-right`]).map(k => [k, '']),
+)
+const COLORS = ['#dd3333', '#3366cc', '#22aa22', '#dd9900', '#8844bb', '#00aaaa', '#777777']
+
+function table(head: string[], rows: string[][]): string {
+  const t = new Table({
+    head,
+    style: { head: [], border: [], compact: true },
+    colAligns: ['left', ...head.slice(1).map(() => 'right' as const)],
+    chars: { ...BARE, middle: ' ', 'left-mid': '', 'right-mid': '', 'mid-mid': '' },
+  })
+  t.push(...rows)
+  return t.toString()
+}
+
+function variantsOf(result: ScaleResult): string[] {
+  return [...new Set(result.points.map(p => p.variant))]
+}
+function cpusOf(result: ScaleResult): number[] {
+  return [...new Set(result.points.map(p => p.cpus))].sort((a, b) => a - b)
+}
+
+function throughput(result: ScaleResult): string {
+  const cpus = cpusOf(result)
+  const rows = variantsOf(result).map(v => [
+    v,
+    ...cpus.map(n => {
+      const p = result.points.find(q => q.variant === v && q.cpus === n)
+      return p === undefined ? '-' : kpps(p.delivered_pps)
+    }),
+    VARIANTS.find(x => x.name === v)?.what ?? '',
+  ])
+  return `Forwarded, thousands of packets a second, by CPUs\n${table(['', ...cpus.map(String), ''], rows)}`
+}
+
+/** Where the time of the largest machine of a variant went. */
+function details(p: ScalePoint): string {
+  const functions = p.functions.map(f => [f.function, f.context, `${(f.share * 100).toFixed(1)} %`])
+  const locks = p.locks.map(l => [
+    l.lock,
+    String(l.acquisitions),
+    String(l.contentions),
+    String(l.wait_cycles),
+    (l.hold_cycles / l.acquisitions).toFixed(0),
+  ])
+  return (
+    `${p.variant}, ${p.cpus} CPUs: ${p.cycles_per_packet ?? '-'} cycles a packet\n` +
+    `${table(['function', 'context', 'of all time'], functions)}\n` +
+    table(['lock', 'acquisitions', 'contentions', 'cycles waited', 'cycles held each'], locks)
+  )
+}
+
+/** scaleReport - the table, and the largest machine of each variant in detail. */
+export function scaleReport(result: ScaleResult): string {
+  const most = Math.max(...cpusOf(result))
+  const largest = result.points.filter(p => p.cpus === most)
+  return [throughput(result), ...largest.map(details)].join('\n\n')
+}
+
+/** scaleHtml - throughput over CPUs, a line for each variant. */
+export function scaleHtml(result: ScaleResult): string {
+  const chart: Chart = {
+    title: 'Forwarding by number of CPUs',
+    text: 'Offered more than the machine can take; NAPI.',
+    x: 'CPUs',
+    y: 'packets/s',
+    series: variantsOf(result).map((v, k) => ({
+      label: v,
+      color: COLORS[k % COLORS.length]!,
+      points: result.points.filter(p => p.variant === v).map(p => [p.cpus, p.delivered_pps] as const),
+    })),
+  }
+  return chartPage('Scaling in virtual time', [`Costs of ${result.profile}, seed ${result.seed}.`], [chart])
+}
