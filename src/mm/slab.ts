@@ -7,11 +7,15 @@
  *
  * Objects have a power-of-two stride of at least one word line, so a lens is found by index. A byte per object says
  * whether it is out: a double free and a free of a stranger stop the machine, and the leak audit reads the same bytes.
+ *
+ * A machine with `slab_poison` keeps nothing in the CPUs' arrays, so that every object takes the slow path, where it is
+ * filled: with 0x5a when it is given out, with 0x6b and 0xa5 at its end when it is taken back. What was written in between
+ * stops the machine when the object is given out again.
  */
 import { by, embed, type Layout, layout, own, type Struct, Struct as StructClass, word } from '../abi/layout.js'
 import { DEFINE_STATIC, describers, field_at } from '../abi/section.js'
 import { cpu_id, local_irq_restore, local_irq_save, panic } from '../arch/cpu.js'
-import { num_cpus } from '../arch/machine.js'
+import { config, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { CACHELINE } from '../lib/limits.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../sync/spinlock.js'
@@ -35,6 +39,13 @@ const SLAB: Layout<slab> = layout('slab', slab, {
 
 /** Objects that move at once between a CPU's array and the shared stack: at most these. */
 const MAX_BATCH = 32
+/** States of an object. */
+const FREE = 0
+const OUT = 1
+const OUT_POISONED = 2
+const POISON_INUSE = 0x5a5a5a5a
+const POISON_FREE = 0x6b6b6b6b
+const POISON_END = 0xa56b6b6b | 0 // its last byte is 0xa5
 const ARRAY_BYTES = 128 + 2 * MAX_BATCH * 4
 
 /** with_hoards - so many objects that `n` can be out, whatever CPUs keep in their arrays: half of the cache. @context boot */
@@ -54,6 +65,7 @@ export class kmem_cache<T extends Struct> {
   state = 0 // a byte per object: 1 while it is out
   arrays = 0 // of CPU 0; the others follow at ARRAY_BYTES
   batch = 0
+  poisoned = false
   /** objects that a CPU keeps at most: all CPUs together an eighth of the cache, unless it is tiny */
   limit = 0
   readonly shared: slab
@@ -97,6 +109,7 @@ export function kmem_cache_init(mem: Bootmem): void {
     // Where objects are few, those that lie idle at one CPU are missed by the others: all together keep an eighth.
     cache.batch = Math.max(1, Math.min(MAX_BATCH, Math.floor(count / (16 * num_cpus()))))
     cache.limit = 2 * cache.batch
+    cache.poisoned = config('slab_poison') !== 0
     cache.base = mem.alloc(count << shift, Math.min(4096, Math.max(CACHELINE, 1 << shift)))
     cache.stack = mem.alloc(count * 4)
     cache.state = mem.alloc(count)
@@ -110,7 +123,9 @@ export function kmem_cache_init(mem: Bootmem): void {
 function fill(cache: kmem_cache<Struct>): void {
   spin_lock_init(cache.shared.lock)
   for (let k = 0; k < cache.count; k++) {
-    i32[(cache.stack >> 2) + k] = cache.base + ((cache.count - 1 - k) << cache.shift)
+    const addr = cache.base + ((cache.count - 1 - k) << cache.shift)
+    i32[(cache.stack >> 2) + k] = addr
+    if (cache.poisoned) poison(cache, addr)
   }
   cache.shared.top = cache.count
 }
@@ -142,20 +157,68 @@ function flush(cache: kmem_cache<Struct>): void {
   i32[cache.ac] = left
 }
 
+// ---- poison ---------------------------------------------------------------------------------------------------------
+
+function poison(cache: kmem_cache<Struct>, addr: number): void {
+  const end = (addr + (1 << cache.shift)) >> 2
+  i32.fill(POISON_FREE, addr >> 2, end - 1)
+  i32[end - 1] = POISON_END
+}
+
+function check_poison(cache: kmem_cache<Struct>, addr: number): void {
+  const end = ((addr + (1 << cache.shift)) >> 2) - 1
+  let w = addr >> 2
+  while (w < end && i32[w] === POISON_FREE) w++
+  if (w === end && i32[end] === POISON_END) return
+  const value = (i32[w] >>> 0).toString(16)
+  panic(`BUG: ${cache.name} written after it was freed: 0x${value} at 0x${(w << 2).toString(16)}+${(w << 2) - addr}`)
+}
+
+/** Interrupts are off. */
+function alloc_poisoned(cache: kmem_cache<Struct>): number {
+  const { shared } = cache
+  spin_lock(shared.lock)
+  const top = shared.top - 1
+  if (top >= 0) shared.top = top
+  else shared.failed++
+  const addr = top >= 0 ? i32[(cache.stack >> 2) + top] : 0
+  spin_unlock(shared.lock)
+  if (addr === 0) return 0
+  check_poison(cache, addr)
+  i32.fill(POISON_INUSE, addr >> 2, (addr + (1 << cache.shift)) >> 2)
+  u8[cache.state + ((addr - cache.base) >> cache.shift)] = OUT_POISONED
+  return addr
+}
+
+/** Interrupts are off. */
+function free_poisoned(cache: kmem_cache<Struct>, addr: number): void {
+  const { shared } = cache
+  poison(cache, addr)
+  u8[cache.state + ((addr - cache.base) >> cache.shift)] = FREE
+  spin_lock(shared.lock)
+  i32[(cache.stack >> 2) + shared.top] = addr
+  shared.top++
+  spin_unlock(shared.lock)
+}
+
+// ---- allocation -----------------------------------------------------------------------------------------------------
+
 /** kmem_alloc_addr - as kmem_cache_alloc, by address; 0 when the cache is empty. @context any */
 export function kmem_alloc_addr(cache: kmem_cache<Struct>): number {
   const flags = local_irq_save()
   let avail = i32[cache.ac]
   if (avail === 0) {
-    avail = refill(cache)
+    const poisoned = cache.poisoned
+    avail = poisoned ? 0 : refill(cache)
     if (avail === 0) {
+      const addr = poisoned ? alloc_poisoned(cache) : 0
       local_irq_restore(flags)
-      return 0
+      return addr
     }
   }
   i32[cache.ac] = --avail
   const addr = i32[cache.ac + 1 + avail]
-  u8[cache.state + ((addr - cache.base) >> cache.shift)] = 1
+  u8[cache.state + ((addr - cache.base) >> cache.shift)] = OUT
   local_irq_restore(flags)
   return addr
 }
@@ -164,8 +227,12 @@ export function kmem_alloc_addr(cache: kmem_cache<Struct>): number {
 export function kmem_free_addr(cache: kmem_cache<Struct>, addr: number): void {
   const slot = cache.state + ((addr - cache.base) >> cache.shift)
   const flags = local_irq_save()
-  if (u8[slot] !== 1 || addr < cache.base || slot >= cache.state + cache.count) bad_free(cache, addr)
-  u8[slot] = 0
+  if (u8[slot] !== OUT || addr < cache.base || slot >= cache.state + cache.count) {
+    free_slow(cache, addr)
+    local_irq_restore(flags)
+    return
+  }
+  u8[slot] = FREE
   if (i32[cache.ac] === cache.limit) flush(cache)
   const avail = i32[cache.ac]
   i32[cache.ac + 1 + avail] = addr
@@ -173,8 +240,13 @@ export function kmem_free_addr(cache: kmem_cache<Struct>, addr: number): void {
   local_irq_restore(flags)
 }
 
-function bad_free(cache: kmem_cache<Struct>, addr: number): never {
-  panic(`BUG: bad or double free of ${cache.name} at 0x${addr.toString(16)}`)
+/** A poisoned object, or a mistake. */
+function free_slow(cache: kmem_cache<Struct>, addr: number): void {
+  const at = addr - cache.base
+  const inside = at >= 0 && at < cache.count << cache.shift && (at & ((1 << cache.shift) - 1)) === 0
+  if (!inside || u8[cache.state + (at >> cache.shift)] !== OUT_POISONED)
+    panic(`BUG: bad or double free of ${cache.name} at 0x${addr.toString(16)}`)
+  free_poisoned(cache, addr)
 }
 
 /** kmem_cache_alloc - an object with undefined contents, or null when there is none. @context any @returns owned object */
@@ -200,7 +272,7 @@ export interface CacheUse {
 export function slabinfo(): CacheUse[] {
   return caches.map(cache => {
     let used = 0
-    for (let k = 0; k < cache.count; k++) used += u8[cache.state + k]
+    for (let k = 0; k < cache.count; k++) if (u8[cache.state + k] !== FREE) used++
     return { name: cache.name, size: cache.size, total: cache.count, used, failed: cache.shared.failed }
   })
 }
@@ -208,7 +280,7 @@ export function slabinfo(): CacheUse[] {
 /** objects_out - addresses of all objects of a cache that are out, for the leak audit. */
 export function objects_out(cache: kmem_cache<Struct>): number[] {
   const out: number[] = []
-  for (let k = 0; k < cache.count; k++) if (u8[cache.state + k] !== 0) out.push(cache.base + (k << cache.shift))
+  for (let k = 0; k < cache.count; k++) if (u8[cache.state + k] !== FREE) out.push(cache.base + (k << cache.shift))
   return out
 }
 

@@ -22,7 +22,7 @@ export class Script {
   private taken: number[]
 
   constructor(options: SoloOptions) {
-    this.solo = new Solo(options)
+    this.solo = new Solo({ ...options, config: { slab_poison: 1, ...options.config } })
     this.taken = options.ports.map(() => 0)
     this.pass(1)
   }

@@ -10,6 +10,8 @@ export interface Torture {
   variable: string
   done: number
   patienceMs?: number
+  /** Fill objects that are freed and look at them when they are given out again. */
+  poison?: boolean
 }
 
 /** bare - a machine without ports that runs a scenario. */
@@ -35,6 +37,8 @@ export function bare(cpus: number, lock: LockKind, scenario: string): MachineCon
 export async function torture(t: Torture, check: (machine: Machine) => void): Promise<void> {
   const machine = new Machine(bare(t.cpus, t.lock ?? 'tas', t.scenario))
   try {
+    await machine.load()
+    if (t.poison === true) machine.ram.setConfig('slab_poison', 1)
     await machine.powerOn()
     const end = Date.now() + (t.patienceMs ?? 40_000)
     while (machine.ram.word(t.variable, 'done') < t.done) {

@@ -28,7 +28,7 @@ describe.each(['tas', 'ticket', 'mcs'] as const)('%s locks', lock => {
 
 describe('RCU', () => {
   test.each(CPUS)('no reader sees a freed element on %i CPUs', cpus =>
-    torture({ cpus, scenario: 'rcu', variable: 'torture_rcu', done: 1 }, (m: Machine) => {
+    torture({ cpus, poison: cpus === 2, scenario: 'rcu', variable: 'torture_rcu', done: 1 }, (m: Machine) => {
       expect(m.ram.sum('torture_rcu_own', 'bad', cpus)).toBe(0)
       expect(m.ram.sum('torture_rcu_own', 'reads', cpus)).toBeGreaterThan(0)
       expect(m.ram.word('torture_rcu', 'updates')).toBe(800)
@@ -39,12 +39,15 @@ describe('RCU', () => {
 
 describe('timers, wait queues, work queues', () => {
   test.each(CPUS)('no wake-up and no timer is lost on %i CPUs', cpus =>
-    torture({ cpus, scenario: 'sleepers', variable: 'torture_sleepers', done: 2 * cpus }, (m: Machine) => {
-      expect(m.ram.sum('torture_station', 'passed', cpus)).toBe(300 * cpus)
-      expect(m.ram.sum('torture_station', 'early', cpus)).toBe(0)
-      expect(m.ram.sum('torture_station', 'fired', cpus)).toBeGreaterThan(0)
-      expect(m.ram.sum('torture_station', 'worked', cpus)).toBeGreaterThan(0)
-    }),
+    torture(
+      { cpus, poison: cpus === 2, scenario: 'sleepers', variable: 'torture_sleepers', done: 2 * cpus },
+      (m: Machine) => {
+        expect(m.ram.sum('torture_station', 'passed', cpus)).toBe(300 * cpus)
+        expect(m.ram.sum('torture_station', 'early', cpus)).toBe(0)
+        expect(m.ram.sum('torture_station', 'fired', cpus)).toBeGreaterThan(0)
+        expect(m.ram.sum('torture_station', 'worked', cpus)).toBeGreaterThan(0)
+      },
+    ),
   )
 })
 
@@ -74,7 +77,7 @@ test.each([1, 4])('interval timers of processes on %i CPUs', cpus =>
 
 describe('the sk_buff pool', () => {
   test.each(CPUS)('no packet and no byte of one is lost on %i CPUs', cpus =>
-    torture({ cpus, scenario: 'skb', variable: 'torture_skb', done: cpus + 1 }, (m: Machine) => {
+    torture({ cpus, poison: cpus === 2, scenario: 'skb', variable: 'torture_skb', done: cpus + 1 }, (m: Machine) => {
       expect(m.ram.sum('torture_skb_own', 'bad', cpus)).toBe(0)
       const made = m.ram.sum('torture_skb_own', 'made', cpus)
       expect(made + m.ram.sum('torture_skb_own', 'none', cpus)).toBe(5000 * cpus)
@@ -125,11 +128,14 @@ describe('CPUs that stop and start', () => {
       expect(m.ram.word('torture_flushes', 'early')).toBe(0)
     }))
   test.each([2, 4, 8])('lose no timer, no work, no callback, no call on %i CPUs', cpus =>
-    torture({ cpus, scenario: 'hotplug', variable: 'torture_hotplug', done: cpus + 1 }, (m: Machine) => {
-      expect(m.ram.word('torture_hotplug', 'wrong')).toBe(0)
-      expect(m.ram.word('torture_hotplug', 'changes')).toBe(25)
-      expect(m.ram.word('torture_hotplug', 'calls')).toBe(25 * (cpus - 1))
-      for (const what of ['fired', 'worked', 'reclaimed']) expect(m.ram.word('torture_hotplug', what)).toBe(40 * cpus)
-    }),
+    torture(
+      { cpus, poison: cpus === 2, scenario: 'hotplug', variable: 'torture_hotplug', done: cpus + 1 },
+      (m: Machine) => {
+        expect(m.ram.word('torture_hotplug', 'wrong')).toBe(0)
+        expect(m.ram.word('torture_hotplug', 'changes')).toBe(25)
+        expect(m.ram.word('torture_hotplug', 'calls')).toBe(25 * (cpus - 1))
+        for (const what of ['fired', 'worked', 'reclaimed']) expect(m.ram.word('torture_hotplug', what)).toBe(40 * cpus)
+      },
+    ),
   )
 })
