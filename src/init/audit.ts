@@ -7,8 +7,9 @@ import { store } from '../arch/atomic.js'
 import { BUG_ON, cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { NIC_STATUS, nic_page, STATUS_GONE } from '../arch/nic_regs.js'
+import { timers_pending } from '../irq/timer.js'
 import { MAX_NICS } from '../lib/limits.js'
-import { slabinfo } from '../mm/slab.js'
+import { freed_object, slabinfo } from '../mm/slab.js'
 import { dst_gc_now } from '../net/core/dst.js'
 import { drop_reason } from '../net/core/fate.js'
 import { neigh_ifdown } from '../net/core/neighbour.js'
@@ -20,6 +21,7 @@ import { inetdev_destroy } from '../net/ipv4/devinet.js'
 import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
+import { waits_of_ended_tasks } from '../sched/wait.js'
 
 export interface LeakReport {
   name: string
@@ -62,7 +64,36 @@ export function leak_audit(): LeakReport[] {
   rcu_drain_halted(ncpus)
   dst_gc_now()
   rcu_drain_halted(ncpus)
-  return slabinfo()
-    .filter(c => AUDITED.test(c.name) && c.used > 0)
-    .map(({ name, used, total }) => ({ name, used, total }))
+  return leftovers(ncpus)
+}
+
+/** leftovers - what is out of the caches that must be empty in the end, waits of ended tasks, and timers that nobody owns. */
+export function leftovers(ncpus: number): LeakReport[] {
+  return [
+    ...slabinfo()
+      .filter(c => AUDITED.test(c.name) && c.used > 0)
+      .map(({ name, used, total }) => ({ name, used, total })),
+    ...stray_waits(),
+    ...stray_timers(ncpus),
+  ]
+}
+
+/** A task may wait when the machine is halted; one that has ended waits for nothing. */
+function stray_waits(): LeakReport[] {
+  const [used, total] = waits_of_ended_tasks()
+  return used > 0 ? [{ name: 'wait_queue_t of an ended task', used, total }] : []
+}
+
+/** Timers that are still on a wheel although the object that they lie in was freed. */
+function stray_timers(ncpus: number): LeakReport[] {
+  const strays: Record<string, number> = {}
+  let total = 0
+  for (let cpu = 0; cpu < ncpus; cpu++) {
+    for (const addr of timers_pending(cpu)) {
+      total++
+      const cache = freed_object(addr)
+      if (cache !== null) strays[cache] = (strays[cache] ?? 0) + 1
+    }
+  }
+  return Object.entries(strays).map(([cache, used]) => ({ name: `pending timer in freed ${cache}`, used, total }))
 }

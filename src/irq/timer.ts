@@ -332,6 +332,21 @@ function restart_timers(cpu: number): void {
 }
 prepare_hooks.push(restart_timers)
 
+/** timers_pending - addresses of all timers on a CPU's wheel; a list that leads out of RAM ends. @context a halted machine */
+export function timers_pending(cpu: number): number[] {
+  const base = bases.cpu(cpu)
+  const pending: number[] = []
+  const heads = [base.tv1, base.tvn].flatMap((tv, k) =>
+    Array.from({ length: k === 0 ? TVR_SIZE : 4 * TVN_SIZE }, (_, n) => tv + n * 8),
+  )
+  for (const head of heads) {
+    for (let at = i32[head >> 2]; at !== head && at > 0 && at < RAM.size; at = i32[at >> 2]) {
+      pending.push(TIMER.container_of('entry', at).addr)
+    }
+  }
+  return pending
+}
+
 /** timer_base - of one CPU, for tests. */
 export function timer_base(cpu: number): tvec_base_t {
   return bases.cpu(cpu)

@@ -284,6 +284,16 @@ export function objects_out(cache: kmem_cache<Struct>): number[] {
   return out
 }
 
+/** freed_object - the cache of a free object that an address lies in, or null: for the audit. */
+export function freed_object(addr: number): string | null {
+  for (const cache of caches) {
+    const at = addr - cache.base
+    if (at < 0 || at >= cache.count << cache.shift) continue
+    return u8[cache.state + (at >> cache.shift)] === FREE ? cache.name : null
+  }
+  return null
+}
+
 /** The object that holds an address, and the field of its struct. */
 function describe_object(addr: number): string | null {
   for (const cache of caches) {

@@ -21,7 +21,15 @@ import {
 import { local_irq_disable, local_irq_enable } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
+import {
+  freed_object,
+  type kmem_cache,
+  kmem_cache_alloc,
+  kmem_cache_create,
+  kmem_cache_free,
+  objects_out,
+  with_hoards,
+} from '../mm/slab.js'
 import {
   SPINLOCK,
   spin_lock,
@@ -32,7 +40,7 @@ import {
   type spinlock_t,
 } from '../sync/spinlock.js'
 import { __set_current_state, current, schedule, set_current_state, wake_up_process } from './sched.js'
-import { TASK, TASK_RUNNING, TASK_UNINTERRUPTIBLE, type task_struct } from './task.js'
+import { TASK, TASK_DEAD, TASK_RUNNING, TASK_UNINTERRUPTIBLE, type task_struct } from './task.js'
 
 const i32 = RAM.i32
 export const WQ_FLAG_EXCLUSIVE = 1
@@ -124,6 +132,17 @@ export function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
     at = next
   }
 }
+
+/** waits_of_ended_tasks - entries that nobody will give back, and how many are out. @context a halted machine */
+export function waits_of_ended_tasks(): [strays: number, out: number] {
+  const out = objects_out(wait_cache as unknown as kmem_cache<Struct>)
+  const strays = out.filter(addr => {
+    const task = i32[(addr + TASK_PTR) >> 2]
+    return freed_object(task) !== null || TASK.ref(task).state === TASK_DEAD
+  })
+  return [strays.length, out.length]
+}
+const TASK_PTR = WAIT.offset('task')
 
 /** waitqueue_active - is anybody there? A hint, unless q.lock is held. */
 export function waitqueue_active(q: wait_queue_head_t): boolean {

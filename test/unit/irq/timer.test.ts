@@ -118,6 +118,9 @@ test('a handler may arm its own timer for now: it fires at the next tick, not fo
 })
 
 test('nothing leaks', () => {
-  for (const t of timers) kfree(t.addr)
+  for (const t of timers) {
+    del_timer(t)
+    kfree(t.addr)
+  }
   expect(solo.audit()).toEqual([])
 })
