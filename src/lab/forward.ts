@@ -2,7 +2,6 @@
 
 import { performance } from 'node:perf_hooks'
 import type { CapturedFrames } from '../hw/types.js'
-import { AtomicFile } from './atomicWrite.js'
 import { autoQueues } from './bench2544.js'
 import { RunError, UsageError } from './errors.js'
 import { Machine, type MachineConfig, sleep } from './machine.js'
@@ -107,8 +106,11 @@ function count(machine: Machine): ForwardResult {
   }
 }
 
-function writeCapture(file: AtomicFile, captured: CapturedFrames): void {
-  const writer = new PcapWriter(bytes => file.write(bytes))
+/** Takes the capture of an interface, in pieces. */
+export type CaptureSink = (iface: string, bytes: Uint8Array) => void
+
+function writeCapture(sink: (bytes: Uint8Array) => void, captured: CapturedFrames): void {
+  const writer = new PcapWriter(sink)
   let at = 0
   captured.lengths.forEach((len, k) => {
     writer.frame(captured.data.subarray(at, at + len), captured.times[k]!)
@@ -121,7 +123,7 @@ async function run(
   config: ForwardConfig,
   machine: Machine,
   total: number,
-  files: Map<string, AtomicFile>,
+  output: CaptureSink,
   hooks: ProgressHook,
 ): Promise<ForwardResult> {
   await machine.powerOn()
@@ -134,32 +136,30 @@ async function run(
   const captures = await machine.captures()
   config.outputs.forEach(({ iface }) => {
     const captured = captures[machine.config.ports.findIndex(p => p.name === iface)]
-    if (captured !== null && captured !== undefined) writeCapture(files.get(iface)!, captured)
+    if (captured !== null && captured !== undefined) writeCapture(bytes => output(iface, bytes), captured)
   })
   const leaks = await machine.audit()
   if (leaks.length > 0) throw new RunError(`leaked: ${leaks.map(l => `${l.used} of ${l.name}`).join(', ')}`)
   return result
 }
 
-/** runForward - the whole run. Output files appear under their names only when all of it went well. */
-export async function runForward(config: ForwardConfig, hooks: ProgressHook = {}): Promise<ForwardResult> {
+/**
+ * runForward - the whole run. `output` gets what the interfaces of config.outputs put on their wires; whether that is kept
+ * should wait for the end of the run.
+ */
+export async function runForward(
+  config: ForwardConfig,
+  output: CaptureSink,
+  hooks: ProgressHook = {},
+): Promise<ForwardResult> {
   const routes = readRoutes(config.routes)
   knownInterfaces(config, routes)
   const captures = new Map(config.inputs.map(({ iface, file }) => [iface, readPcap(file)]))
-  const files = new Map<string, AtomicFile>()
+  const total = [...captures.values()].reduce((n, c) => n + c.offsets.length, 0)
+  const machine = new Machine(machineConfig(config, routes, captures))
   try {
-    for (const { iface, file } of config.outputs) files.set(iface, new AtomicFile(file))
-    const total = [...captures.values()].reduce((n, c) => n + c.offsets.length, 0)
-    const machine = new Machine(machineConfig(config, routes, captures))
-    try {
-      const result = await run(config, machine, total, files, hooks)
-      hooks.signal?.throwIfAborted()
-      for (const file of files.values()) file.commit()
-      return result
-    } finally {
-      await machine.destroy()
-    }
+    return await run(config, machine, total, output, hooks)
   } finally {
-    for (const file of files.values()) file.discard()
+    await machine.destroy()
   }
 }

@@ -1,6 +1,6 @@
 /** The command line as a user meets it: exit codes, one line for what is wrong, files, Ctrl-C. */
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdtempSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -26,6 +26,12 @@ writeFileSync(
   'interface eth0 address 10.0.0.1/24 mac 02:00:00:00:00:01\nroute 10.0.0.0/40 dev eth0\n',
 )
 
+writeFileSync(join(dir, 'mine.pcap'), readFileSync(data('mix.pcap')))
+symlinkSync('mine.pcap', join(dir, 'soft.pcap'))
+linkSync(join(dir, 'mine.pcap'), join(dir, 'hard.pcap'))
+
+const mine = ['forward', '--in', 'eth0=mine.pcap', '--routes', data('example.routes')]
+
 describe('what is wrong is said in one line, with exit code 2', () => {
   test.each([
     [[], /no verb given/],
@@ -42,6 +48,13 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['livelock', '--burst', '5'], /--burst 5: must be packets@rate such as 32@1M/],
     [['livelock', '--sizes', '59'], /--sizes 59: must be imix, or sizes from 60 to 1514/],
     [['livelock', '--affinity', 'cpu1'], /--affinity cpu1: must be one of spread, cpu0/],
+    [['livelock', '--pcap', 'mine.pcap', '--json', './mine.pcap'], /--json .*: is read and written in one run/],
+    [['livelock', '--pcap', 'mine.pcap', '--csv', 'soft.pcap'], /--csv .*: is read and written in one run/],
+    [['livelock', '--pcap', 'soft.pcap', '--trace', 'hard.pcap'], /--trace .*: is read and written in one run/],
+    [['livelock', '--csv', 'x', '--html', `${dir}/x`], /--csv and --html name the same file/],
+    [[...mine, '--out', 'eth1=hard.pcap'], /--out eth1 hard.pcap: is read and written in one run/],
+    [[...mine, '--json', 'soft.pcap'], /--json soft.pcap: is read and written in one run/],
+    [[...mine, '--out', 'eth0=x', '--out', 'eth1=./x'], /--out eth0 and --out eth1 name the same file/],
     [['forward', '--timing', 'x0'], /--timing x0: must be flat, original, or a speed/],
     [['forward'], /--in: at least one IFACE=FILE is needed/],
     [['forward', '--in', 'eth0'], /must be IFACE=FILE/],
@@ -256,6 +269,11 @@ describe('forward', () => {
     )
     expect(code).toBe(1)
     expect(err).toBe('softnet: cannot write /dev/full: no space left on the disk\n')
+  })
+  test('a JSON that cannot be written: no capture appears either', () => {
+    const { code, err } = softnet(...mine, '--out', 'eth1=late.pcap', '--json', '/dev/full')
+    expect([code, err]).toEqual([1, 'softnet: cannot write /dev/full: no space left on the disk\n'])
+    expect(existsSync(join(dir, 'late.pcap'))).toBe(false)
   })
   const tshark = spawnSync('tshark', ['--version']).status === 0
   test.runIf(tshark)('tshark finds no wrong checksum and nothing malformed in what was sent', () => {

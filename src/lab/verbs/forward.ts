@@ -1,8 +1,8 @@
 /** forward.ts - `softnet forward`: options, the run, its summary. */
-import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
+import type { CaptureSink } from '../forward.js'
 import { startProgress } from '../progress.js'
 import { forwardReport } from '../report/terminal.js'
 import type { ForwardConfig, ForwardResult, LockKind, PortFile, RxArch } from '../types.js'
@@ -99,12 +99,6 @@ function checkOptions(o: Partial<ForwardOptions>): ForwardOptions {
   const { in: inputs = [], out = [], routes, json } = o
   if (inputs.length === 0) throw new UsageError('--in: at least one IFACE=FILE is needed')
   if (routes === undefined) throw new UsageError('--routes: a file is needed')
-  const reads = [...inputs.map(p => p.file), routes].map(f => resolve(f))
-  const writes = [...out.map(p => p.file), ...(json === undefined || json === '-' ? [] : [json])]
-  for (const [i, file] of writes.entries()) {
-    if (reads.includes(resolve(file))) throw new UsageError(`${file}: is read and written in one run`)
-    if (writes.slice(0, i).some(f => resolve(f) === resolve(file))) throw new UsageError(`${file}: is written twice`)
-  }
   const { cpus, rx, lock, seed } = { ...forwardDefaults(), ...o }
   const timing = o.timing ?? forwardDefaults().speed
   return { in: inputs, out, routes, cpus, rx, lock, seed, timing, ...(json === undefined ? {} : { json }) }
@@ -116,13 +110,17 @@ function conserved(r: ForwardResult): boolean {
 }
 
 async function forward(options: ForwardOptions, signal: AbortSignal): Promise<number> {
-  const { json } = options
-  const files = new OutputFiles({ '--json': json })
+  const { in: inputs, out: outputs, json, routes, cpus, rx, lock, seed, timing: speed } = options
+  const captures = outputs.map(({ iface, file }) => [`--out ${iface}`, file] as const)
+  const files = new OutputFiles({ ...Object.fromEntries(captures), '--json': json }, [
+    ...inputs.map(p => p.file),
+    routes,
+  ])
   try {
-    warnOvercommit(options.cpus, '; the packets that come out are the same')
-    const { in: inputs, out: outputs, routes, cpus, rx, lock, seed, timing: speed } = options
+    warnOvercommit(cpus, '; the packets that come out are the same')
     const { hz } = forwardDefaults()
-    const result = await convey({ inputs, outputs, routes, cpus, rx, lock, seed, speed, hz }, signal)
+    const config = { inputs, outputs, routes, cpus, rx, lock, seed, speed, hz }
+    const result = await convey(config, (iface, bytes) => files.get(`--out ${iface}`)?.write(bytes), signal)
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
     process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : forwardReport(result)}\n`)
@@ -135,11 +133,13 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
 }
 
 /** The run with its progress bar; loaded late, so that help and wrong flags need no machine. */
-async function convey(config: ForwardConfig, signal: AbortSignal): Promise<ForwardResult> {
+async function convey(config: ForwardConfig, output: CaptureSink, signal: AbortSignal): Promise<ForwardResult> {
   const { runForward } = await import('../forward.js')
   const bar = startProgress()
   try {
-    return await runForward(config, { progress: bar.update, signal })
+    const result = await runForward(config, output, { progress: bar.update, signal })
+    signal.throwIfAborted()
+    return result
   } finally {
     bar.stop()
   }

@@ -210,7 +210,8 @@ function toConfig(o: LivelockOptions): LivelockConfig {
 
 async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<number> {
   const { json, csv, html, trace } = options
-  const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html, '--trace': trace })
+  const inputs = [options.pcap, profileNames().includes(options.profile) ? undefined : options.profile]
+  const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html, '--trace': trace }, inputs)
   try {
     if (options.clock === 'real')
       warnOvercommit(options.cpus, '; virtual time is the better tool for that: --clock virtual')

@@ -1,11 +1,11 @@
 /** verb.ts - what the verbs share: parsers of option values, output files, the notices before a run. */
 import { accessSync, constants, statSync } from 'node:fs'
-import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { IMIX } from '../../hw/imix.js'
 import { AtomicFile } from '../atomicWrite.js'
 import { hostCores, RANGES } from '../config.js'
 import { errnoText, UsageError } from '../errors.js'
+import { fileIdentity } from '../sameFile.js'
 
 /** The work of a verb once its options stand; resolves to the exit code. */
 export type VerbBody = (signal: AbortSignal) => Promise<number>
@@ -131,13 +131,17 @@ export function warnOvercommit(cpus: number, instead: string): void {
 export class OutputFiles {
   readonly #files = new Map<string, AtomicFile>()
 
-  constructor(paths: Record<string, string | undefined>) {
+  /** `paths` by the flags that name them; `inputs`: what the run reads, which it must not overwrite. */
+  constructor(paths: Record<string, string | undefined>, inputs: readonly (string | undefined)[] = []) {
+    const reads = new Set(inputs.map(path => (path === undefined ? null : fileIdentity(path))))
     const seen = new Map<string, string>()
     for (const [flag, path] of Object.entries(paths)) {
-      if (path === undefined || path === '-') continue
-      const other = seen.get(resolve(path))
+      const identity = path === undefined || path === '-' ? null : fileIdentity(path)
+      if (identity === null) continue
+      if (reads.has(identity)) throw new UsageError(`${flag} ${path}: is read and written in one run`)
+      const other = seen.get(identity)
       if (other !== undefined) throw new UsageError(`${other} and ${flag} name the same file: ${path}`)
-      seen.set(resolve(path), flag)
+      seen.set(identity, flag)
     }
     try {
       for (const [flag, path] of Object.entries(paths))
