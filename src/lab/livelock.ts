@@ -7,7 +7,7 @@ import { configRecord, hostInfo } from './config.js'
 import { RunError } from './errors.js'
 import { Machine } from './machine.js'
 import { drain, pointBetween, takeSample, unbalanced } from './sample.js'
-import { readTrace } from './traceReader.js'
+import { readTrace, snapTrace, type TraceSnapshot } from './traceReader.js'
 import type { LivelockConfig, LivelockPoint, LivelockResult, LivelockSeries, ProgressHook, RxArch } from './types.js'
 
 /** Points of an automatic sweep, as multiples of the loss-free rate. */
@@ -52,8 +52,13 @@ class Steps {
   }
 }
 
+interface Held {
+  point: LivelockPoint
+  trace: TraceSnapshot | null
+}
+
 /** Run at a rate for a while. */
-async function hold(machine: Machine, rate: number, ms: number): Promise<LivelockPoint> {
+async function hold(machine: Machine, rate: number, ms: number, trace = false): Promise<Held> {
   await machine.source(0, { on: true, rate })
   await machine.pass(SETTLE_MS)
   await machine.source(0, { resetLatency: true })
@@ -61,7 +66,11 @@ async function hold(machine: Machine, rate: number, ms: number): Promise<Liveloc
   const before = takeSample(machine)
   await machine.pass(ms)
   machine.check()
-  return pointBetween(machine, before, takeSample(machine))
+  const after = takeSample(machine)
+  return {
+    point: pointBetween(machine, before, after),
+    trace: trace ? snapTrace(machine, before.at, after.at) : null,
+  }
 }
 
 /** sweep - all rates, pass after pass; of each rate the pass that delivered most. */
@@ -70,14 +79,14 @@ async function sweep(
   rates: readonly number[],
   config: LivelockConfig,
   each: (rate: number, last: boolean) => void,
-): Promise<LivelockPoint[]> {
+): Promise<Held[]> {
   const passes = !machine.virtual && config.durationMs >= PASSES * SHORTEST_PASS ? PASSES : 1
-  const best: LivelockPoint[] = []
+  const best: Held[] = []
   for (let pass = 1; pass <= passes; pass++) {
     for (const [k, rate] of rates.entries()) {
-      const point = await hold(machine, rate, config.durationMs / passes)
+      const held = await hold(machine, rate, config.durationMs / passes, config.trace)
       const before = best[k]
-      if (before === undefined || point.delivered_pps > before.delivered_pps) best[k] = point
+      if (before === undefined || held.point.delivered_pps > before.point.delivered_pps) best[k] = held
       each(rate, pass === passes)
     }
   }
@@ -91,7 +100,7 @@ function lossFree(p: LivelockPoint): boolean {
 /** Does the router lose nothing at this rate? A hiccup of the host is not a loss of the router, so one good trial counts. */
 async function survives(machine: Machine, rate: number): Promise<boolean> {
   for (let k = 0; k < (machine.virtual ? 1 : TRIALS); k++)
-    if (lossFree(await hold(machine, rate, TRIAL_MS))) return true
+    if (lossFree((await hold(machine, rate, TRIAL_MS)).point)) return true
   return false
 }
 
@@ -146,11 +155,13 @@ async function runSeries(
   for (const rate of machine.virtual ? [] : WARM_RATES) await hold(machine, rate, WARM_MS)
   const loss_free = await mlfrr(machine, steps, rx)
   const rates = config.rates === 'auto' ? SWEEP.map(x => Math.round(x * loss_free)) : config.rates
-  const points = await sweep(machine, rates, config, (rate, last) => {
-    const label = `${rx}, ${Math.round(rate / 1000)} kpps offered`
-    steps.next(label, last ? 1 : 0)
-    if (last && config.trace) hooks.trace?.({ label, cpus: config.cpus, records: readTrace(machine) })
-  })
+  const label = (rate: number): string => `${rx}, ${Math.round(rate / 1000)} kpps offered`
+  const held = await sweep(machine, rates, config, (rate, last) => steps.next(label(rate), last ? 1 : 0))
+  const points = held.map(h => h.point)
+  for (const [k, { trace }] of held.entries()) {
+    if (trace !== null)
+      hooks.trace?.({ label: label(rates[k]!), cpus: config.cpus, fromNs: trace.fromNs, records: readTrace(trace) })
+  }
   await settle(machine)
   const hash = machine.turns?.hash.toString(16).padStart(8, '0')
   return {

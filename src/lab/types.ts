@@ -239,16 +239,19 @@ export type TraceRecord = {
   /** On one clock for all CPUs of the machine, ns. */
   tsNs: number
 } & (
-  | { kind: 'begin' | 'end'; slice: TraceSlice /** irq, softirq vector, or "pid name" */; arg: number | string }
+  | {
+      kind: 'begin' | 'end'
+      slice: TraceSlice /** irq, softirq, or task with its pid, such as "spin 7" */
+      arg: string
+    }
   | { kind: 'drop'; reason: string }
 )
-
-/** A change of context, as a CPU's ring records it: what ran before ends, `slice` begins. */
-export type TraceSwitch = { cpu: number; tsNs: number; slice: TraceSlice; arg: number | string }
 
 export interface TraceCapture {
   /** Which run this is, such as "napi, 320 kpps offered". */
   label: string
   cpus: number
+  /** When it begins. */
+  fromNs: number
   records: readonly TraceRecord[]
 }

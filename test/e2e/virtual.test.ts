@@ -6,7 +6,7 @@ import { runLivelock } from '../../src/lab/livelock.js'
 import { Machine } from '../../src/lab/machine.js'
 import { costTable, parseProfile, readProfile } from '../../src/lab/profile.js'
 import { drain, takeSample, unbalanced } from '../../src/lab/sample.js'
-import type { LivelockConfig } from '../../src/lab/types.js'
+import type { LivelockConfig, TraceCapture } from '../../src/lab/types.js'
 
 const modern = readProfile('modern')
 
@@ -70,6 +70,33 @@ test('the whole experiment: the same JSON twice, NAPI holds and interrupts livel
   expect(interrupt!.points[2]!.user_share).toBeLessThan(0.02)
   expect(napi!.points[2]!.delivered_pps).toBeGreaterThan(0.9 * napi!.mlfrr_pps)
   expect(first.config).toMatchObject({ clock: 'virtual', profile: 'modern' })
+})
+
+test('a trace holds what happened in its point and nothing else', async () => {
+  const captures: TraceCapture[] = []
+  const config = { ...livelockDefaults(), profile: modern, cpus: 2, trace: true, durationMs: 20 }
+  const { series } = await runLivelock(
+    { ...config, rx: ['interrupt'], rates: [20_000, 130_000] },
+    { trace: c => captures.push(c) },
+  )
+  expect(captures.map(c => c.label)).toEqual(['interrupt, 20 kpps offered', 'interrupt, 130 kpps offered'])
+  for (const [k, { fromNs, records }] of captures.entries()) {
+    for (const cpu of [0, 1]) {
+      const mine = records.filter(r => r.cpu === cpu)
+      expect(mine[0]!.tsNs).toBe(fromNs)
+      expect(mine.at(-1)!.tsNs - fromNs).toBeCloseTo(20e6, -3)
+      expect(mine.every((r, i) => i === 0 || r.tsNs >= mine[i - 1]!.tsNs)).toBe(true)
+      const time = (slice: string): number =>
+        mine.reduce(
+          (n, r) => n + (r.kind !== 'drop' && r.slice === slice ? (r.kind === 'end' ? r.tsNs : -r.tsNs) : 0),
+          0,
+        )
+      expect(time('hardirq') / 20e6).toBeCloseTo(series[0]!.points[k]!.cpu[cpu]!.hardirq, 2)
+    }
+    const drops = Object.entries(series[0]!.points[k]!.drops).filter(([why]) => !why.startsWith('nic_'))
+    expect(records.filter(r => r.kind === 'drop')).toHaveLength(drops.reduce((n, [, d]) => n + d, 0))
+    expect(records.some(r => r.kind === 'begin' && /^spin.* \d+$/.test(r.arg))).toBe(true)
+  }
 })
 
 describe('a profile says what is wrong with it', () => {
