@@ -1,5 +1,6 @@
 /** bench2544.ts - the router of the livelock experiment: two ports in the networks that RFC 2544 sets aside for benchmarks. */
 import type { GeneratorConfig, Mac, ReplayConfig, SourceConfig } from '../hw/types.js'
+import { UsageError } from './errors.js'
 import type { MachineConfig, MachinePort } from './machine.js'
 import { readPcap } from './pcap.js'
 import type { LivelockConfig, PcapTiming, RxArch } from './types.js'
@@ -39,6 +40,7 @@ function generated(config: LivelockConfig): GeneratorConfig {
 /** Real frames, sent to this router: their link addresses are those of the wire that it stands on. */
 function replayed(file: string, timing: PcapTiming): ReplayConfig {
   const { data, offsets, lengths, times } = readPcap(file)
+  if (data.length === 0) throw new UsageError(`--pcap ${file}: there is no frame in it to offer`)
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   for (let k = 0; k < offsets.length; k++) {
     if (lengths[k]! < 14 || (view.getUint8(offsets[k]!) & 1) !== 0) continue

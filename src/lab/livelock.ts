@@ -6,130 +6,124 @@ import { livelockMachine } from './bench2544.js'
 import { configRecord, hostInfo } from './config.js'
 import { RunError } from './errors.js'
 import { Machine } from './machine.js'
-import { drain, pointBetween, takeSample, unbalanced } from './sample.js'
-import { readTrace, snapTrace, type TraceSnapshot } from './traceReader.js'
+import { MAX_RATE, SEARCH_MS, Search } from './mlfrr.js'
+import { drain, unbalanced } from './sample.js'
+import { readTrace } from './traceReader.js'
+import { bursty, costMs, type Held, hold, Steps } from './trial.js'
 import type { LivelockConfig, LivelockPoint, LivelockResult, LivelockSeries, ProgressHook, RxArch } from './types.js'
 
 /** Points of an automatic sweep, as multiples of the loss-free rate. */
 const SWEEP = [0.2, 0.5, 0.8, 1, 1.2, 1.5, 2, 3, 4]
-/** Loss-free: at least this share of what was offered came out (Mogul and Ramakrishnan read theirs off at 99 %). */
-const LOSS_FREE = 0.99
+/** The highest load is offered at least so many times: a source may stay a little behind its rate. */
+const OVERLOAD = 4
+const MARGIN = 1.01
+/** How often a sweep is extended, when it shows that the loss-free rate is higher than the search had found. */
+const EXTENSIONS = 6
 /** Below this share of its peak a router counts as livelocked. */
 const LIVELOCKED = 0.1
 const WARM_MS = 300
 /** Both sides of the cliff, so that no code runs for the first time while it is measured. */
 const WARM_RATES = [50_000, 100_000, 1_000_000, 100_000]
-const TRIAL_MS = 60
-const TRIALS = 3
-const SETTLE_MS = 30
-const BISECTIONS = 5
 /** A shared host only ever makes a machine slower, and for seconds: each point is the best of some passes over the sweep. */
 const PASSES = 3
 /** Below this, ms, a pass would say little: then one pass takes all the time. */
 const SHORTEST_PASS = 100
-const CLIMB = 1.25
-const FIRST_RATE = 20_000
-const MAX_RATE = 20_000_000
 
-class Steps {
-  private done = 0
-  private total: number
+/** A pass that lost nothing is better than one that did, and one that delivered more than one that did less. */
+function better(a: Held, b: Held | undefined): boolean {
+  if (b === undefined || a.lossFree !== b.lossFree) return b === undefined || a.lossFree
+  return a.point.delivered_pps > b.point.delivered_pps
+}
+
+/** One machine under one load after the other. */
+class Sweep {
+  /** Of each rate the best pass. */
+  private readonly best = new Map<number, Held>()
+  private readonly passes: number
+  private readonly passMs: number
+
   constructor(
-    private readonly hooks: ProgressHook,
-    series: number,
-    private readonly perSeries: number,
+    private readonly machine: Machine,
+    private readonly config: LivelockConfig,
+    private readonly rx: RxArch,
+    private readonly steps: Steps,
   ) {
-    this.total = series * perSeries
+    this.passes = !machine.virtual && config.durationMs >= PASSES * SHORTEST_PASS ? PASSES : 1
+    this.passMs = config.durationMs / this.passes
   }
-  next(label: string, done = 1): void {
-    this.hooks.signal?.throwIfAborted()
-    this.hooks.progress?.(this.done, this.total, label)
-    this.done += done
-  }
-  /** A series is over, whatever it took. */
-  finish(series: number): void {
-    this.done = series * this.perSeries
-  }
-}
 
-interface Held {
-  point: LivelockPoint
-  trace: TraceSnapshot | null
-}
-
-/** Run at a rate for a while. */
-async function hold(machine: Machine, rate: number, ms: number, trace = false): Promise<Held> {
-  await machine.source(0, { on: true, rate })
-  await machine.pass(SETTLE_MS)
-  await machine.source(0, { resetLatency: true })
-  await machine.source(1, { resetLatency: true })
-  const before = takeSample(machine)
-  await machine.pass(ms)
-  machine.check()
-  const after = takeSample(machine)
-  return {
-    point: pointBetween(machine, before, after),
-    trace: trace ? snapTrace(machine, before.at, after.at) : null,
+  /** All points so far, by offered load. */
+  get points(): Held[] {
+    return [...this.best.values()].sort((a, b) => a.rate - b.rate)
   }
-}
 
-/** sweep - all rates, pass after pass; of each rate the pass that delivered most. */
-async function sweep(
-  machine: Machine,
-  rates: readonly number[],
-  config: LivelockConfig,
-  each: (rate: number, last: boolean) => void,
-): Promise<Held[]> {
-  const passes = !machine.virtual && config.durationMs >= PASSES * SHORTEST_PASS ? PASSES : 1
-  const best: Held[] = []
-  for (let pass = 1; pass <= passes; pass++) {
-    for (const [k, rate] of rates.entries()) {
-      const held = await hold(machine, rate, config.durationMs / passes, config.trace)
-      const before = best[k]
-      if (before === undefined || held.point.delivered_pps > before.point.delivered_pps) best[k] = held
-      each(rate, pass === passes)
+  label(rate: number): string {
+    return `${this.rx}, ${rate < 10_000 ? rate / 1000 : Math.round(rate / 1000)} kpps offered`
+  }
+
+  /** What so many points take. */
+  planMs(points: number): number {
+    return points * this.passes * costMs(this.passMs)
+  }
+
+  private async pass(rates: readonly number[]): Promise<void> {
+    for (const rate of rates) {
+      this.steps.next(this.label(rate), costMs(this.passMs))
+      const held = await hold(this.machine, this.config, rate, this.passMs)
+      if (better(held, this.best.get(rate))) this.best.set(rate, held)
     }
   }
-  return best
+
+  /** All of these rates, pass after pass. */
+  async run(rates: readonly number[]): Promise<void> {
+    this.steps.plan(this.planMs(rates.length))
+    for (let k = 0; k < this.passes; k++) await this.pass(rates)
+  }
+
+  /** The highest rate that lost nothing, of those offered and `found`. */
+  lossFree(found: number): number {
+    return Math.max(found, ...this.points.filter(p => p.lossFree).map(p => Math.min(p.rate, p.point.offered_pps)))
+  }
+
+  /** Below a rate that lost nothing others did: a hiccup of the host, unless it happens again. */
+  async again(found: number): Promise<void> {
+    if (this.passes === 1) return
+    const odd = (): number[] => this.points.filter(p => !p.lossFree && p.rate <= found).map(p => p.rate)
+    for (let k = 0; k < 2 && odd().length > 0; k++) await this.pass(odd())
+  }
+
+  /** From a fifth of the loss-free rate to four times that; the sweep itself may show a higher one. @returns it */
+  async auto(found: number): Promise<number> {
+    let best = found
+    await this.run(multiples(best, 0))
+    for (let k = 0; k < EXTENSIONS; k++) {
+      best = this.lossFree(best)
+      await this.again(best)
+      const last = this.points[this.points.length - 1]!
+      if (last.point.offered_pps >= OVERLOAD * best || last.rate >= MAX_RATE) break
+      const behind = Math.min(1.5, last.rate / Math.max(1, last.point.offered_pps))
+      await this.run(multiples(best, last.rate * MARGIN, MARGIN * behind))
+    }
+    return this.agreed(this.lossFree(best))
+  }
+
+  /** A loss at or below the loss-free rate, in a point that lasts longer than a trial: then that rate is what the table shows. */
+  private async agreed(found: number): Promise<number> {
+    const lossy = this.points.find(p => !p.lossFree && p.rate <= found)
+    const clean = this.points.filter(p => p.lossFree).map(p => p.rate)
+    if (lossy === undefined || clean.length === 0 || Math.max(...clean) > lossy.rate) return found
+    await this.run([Math.round((Math.max(...clean) + lossy.rate) / 2)])
+    const best = Math.max(...this.points.filter(p => p.lossFree).map(p => p.rate))
+    const lowest = Math.round(SWEEP[0]! * best)
+    if (this.points[0]!.rate > lowest * MARGIN) await this.run([lowest])
+    return best
+  }
 }
 
-function lossFree(p: LivelockPoint): boolean {
-  return p.delivered_pps >= LOSS_FREE * p.offered_pps
-}
-
-/** Does the router lose nothing at this rate? A hiccup of the host is not a loss of the router, so one good trial counts. */
-async function survives(machine: Machine, rate: number): Promise<boolean> {
-  for (let k = 0; k < (machine.virtual ? 1 : TRIALS); k++)
-    if (lossFree((await hold(machine, rate, TRIAL_MS)).point)) return true
-  return false
-}
-
-/** mlfrr - the maximum loss-free receive rate: double until packets are lost, then halve the interval. */
-async function mlfrr(machine: Machine, steps: Steps, rx: RxArch): Promise<number> {
-  let good = 0
-  let bad = FIRST_RATE
-  for (; bad < MAX_RATE; bad *= 2) {
-    steps.next(`${rx}: looking for the loss-free rate, ${Math.round(bad / 1000)} kpps`)
-    if (!(await survives(machine, bad))) break
-    good = bad
-  }
-  for (let k = 0; k < BISECTIONS; k++) {
-    const rate = Math.round((good + bad) / 2)
-    steps.next(`${rx}: looking for the loss-free rate, ${Math.round(rate / 1000)} kpps`)
-    if (await survives(machine, rate)) good = rate
-    else bad = rate
-  }
-  // A busy host can fail all trials of a rate that the router bears: climb back as far as it goes.
-  for (
-    let rate = Math.round(good * CLIMB);
-    !machine.virtual && good > 0 && rate < MAX_RATE;
-    rate = Math.round(rate * CLIMB)
-  ) {
-    steps.next(`${rx}: looking for the loss-free rate, ${Math.round(rate / 1000)} kpps`)
-    if (!(await survives(machine, rate))) break
-    good = rate
-  }
-  return Math.max(good, 1)
+/** The rates of a sweep that lie above `from`; the highest of them `stretch` times as high. */
+function multiples(best: number, from: number, stretch = MARGIN): number[] {
+  const rates = SWEEP.map(x => Math.min(MAX_RATE, Math.round(x * best * (x === OVERLOAD ? stretch : 1))))
+  return [...new Set(rates)].filter(rate => rate > from)
 }
 
 function livelockPoint(points: readonly LivelockPoint[]): number | null {
@@ -142,35 +136,48 @@ function livelockPoint(points: readonly LivelockPoint[]): number | null {
   return from
 }
 
+/** Packets of a lump, for loads that come in lumps: a burst, or a whole capture with its own gaps. */
+function lump(config: LivelockConfig, machine: Machine): number {
+  const source = machine.config.ports[0]!.source
+  if (!bursty(config)) return 0
+  return source?.kind === 'replay' ? source.offsets.length : config.burst.packets
+}
+
 async function runSeries(
   config: LivelockConfig,
   rx: RxArch,
   machine: Machine,
   steps: Steps,
   hooks: ProgressHook,
-): Promise<LivelockSeries> {
-  steps.next(`${rx}: booting`)
+): Promise<{ series: LivelockSeries; shares: number[] }> {
+  steps.begin(`${rx}: booting`)
   await machine.powerOn()
-  steps.next(`${rx}: warming up`)
-  for (const rate of machine.virtual ? [] : WARM_RATES) await hold(machine, rate, WARM_MS)
-  const loss_free = await mlfrr(machine, steps, rx)
-  const rates = config.rates === 'auto' ? SWEEP.map(x => Math.round(x * loss_free)) : config.rates
-  const label = (rate: number): string => `${rx}, ${Math.round(rate / 1000)} kpps offered`
-  const held = await sweep(machine, rates, config, (rate, last) => steps.next(label(rate), last ? 1 : 0))
-  const points = held.map(h => h.point)
-  for (const [k, { trace }] of held.entries()) {
-    if (trace !== null)
-      hooks.trace?.({ label: label(rates[k]!), cpus: config.cpus, fromNs: trace.fromNs, records: readTrace(trace) })
+  for (const rate of machine.virtual ? [] : WARM_RATES) {
+    steps.next(`${rx}: warming up`, costMs(WARM_MS))
+    await hold(machine, { ...config, trace: false }, rate, WARM_MS)
+  }
+  const sweep = new Sweep(machine, config, rx, steps)
+  const after = sweep.planMs(config.rates === 'auto' ? SWEEP.length : config.rates.length)
+  steps.plan(SEARCH_MS + after, after)
+  let mlfrr = await new Search(machine, config, rx, steps, lump(config, machine)).run()
+  if (config.rates !== 'auto') {
+    await sweep.run(config.rates)
+    mlfrr = sweep.lossFree(mlfrr)
+  } else {
+    if (mlfrr === 0) throw new RunError(`${rx}: no offered load gets through without loss, so there is none to raise`)
+    mlfrr = await sweep.auto(mlfrr)
   }
   await settle(machine)
+  for (const { rate, trace } of sweep.points) {
+    if (trace !== null)
+      hooks.trace?.({ label: sweep.label(rate), cpus: config.cpus, fromNs: trace.fromNs, records: readTrace(trace) })
+  }
+  const points = sweep.points.map(p => p.point)
   const hash = machine.turns?.hash.toString(16).padStart(8, '0')
+  const series = { rx, cpus: config.cpus, mlfrr_pps: mlfrr, livelock_pps: livelockPoint(points), points }
   return {
-    rx,
-    cpus: config.cpus,
-    mlfrr_pps: loss_free,
-    livelock_pps: livelockPoint(points),
-    points,
-    ...(hash === undefined ? {} : { hash }),
+    series: { ...series, ...(hash === undefined ? {} : { hash }) },
+    shares: sweep.points.map(p => p.hostShare),
   }
 }
 
@@ -188,16 +195,26 @@ async function settle(machine: Machine): Promise<void> {
 /** runLivelock - the whole experiment, one machine for each receive architecture after the other. */
 export async function runLivelock(config: LivelockConfig, hooks: ProgressHook = {}): Promise<LivelockResult> {
   const series: LivelockSeries[] = []
-  const perSeries = 2 + 6 + BISECTIONS + (config.rates === 'auto' ? SWEEP.length : config.rates.length)
-  const steps = new Steps(hooks, config.rx.length, perSeries)
+  const host_shares: number[][] = []
+  const points = config.rates === 'auto' ? SWEEP.length : config.rates.length
+  const warmMs = config.profile === null ? WARM_RATES.length * costMs(WARM_MS) : 0
+  const steps = new Steps(hooks, warmMs + SEARCH_MS + points * config.durationMs, config.rx.length)
   for (const rx of config.rx) {
     const machine = new Machine(livelockMachine(config, rx))
     try {
-      series.push(await runSeries(config, rx, machine, steps, hooks))
+      const done = await runSeries(config, rx, machine, steps, hooks)
+      series.push(done.series)
+      host_shares.push(done.shares)
     } finally {
       await machine.destroy()
     }
-    steps.finish(series.length)
+    steps.finish(`${rx}: done`)
   }
-  return { schema: 'softnet.livelock/1', host: hostInfo(), seed: config.seed, config: configRecord(config), series }
+  const head = {
+    schema: 'softnet.livelock/1' as const,
+    host: hostInfo(),
+    seed: config.seed,
+    config: configRecord(config),
+  }
+  return { ...head, series, host_shares }
 }

@@ -71,8 +71,31 @@ export function dropsBetween(a: Sample, b: Sample): Record<string, number> {
   return drops
 }
 
-/** Every CPU has a process to run and the board never sleeps while it sends, so each thread could use a core all the time. */
-function hostShare(machine: Machine, a: Sample, b: Sample): number {
+/** What the router drops because it cannot keep up; it drops anything else at any rate. */
+const CONGESTION = ['rx_no_memory', 'ipintrq_full', 'backlog_full', 'screen_queue_full', 'qdisc_full']
+
+/**
+ * lostBetween - frames offered; those whose fate the kernel decided; those that died of congestion, or that pile up on their
+ * way, which is how congestion begins.
+ */
+export function lostBetween(a: Sample, b: Sample): { offered: number; decided: number; lost: number } {
+  const ports = (field: 'offered' | 'missed' | 'filtered'): number =>
+    b.ports.reduce((n, p, k) => n + p[field] - a.ports[k]![field], 0)
+  const drops = Object.entries(dropsBetween(a, b)).filter(([why]) => !why.startsWith('nic_'))
+  const sum = (some: [string, number][]): number => some.reduce((n, [, d]) => n + d, 0)
+  const went = wrapped(b.fates.forwarded - a.fates.forwarded) + wrapped(b.fates.delivered - a.fates.delivered)
+  const decided = went + sum(drops)
+  const congested = ports('missed') + sum(drops.filter(([why]) => CONGESTION.includes(why)))
+  const offered = ports('offered')
+  const underway = offered - ports('missed') - ports('filtered') - decided
+  return { offered, decided, lost: congested + Math.max(0, underway) }
+}
+
+/**
+ * hostShare - how much of the host's time that the machine's threads wanted they got. Every CPU has a process to run and the
+ * board never sleeps while it sends, so each thread could use a core all the time.
+ */
+export function hostShare(machine: Machine, a: Sample, b: Sample): number {
   if (machine.virtual) return 1 // nobody takes virtual time away
   const threads = Math.min(machine.config.cpus + 1, hostCores())
   return Math.min(1, (b.spent - a.spent) / ((b.at - a.at) * threads))
@@ -98,7 +121,6 @@ export function pointBetween(machine: Machine, a: Sample, b: Sample): LivelockPo
     drops: dropsBetween(a, b),
     cpu,
     user_share: cpu.reduce((sum, c) => sum + c.user, 0) / cpu.length,
-    host_share: hostShare(machine, a, b),
     latency_us: { p50: us(0.5), p99: us(0.99), p999: us(0.999) },
   }
 }

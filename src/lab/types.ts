@@ -125,8 +125,6 @@ export interface LivelockPoint {
   cpu: CpuShares[]
   /** Share of all CPUs' time that the compute-bound user process got, 0 to 1. */
   user_share: number
-  /** Share of the host's time that the machine's threads wanted and got, 0 to 1: below 0.97 the host was busy elsewhere. */
-  host_share: number
   /** From wire to wire; null when nothing was delivered. */
   latency_us: { p50: number | null; p99: number | null; p999: number | null }
 }
@@ -134,7 +132,7 @@ export interface LivelockPoint {
 export interface LivelockSeries {
   rx: RxArch
   cpus: number
-  /** Maximum loss-free receive rate. */
+  /** Maximum loss-free receive rate; 0: none was found. */
   mlfrr_pps: number
   /** Lowest offered load from which delivery stays below a tenth of its peak, or null: no livelock in this sweep. */
   livelock_pps: number | null
@@ -149,6 +147,9 @@ export interface LivelockResult {
   seed: number
   config: LivelockConfigRecord
   series: LivelockSeries[]
+  /** Of each point of each series: share of the host's time that the machine's threads wanted and got, 0 to 1. Below 0.97
+   *  the host was busy elsewhere. */
+  host_shares: number[][]
 }
 
 /** One trial: packets per second offered, and what came of them. */

@@ -1,13 +1,22 @@
 /** Virtual time: the same run is the same to the last bit, whatever the host does; and what a profile must say. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { livelockMachine } from '../../src/lab/bench2544.js'
 import { livelockDefaults } from '../../src/lab/config.js'
+import { UsageError } from '../../src/lab/errors.js'
 import { runLivelock } from '../../src/lab/livelock.js'
 import { Machine } from '../../src/lab/machine.js'
 import { costTable, parseProfile, readProfile } from '../../src/lab/profile.js'
 import { drain, takeSample, unbalanced } from '../../src/lab/sample.js'
 import type { LivelockConfig, TraceCapture } from '../../src/lab/types.js'
+import { pcapOf, steadyFrames } from '../helpers/captures.js'
 
+/** What each point of the JSON has, and nothing else. */
+const POINT = 'cpu delivered_pps drops irqs latency_us offered_pps polls received_pps time_squeeze user_share'.split(
+  ' ',
+)
 const modern = readProfile('modern')
 
 /** One load on one machine, from power-on to a clean halt. */
@@ -70,6 +79,53 @@ test('the whole experiment: the same JSON twice, NAPI holds and interrupts livel
   expect(interrupt!.points[2]!.user_share).toBeLessThan(0.02)
   expect(napi!.points[2]!.delivered_pps).toBeGreaterThan(0.9 * napi!.mlfrr_pps)
   expect(first.config).toMatchObject({ clock: 'virtual', profile: 'modern' })
+})
+
+describe('the loss-free rate', () => {
+  const auto = (part: Partial<LivelockConfig>): LivelockConfig => ({
+    ...livelockDefaults(),
+    profile: modern,
+    rx: ['interrupt'],
+    durationMs: 20,
+    ...part,
+  })
+  test('stands as the table has it, and the sweep goes to four times that', async () => {
+    const seen: number[] = []
+    const hooks = { progress: (done: number, total: number) => seen.push(done / total) }
+    const result = await runLivelock(auto({}), hooks)
+    const { mlfrr_pps, points } = result.series[0]!
+    expect(points.at(-1)!.offered_pps).toBeGreaterThanOrEqual(4 * mlfrr_pps)
+    expect(points[0]!.offered_pps).toBeLessThanOrEqual(0.21 * mlfrr_pps)
+    const clean = points.filter(p => Object.values(p.drops).reduce((a, b) => a + b, 0) <= 0.01 * p.offered_pps * 0.02)
+    expect(Math.max(...clean.map(p => p.offered_pps))).toBeLessThanOrEqual(mlfrr_pps * 1.01)
+    expect(points.filter(p => p.offered_pps <= mlfrr_pps).every(p => clean.includes(p))).toBe(true)
+    expect(result.host_shares).toEqual([points.map(() => 1)])
+    expect(Object.keys(points[0]!).sort()).toEqual(POINT)
+    expect(seen.every((share, k) => k === 0 || share >= seen[k - 1]! - 0.02)).toBe(true) // a longer search moves it back a little
+    expect(Math.max(...seen.slice(1).map((share, k) => share - seen[k]!))).toBeLessThan(0.4)
+    expect(seen.at(-1)).toBe(1)
+  })
+  test('frames that go nowhere at any rate are no loss; frames that never reach the kernel are no success', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'softnet-virtual-'))
+    const write = (name: string, frames: Uint8Array[]): string => {
+      writeFileSync(join(dir, name), pcapOf(frames))
+      return join(dir, name)
+    }
+    try {
+      const lost = steadyFrames().slice(0, 64)
+      for (const f of lost.slice(0, 16)) f[12] = 0x99 // not IP
+      const pcap = write('lost.pcap', lost)
+      const { series } = await runLivelock(auto({ pcap, rates: [10_000] }))
+      expect(series[0]!.mlfrr_pps).toBeGreaterThan(20_000)
+      expect(series[0]!.points[0]!.drops).toHaveProperty('eth_unknown_protocol')
+      const runts = auto({ pcap: write('runts.pcap', [new Uint8Array(8)]) })
+      await expect(runLivelock(runts)).rejects.toThrow('interrupt: no offered load gets through without loss')
+      await expect(runLivelock(auto({ pcap: write('none.pcap', []) }))).rejects.toThrow(UsageError)
+      await expect(runLivelock(auto({ pcap: write('void.pcap', [new Uint8Array(0)]) }))).rejects.toThrow(UsageError)
+    } finally {
+      rmSync(dir, { recursive: true })
+    }
+  })
 })
 
 test('a trace holds what happened in its point and nothing else', async () => {

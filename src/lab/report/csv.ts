@@ -29,8 +29,8 @@ const COLUMNS = [
 export function livelockCsv(result: LivelockResult): string {
   const reasons = [...new Set(result.series.flatMap(s => s.points.flatMap(p => Object.keys(p.drops))))].sort()
   const lines = [[...COLUMNS, ...reasons.map(r => `drop_${r}`)].join(',')]
-  for (const s of result.series) {
-    for (const p of s.points) {
+  for (const [i, s] of result.series.entries()) {
+    for (const [k, p] of s.points.entries()) {
       const contexts = (['hardirq', 'softirq', 'system', 'user', 'idle'] as const).map(c => share(p, c).toFixed(4))
       const { p50, p99, p999 } = p.latency_us
       lines.push(
@@ -47,7 +47,7 @@ export function livelockCsv(result: LivelockResult): string {
           p.time_squeeze,
           ...contexts,
           p.user_share.toFixed(4),
-          p.host_share.toFixed(4),
+          result.host_shares[i]![k]!.toFixed(4),
           p50 ?? '',
           p99 ?? '',
           p999 ?? '',

@@ -117,11 +117,11 @@ function verdict(s: LivelockSeries): string {
 
 /** Which points to trust less. */
 function disturbed(result: LivelockResult): string {
-  const points = result.series.flatMap(s => s.points)
-  const bad = points.filter(p => p.host_share < 0.97)
+  const shares = result.host_shares.flat()
+  const bad = shares.filter(share => share < 0.97)
   if (bad.length === 0) return ''
-  const worst = Math.min(...bad.map(p => p.host_share))
-  return `The host was busy elsewhere during ${bad.length} of ${points.length} points: the machine got ${percent(worst)} % of its time at worst.`
+  const worst = Math.min(...bad)
+  return `The host was busy elsewhere during ${bad.length} of ${shares.length} points: the machine got ${percent(worst)} % of its time at worst.`
 }
 
 /** livelockReport - the whole result for a terminal of 120 columns; `color` for one that knows colours. */
