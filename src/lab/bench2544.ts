@@ -1,8 +1,7 @@
 /** bench2544.ts - the router of the livelock experiment: two ports in the networks that RFC 2544 sets aside for benchmarks. */
 import type { GeneratorConfig, Mac, ReplayConfig, SourceConfig } from '../hw/types.js'
-import { UsageError } from './errors.js'
 import type { MachineConfig, MachinePort } from './machine.js'
-import { readPcap } from './pcap.js'
+import type { Capture } from './pcap.js'
 import type { LivelockConfig, PcapTiming, RxArch } from './types.js'
 
 /** ipv4 - an address as int32. */
@@ -38,9 +37,7 @@ function generated(config: LivelockConfig): GeneratorConfig {
 }
 
 /** Real frames, sent to this router: their link addresses are those of the wire that it stands on. */
-function replayed(file: string, timing: PcapTiming): ReplayConfig {
-  const { data, offsets, lengths, times } = readPcap(file)
-  if (data.length === 0) throw new UsageError(`--pcap ${file}: there is no frame in it to offer`)
+function replayed({ data, offsets, lengths, times }: Capture, timing: PcapTiming): ReplayConfig {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength)
   for (let k = 0; k < offsets.length; k++) {
     if (lengths[k]! < 14 || (view.getUint8(offsets[k]!) & 1) !== 0) continue
@@ -68,10 +65,10 @@ export function autoQueues(cpus: number): number {
   return 2 ** Math.floor(Math.log2(cpus))
 }
 
-/** livelockMachine - what the experiment runs on, for one receive architecture. */
-export function livelockMachine(config: LivelockConfig, rx: RxArch): MachineConfig {
+/** livelockMachine - what the experiment runs on, for one receive architecture; `capture`: offered instead of generated load. */
+export function livelockMachine(config: LivelockConfig, rx: RxArch, capture: Capture | null = null): MachineConfig {
   const queues = config.queues === 0 ? autoQueues(config.cpus) : config.queues
-  const source = config.pcap === null ? generated(config) : replayed(config.pcap, config.pcapTiming)
+  const source = capture === null ? generated(config) : replayed(capture, config.pcapTiming)
   return {
     cpus: config.cpus,
     rx,

@@ -152,9 +152,10 @@ export async function runForward(
   output: CaptureSink,
   hooks: ProgressHook = {},
 ): Promise<ForwardResult> {
-  const routes = readRoutes(config.routes)
+  const routes = await readRoutes(config.routes, hooks.signal)
   knownInterfaces(config, routes)
-  const captures = new Map(config.inputs.map(({ iface, file }) => [iface, readPcap(file)]))
+  const captures = new Map<string, Capture>()
+  for (const { iface, file } of config.inputs) captures.set(iface, await readPcap(file, hooks.signal))
   const total = [...captures.values()].reduce((n, c) => n + c.offsets.length, 0)
   const machine = new Machine(machineConfig(config, routes, captures))
   try {

@@ -4,9 +4,10 @@
  */
 import { livelockMachine } from './bench2544.js'
 import { configRecord, hostInfo } from './config.js'
-import { RunError } from './errors.js'
+import { RunError, UsageError } from './errors.js'
 import { Machine } from './machine.js'
 import { MAX_RATE, SEARCH_MS, Search } from './mlfrr.js'
+import { type Capture, readPcap } from './pcap.js'
 import { drain, unbalanced } from './sample.js'
 import { readTrace } from './traceReader.js'
 import { bursty, costMs, type Held, hold, Steps } from './trial.js'
@@ -192,15 +193,24 @@ async function settle(machine: Machine): Promise<void> {
   if (leaks.length > 0) throw new RunError(`leaked: ${leaks.map(l => `${l.used} of ${l.name}`).join(', ')}`)
 }
 
+/** Read once, for a pipe has its bytes only once. */
+async function captureOf({ pcap }: LivelockConfig, hooks: ProgressHook): Promise<Capture | null> {
+  if (pcap === null) return null
+  const capture = await readPcap(pcap, hooks.signal)
+  if (capture.data.length === 0) throw new UsageError(`--pcap ${pcap}: there is no frame in it to offer`)
+  return capture
+}
+
 /** runLivelock - the whole experiment, one machine for each receive architecture after the other. */
 export async function runLivelock(config: LivelockConfig, hooks: ProgressHook = {}): Promise<LivelockResult> {
+  const capture = await captureOf(config, hooks)
   const series: LivelockSeries[] = []
   const host_shares: number[][] = []
   const points = config.rates === 'auto' ? SWEEP.length : config.rates.length
   const warmMs = config.profile === null ? WARM_RATES.length * costMs(WARM_MS) : 0
   const steps = new Steps(hooks, warmMs + SEARCH_MS + points * config.durationMs, config.rx.length)
   for (const rx of config.rx) {
-    const machine = new Machine(livelockMachine(config, rx))
+    const machine = new Machine(livelockMachine(config, rx, capture))
     try {
       const done = await runSeries(config, rx, machine, steps, hooks)
       series.push(done.series)

@@ -3,8 +3,8 @@
  *
  * Errors are UsageErrors of one line that name the file and what is wrong with it.
  */
-import { readFileSync } from 'node:fs'
-import { errnoText, UsageError } from './errors.js'
+import { UsageError } from './errors.js'
+import { readInput } from './input.js'
 
 const LINKTYPE_ETHERNET = 1
 const MAX_FRAME = 262_144
@@ -33,14 +33,8 @@ export interface Capture {
 }
 
 /** readPcap - a whole capture file. */
-export function readPcap(file: string): Capture {
-  let bytes: Buffer
-  try {
-    bytes = readFileSync(file)
-  } catch (error) {
-    throw new UsageError(`cannot read ${file}: ${errnoText(error)}`, { cause: error })
-  }
-  return parsePcap(bytes, file)
+export async function readPcap(file: string, signal?: AbortSignal): Promise<Capture> {
+  return parsePcap(await readInput(file, signal), file)
 }
 
 function header(view: DataView, file: string): { little: boolean; unit: number } {

@@ -3,11 +3,11 @@
  *
  * Errors are UsageErrors of one line: FILE:LINE: what is wrong.
  */
-import { readFileSync } from 'node:fs'
 import ipaddr from 'ipaddr.js'
 import type { Mac } from '../hw/types.js'
 import type { NeighbourSetup, RouteSetup } from '../init/setup.js'
-import { errnoText, UsageError } from './errors.js'
+import { UsageError } from './errors.js'
+import { readInput } from './input.js'
 
 export interface InterfaceLine {
   name: string
@@ -226,12 +226,6 @@ export function parseRoutes(text: string, name: string): RoutesFile {
 }
 
 /** readRoutes - a routes file. */
-export function readRoutes(path: string): RoutesFile {
-  let text: string
-  try {
-    text = readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new UsageError(`cannot read ${path}: ${errnoText(error)}`, { cause: error })
-  }
-  return parseRoutes(text, path)
+export async function readRoutes(path: string, signal?: AbortSignal): Promise<RoutesFile> {
+  return parseRoutes((await readInput(path, signal)).toString('utf8'), path)
 }

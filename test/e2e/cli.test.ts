@@ -173,6 +173,35 @@ describe('livelock', () => {
   })
 })
 
+test('an input that comes through a pipe', () => {
+  const { status, stderr } = spawnSync(
+    'sh',
+    [
+      '-c',
+      'cat "$1" | "$0" "$2" forward --in eth0=/dev/stdin --routes "$3" --json piped.json',
+      process.execPath,
+      data('mix.pcap'),
+      bin,
+      data('example.routes'),
+    ],
+    { cwd: dir, encoding: 'utf8' },
+  )
+  expect([status, stderr]).toEqual([0, ''])
+  expect(JSON.parse(readFileSync(join(dir, 'piped.json'), 'utf8'))).toMatchObject({ received: 164 })
+})
+
+test.each([
+  ['livelock', '--pcap', 'never.fifo'],
+  ['forward', '--in', 'eth0=never.fifo', '--routes', data('example.routes')],
+])('Ctrl-C while %s waits for its input', async (...args) => {
+  if (!existsSync(join(dir, 'never.fifo'))) spawnSync('mkfifo', [join(dir, 'never.fifo')])
+  const child = spawn(process.execPath, [bin, ...args], { cwd: dir })
+  const started = Date.now()
+  setTimeout(() => child.kill('SIGTERM'), 1000)
+  expect(await new Promise(resolve => child.on('exit', resolve))).toBe(143)
+  expect(Date.now() - started).toBeLessThan(4500)
+})
+
 describe('forward', () => {
   const args = (cpus: number, out: string): string[] => [
     ...['forward', '--in', `eth0=${data('mix.pcap')}`, '--routes', data('example.routes'), '--cpus', String(cpus)],
@@ -191,11 +220,11 @@ describe('forward', () => {
     for (const r of results) expect(r).toEqual(first)
   })
   /** The frames of one capture in one way, and what came out of eth1. */
-  function convey(
+  async function convey(
     name: string,
     frames: Uint8Array[],
     ...flags: string[]
-  ): { result: ForwardResult; out: Uint8Array[] } {
+  ): Promise<{ result: ForwardResult; out: Uint8Array[] }> {
     const file = (what: string): string => join(dir, `${name}-${what}`)
     writeFileSync(file('in.pcap'), pcapOf(frames))
     const ports = ['--in', `eth0=${file('in.pcap')}`, '--out', `eth1=${file('out.pcap')}`]
@@ -209,23 +238,23 @@ describe('forward', () => {
       ...flags,
     )
     expect([code, err.replace(/^softnet: warning: .*\n/, '')]).toEqual([0, ''])
-    const { data: bytes, offsets, lengths } = readPcap(file('out.pcap'))
+    const { data: bytes, offsets, lengths } = await readPcap(file('out.pcap'))
     const out = [...offsets].map((at, k) => bytes.subarray(at, at + lengths[k]!))
     return { result: JSON.parse(readFileSync(file('json'), 'utf8')) as ForwardResult, out }
   }
   const flow = { src: '10.1.0.2', dst: '10.2.0.2', to: ROUTER, from: '02:00:00:00:01:02' }
   test.each(['interrupt', 'softnet', 'napi'])(
     '%s: a long capture goes through whole, as fast as the router takes it',
-    rx => {
+    async rx => {
       const many = Array.from({ length: 20_000 }, (_, k) => udpFrame({ ...flow, sport: 1024 + (k % 500), id: k }))
       for (const cpus of ['1', '2']) {
-        const { result, out } = convey(`long-${rx}`, many, '--rx', rx, '--cpus', cpus)
+        const { result, out } = await convey(`long-${rx}`, many, '--rx', rx, '--cpus', cpus)
         expect(result).toMatchObject({ received: 20_000, forwarded: 20_000, dropped: {} })
         expect(out).toHaveLength(20_000)
       }
     },
   )
-  test.each([1, 4])('jumbo frames, on %i CPUs with a queue each on three ports', cpus => {
+  test.each([1, 4])('jumbo frames, on %i CPUs with a queue each on three ports', async cpus => {
     const routes = join(dir, `jumbo-${cpus}.routes`)
     const lines = [1, 2, 3].map(k => `interface eth${k - 1} address 10.${k}.0.1/24 mac 02:00:00:00:00:0${k} mtu 9000`)
     writeFileSync(routes, [...lines, 'neighbour 10.2.0.2 mac 02:00:00:00:02:02'].join('\n'))
@@ -237,22 +266,22 @@ describe('forward', () => {
     expect(result).toMatchObject({ received: 3000, forwarded: 3000, dropped: {} })
     expect(out.map(f => f.length).sort((a, b) => a - b)).toEqual(frames.map(f => f.length).sort((a, b) => a - b))
   })
-  test('at its original speed a capture takes its time, scaled it takes less', () => {
+  test('at its original speed a capture takes its time, scaled it takes less', { retry: 3 }, async () => {
     const slow = Array.from({ length: 8 }, (_, k) => udpFrame({ ...flow, id: k })) // 100 us apart
     for (const [timing, gap] of [
       ['original', 100_000],
-      ['x0.1', 1_000_000],
+      ['x0.01', 10_000_000],
     ] as const) {
-      convey(`timing-${timing}`, slow, '--timing', timing)
-      const { times } = readPcap(join(dir, `timing-${timing}-out.pcap`))
+      await convey(`timing-${timing}`, slow, '--timing', timing)
+      const { times } = await readPcap(join(dir, `timing-${timing}-out.pcap`))
       expect(times[7]).toBeGreaterThan(6 * gap) // a late first frame shortens the whole, a late last one stretches it
     }
   })
-  test('a flow of whole packets and fragments keeps its order on several CPUs', () => {
+  test('a flow of whole packets and fragments keeps its order on several CPUs', async () => {
     const mixed = Array.from({ length: 3000 }, (_, k) =>
       k % 2 === 0 ? [udpFrame({ ...flow, id: k })] : fragments(udp(flow, counting(100)), { ...flow, id: k }, 76),
     ).flat()
-    const { out } = convey('order', mixed, '--cpus', '4')
+    const { out } = await convey('order', mixed, '--cpus', '4')
     expect(out).toHaveLength(mixed.length)
     const ids = out.map(f => parse(f).id)
     expect(ids).toEqual([...ids].sort((a, b) => a - b))

@@ -1,5 +1,5 @@
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -7,6 +7,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AtomicFile, writeFileAtomic } from '../../../src/lab/atomicWrite.js'
 import { UsageError } from '../../../src/lab/errors.js'
+import { readInput } from '../../../src/lab/input.js'
 import { PcapWriter, parsePcap, readPcap } from '../../../src/lab/pcap.js'
 import { parseRoutes, readRoutes } from '../../../src/lab/routesFile.js'
 import { mixedFrames, pcapOf, steadyFrames } from '../../helpers/captures.js'
@@ -85,16 +86,16 @@ describe('captures', () => {
     expect(() => parsePcap(bytes, 'x')).toThrow(UsageError)
     expect(() => parsePcap(bytes, 'x')).toThrow(message)
   })
-  test('the shipped ones are what their script makes', () => {
+  test('the shipped ones are what their script makes', async () => {
     expect(readFileSync(join(root, 'data/mix.pcap')).equals(pcapOf(mixedFrames()))).toBe(true)
     expect(readFileSync(join(root, 'data/steady.pcap')).equals(pcapOf(steadyFrames()))).toBe(true)
-    expect(readPcap(join(root, 'data/steady.pcap')).offsets.length).toBe(256)
+    expect((await readPcap(join(root, 'data/steady.pcap'))).offsets.length).toBe(256)
   })
 })
 
 describe('routes files', () => {
-  test('the example', () => {
-    const f = readRoutes(join(root, 'data/example.routes'))
+  test('the example', async () => {
+    const f = await readRoutes(join(root, 'data/example.routes'))
     expect(f.interfaces.map(i => [i.name, i.mtu])).toEqual([
       ['eth0', 1500],
       ['eth1', 1500],
@@ -139,6 +140,32 @@ describe('routes files', () => {
     [`${eth0}neighbour 10.5.0.1 mac 02:00:00:00:00:05`, 'x:2: neighbour 10.5.0.1 is on no network of an interface'],
   ])('%j is refused in one line', (text, message) => {
     expect(() => parseRoutes(text, 'x')).toThrow(new UsageError(message))
+  })
+})
+
+describe('inputs', () => {
+  test('a file, a pipe that is written late', async () => {
+    const bytes = readFileSync(join(root, 'data/mix.pcap'))
+    const fifo = join(dir, 'fifo')
+    execFileSync('mkfifo', [fifo])
+    const late = 'sleep 0.3; (head -c 40000 "$1"; sleep 0.2; tail -c +40001 "$1") > "$2"'
+    spawn('sh', ['-c', late, 'sh', join(root, 'data/mix.pcap'), fifo])
+    expect((await readInput(fifo)).equals(bytes)).toBe(true)
+    rmSync(fifo)
+    expect((await readInput(join(root, 'data/mix.pcap'))).equals(bytes)).toBe(true)
+  })
+  test('is called off', async () => {
+    const fifo = join(dir, 'nobody')
+    execFileSync('mkfifo', [fifo])
+    await expect(readInput(fifo, AbortSignal.timeout(100))).rejects.toThrow(/abort|timeout/i)
+    await expect(readInput('/dev/zero', AbortSignal.timeout(100))).rejects.toThrow(/abort|timeout/i)
+    rmSync(fifo)
+  })
+  test('one that is too large is refused', async () => {
+    await expect(readInput('/dev/zero', undefined, 1e6)).rejects.toThrow(
+      new UsageError('cannot read /dev/zero: it is larger than 1000000 bytes'),
+    )
+    await expect(readInput(join(root, 'data/mix.pcap'), undefined, 1000)).rejects.toThrow(UsageError)
   })
 })
 
