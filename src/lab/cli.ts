@@ -1,11 +1,11 @@
 /**
  * cli.ts - the command line: finds the verb, turns every failure into one line and an exit code.
  *
- * 0 a clean run, 1 a finding or a run that could not be finished, 2 wrong usage, 130 and 143 interrupted.
+ * 0 a clean run, 1 a finding or a run that could not be finished, 2 wrong usage, 128 + n ended by signal n, such as 130 for Ctrl-C.
  */
 import { Command, CommanderError } from 'commander'
 import { packageVersion } from './config.js'
-import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, LabError, MachinePanic } from './errors.js'
+import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, errnoText, LabError, MachinePanic } from './errors.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
@@ -21,6 +21,7 @@ const SIGNALS = [
   ['SIGINT', EXIT_INTERRUPTED],
   ['SIGTERM', 143],
   ['SIGHUP', 129],
+  ['SIGQUIT', 131],
 ] as const
 
 function oneLine(text: string): string {
@@ -106,7 +107,12 @@ function makeProgram(run: VerbRunner): Command {
 /** main - runs one command line; resolves to the exit code and never rejects. */
 export async function main(args: readonly string[]): Promise<number> {
   // The reader of a pipe may leave early, as `head` does: then there is nobody left to report to.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : EXIT_FINDING))
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(EXIT_CLEAN)
+    complain(`cannot write to standard output: ${errnoText(error)}`)
+    process.exit(EXIT_FINDING)
+  })
+  process.stderr.on('error', () => {}) // nobody listens: the exit code still tells
   const result = { code: EXIT_CLEAN }
   try {
     const program = makeProgram(async body => {

@@ -59,4 +59,10 @@ const WORDS: Record<string, string | undefined> = {
   EISDIR: 'is a folder',
   ENOTDIR: 'a part of the path is not a folder',
   EMFILE: 'too many open files',
+  ENAMETOOLONG: 'the name is too long',
+  ELOOP: 'too many symbolic links',
+  ENXIO: 'no such device or address',
+  EPIPE: 'the reader has gone',
+  EBADF: 'is not open',
+  ETXTBSY: 'is a program that runs',
 }

@@ -45,6 +45,10 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['livelock', '--pcap', 'nowhere.pcap'], /nowhere.pcap: no such file or folder/],
     [['livelock', '--pcap', 'cut.pcap'], /cut.pcap: packet \d+: truncated/],
     [['livelock', '--json', 'no/such/folder/x.json'], /cannot write no\/such\/folder\/x.json/],
+    [['livelock', '--json', 'mine.pcap/x.json'], /cannot write mine.pcap\/x.json: a part of the path is not a folder/],
+    [['livelock', '--json', `${'n'.repeat(300)}.json`], /the name is too long/],
+    [['livelock', '--json', ''], /--json: the name of the file is empty/],
+    [['livelock', '--pcap', ''], /--pcap: the name of the file is empty/],
     [['livelock', '--burst', '5'], /--burst 5: must be packets@rate such as 32@1M/],
     [['livelock', '--sizes', '59'], /--sizes 59: must be imix, or sizes from 60 to 1514/],
     [['livelock', '--affinity', 'cpu1'], /--affinity cpu1: must be one of spread, cpu0/],
@@ -158,16 +162,34 @@ describe('livelock', () => {
     expect(config).toMatchObject({ arrivals: 'burst', destinations: 3, itr_ns: 200_000, affinity: 'cpu0' })
     expect(series[0]!.points[0]!.cpu[1]!.hardirq).toBeLessThan(0.05) // the clock alone
   })
-  test('Ctrl-C: ends soon, with 130, and leaves no file', async () => {
+  test('standard output as a file among others; one that is full', () => {
+    const run = ['livelock', '--rx', 'napi', '--rates', '10k', '--duration', '50'].join(' ')
+    const shell = (line: string): { status: number | null; stderr: string } =>
+      spawnSync('sh', ['-c', line, process.execPath, bin], { cwd: dir, encoding: 'utf8' })
+    expect(shell(`"$0" "$1" ${run} --csv /dev/stdout > both.txt`).status).toBe(0)
+    expect(readFileSync(join(dir, 'both.txt'), 'utf8')).toMatch(/^rx,cpus,.*\npolling \(NAPI\)/s)
+    expect(shell(`"$0" "$1" ${run} > /dev/full`)).toMatchObject({
+      status: 1,
+      stderr: 'softnet: cannot write to standard output: no space left on the disk\n',
+    })
+    expect(shell('"$0" "$1" frob 2>&-').status).toBe(2)
+    expect(shell('{ sleep 0.5; "$0" "$1" frob; echo $? > code; } 2>&1 | true; sleep 2; exit $(cat code)').status).toBe(
+      2,
+    )
+  })
+  test.each([
+    ['SIGINT', 130],
+    ['SIGQUIT', 131],
+  ] as const)('%s: ends soon, with %i, and leaves no file', async (signal, expected) => {
     const child = spawn(process.execPath, [bin, 'livelock', '--json', 'never.json', '--trace', 'never.trace'], {
       cwd: dir,
     })
     const err: Buffer[] = []
     child.stderr.on('data', (b: Buffer) => err.push(b))
     await new Promise(resolve => setTimeout(resolve, 1500))
-    child.kill('SIGINT')
+    child.kill(signal)
     const code = await new Promise(resolve => child.on('exit', resolve))
-    expect(code).toBe(130)
+    expect(code).toBe(expected)
     expect(Buffer.concat(err).toString()).toMatch(/interrupted/)
     expect(readdirSync(dir).filter(f => f.includes('never'))).toEqual([])
   })

@@ -107,6 +107,7 @@ export function frameSizes(flag: string): (text: string) => [number, number][] {
 /** readableFile - a parser for an input file: it is there, is no folder and may be read. */
 export function readableFile(flag: string): (path: string) => string {
   return path => {
+    if (path === '') throw new UsageError(`${flag}: the name of the file is empty`)
     try {
       accessSync(path, constants.R_OK)
     } catch (error) {
@@ -136,6 +137,7 @@ export class OutputFiles {
     const reads = new Set(inputs.map(path => (path === undefined ? null : fileIdentity(path))))
     const seen = new Map<string, string>()
     for (const [flag, path] of Object.entries(paths)) {
+      if (path === '') throw new UsageError(`${flag}: the name of the file is empty`)
       const identity = path === undefined || path === '-' ? null : fileIdentity(path)
       if (identity === null) continue
       if (reads.has(identity)) throw new UsageError(`${flag} ${path}: is read and written in one run`)
@@ -161,7 +163,9 @@ export class OutputFiles {
     this.#files.get(flag)?.write(make())
   }
 
+  /** All of them under their names, once each is safe on its disk. */
   commit(): void {
+    for (const file of this.#files.values()) file.flush()
     for (const file of this.#files.values()) file.commit()
   }
 

@@ -1,5 +1,15 @@
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -183,6 +193,27 @@ describe('output files', () => {
   test('a folder, a missing folder: refused before the work', () => {
     expect(() => new AtomicFile(dir)).toThrow(UsageError)
     expect(() => new AtomicFile(join(dir, 'no', 'where'))).toThrow('no such file or folder')
+  })
+  test('a link stays one, an existing file keeps its mode, a long name fits', () => {
+    const path = join(dir, 'target')
+    writeFileSync(path, 'old', { mode: 0o640 })
+    symlinkSync('target', join(dir, 'link'))
+    symlinkSync('fresh', join(dir, 'dangling'))
+    writeFileAtomic(join(dir, 'link'), 'new')
+    writeFileAtomic(join(dir, 'dangling'), 'new')
+    expect([readFileSync(path, 'utf8'), readFileSync(join(dir, 'fresh'), 'utf8')]).toEqual(['new', 'new'])
+    expect(lstatSync(join(dir, 'link')).isSymbolicLink()).toBe(true)
+    expect(statSync(path).mode & 0o777).toBe(0o640)
+    const long = 'n'.repeat(255)
+    writeFileAtomic(join(dir, long), 'x')
+    expect(readdirSync(dir)).toContain(long)
+    expect(() => new AtomicFile(join(dir, `${long}n`))).toThrow('the name is too long')
+  })
+  test('a path that leads nowhere is refused in words', () => {
+    expect(() => new AtomicFile(join(dir, 'target', 'below'))).toThrow(UsageError)
+    expect(() => new AtomicFile(join(dir, 'target', 'below'))).toThrow('a part of the path is not a folder')
+    symlinkSync('loop', join(dir, 'loop'))
+    expect(() => new AtomicFile(join(dir, 'loop'))).toThrow('too many symbolic links')
   })
   test('a full disk: one clear line, the old file stays', () => {
     expect(() => writeFileAtomic('/dev/full', 'x')).toThrow('cannot write /dev/full: no space left on the disk')
