@@ -196,7 +196,8 @@ export class Nic {
 
   private queue_for(hash: number): Queue {
     const qs = this.queues
-    return qs.length === 1 ? qs[0]! : qs[hash & (qs.length - 1)]!
+    const n = qs.length
+    return (n & (n - 1)) === 0 ? qs[hash & (n - 1)]! : qs[(hash >>> 0) % n]!
   }
 
   /** Fill in the descriptor behind a frame whose bytes are already in the buffer. */
