@@ -284,7 +284,7 @@ describe('forward', () => {
     const frames = Array.from({ length: 3000 }, (_, k) =>
       udpFrame({ ...flow, sport: 1024 + (k % 64), id: k }, counting(sizes[k % 6]!)),
     )
-    const { result, out } = convey(`jumbo-${cpus}`, frames, '--routes', routes, '--cpus', String(cpus))
+    const { result, out } = await convey(`jumbo-${cpus}`, frames, '--routes', routes, '--cpus', String(cpus))
     expect(result).toMatchObject({ received: 3000, forwarded: 3000, dropped: {} })
     expect(out.map(f => f.length).sort((a, b) => a - b)).toEqual(frames.map(f => f.length).sort((a, b) => a - b))
   })
