@@ -80,6 +80,9 @@ export function livelockMachine(config: LivelockConfig, rx: RxArch, capture: Cap
     itrNs: config.itrNs,
     itrFrames: config.itrFrames,
     affinity: config.affinity,
+    pollQuota: config.quota,
+    cycleLimit: config.cycleLimit === 100 ? 0 : config.cycleLimit,
+    screend: config.screend,
     seed: config.seed,
     ports: [
       port('eth0', ROUTER0, ipv4(198, 18, 0, 1), queues, source),

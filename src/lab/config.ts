@@ -11,6 +11,7 @@ import type {
   LockKind,
   PcapTiming,
   RxArch,
+  Screend,
 } from './types.js'
 
 export const RX_ARCHS: readonly RxArch[] = ['interrupt', 'softnet', 'napi', 'polled']
@@ -18,6 +19,7 @@ export const RX_ARCHS: readonly RxArch[] = ['interrupt', 'softnet', 'napi', 'pol
 const RX_DEFAULT: readonly RxArch[] = ['interrupt', 'softnet', 'napi']
 export const ARRIVALS: readonly ArrivalKind[] = ['constant', 'poisson', 'burst']
 export const AFFINITIES: readonly Affinity[] = ['spread', 'cpu0']
+export const SCREENDS: readonly Screend[] = ['off', 'on', 'feedback']
 export const PCAP_TIMINGS: readonly PcapTiming[] = ['even', 'stretched']
 export const LOCK_KINDS: readonly LockKind[] = ['tas', 'ticket', 'mcs']
 
@@ -36,6 +38,8 @@ export const RANGES = {
   destinations: [0, 65_536, 0],
   itr: [0, 10_000_000, 0],
   itrFrames: [0, 4096, 0],
+  quota: [1, 4096, 0],
+  cycleLimit: [1, 100, 100],
   queues: [0, 32, 0],
   hz: [100, 1000, 1000],
   irqWork: [0, 4096, 0],
@@ -63,6 +67,9 @@ export function livelockDefaults(): LivelockConfig {
     itrNs: RANGES.itr[2],
     itrFrames: RANGES.itrFrames[2],
     affinity: 'spread',
+    quota: RANGES.quota[2],
+    cycleLimit: RANGES.cycleLimit[2],
+    screend: 'off',
     queues: RANGES.queues[2],
     hz: RANGES.hz[2],
     irqWork: RANGES.irqWork[2],
@@ -99,6 +106,9 @@ export function configRecord(c: LivelockConfig): LivelockConfigRecord {
     itr_ns: c.itrNs,
     itr_frames: c.itrFrames,
     affinity: c.affinity,
+    quota: c.quota,
+    cycle_limit: c.cycleLimit,
+    screend: c.screend,
     pcap: c.pcap,
     pcap_timing: c.pcapTiming,
     clock: c.profile === null ? 'real' : 'virtual',

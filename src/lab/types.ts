@@ -9,6 +9,7 @@ export type LockKind = 'tas' | 'ticket' | 'mcs'
 export type ArrivalKind = 'constant' | 'poisson' | 'burst'
 /** Interrupt lines over all CPUs, or all on CPU 0. */
 export type Affinity = 'spread' | 'cpu0'
+export type Screend = 'off' | 'on' | 'feedback'
 /** Frames of a capture evenly at the offered rate, or with their own gaps stretched to it. */
 export type PcapTiming = 'even' | 'stretched'
 
@@ -49,6 +50,11 @@ export interface LivelockConfig {
   itrNs: number
   itrFrames: number
   affinity: Affinity
+  /** Of `polled`: frames of a callback (0: as many as come), percent of a 10 ms period that its thread may use (100: all). */
+  quota: number
+  cycleLimit: number
+  /** A user process screens forwarded packets; with `feedback`, its full queue inhibits input (under `polled`). */
+  screend: Screend
   /** Receive queues of each NIC; 0: a power of two, one for each CPU as far as that goes. */
   queues: number
   hz: number
@@ -93,6 +99,9 @@ export interface LivelockConfigRecord {
   itr_ns: number
   itr_frames: number
   affinity: Affinity
+  quota: number
+  cycle_limit: number
+  screend: Screend
   pcap: string | null
   pcap_timing: PcapTiming
   clock: 'real' | 'virtual'

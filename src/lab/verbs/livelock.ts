@@ -9,6 +9,7 @@ import {
   PCAP_TIMINGS,
   RANGES,
   RX_ARCHS,
+  SCREENDS,
 } from '../config.js'
 import { EXIT_CLEAN } from '../errors.js'
 import { profileNames, readProfile } from '../profile.js'
@@ -17,7 +18,16 @@ import { livelockCsv } from '../report/csv.js'
 import { livelockHtml } from '../report/html.js'
 import { livelockReport } from '../report/terminal.js'
 import { TraceWriter } from '../report/trace.js'
-import type { Affinity, ArrivalKind, LivelockConfig, LivelockResult, LockKind, PcapTiming, RxArch } from '../types.js'
+import type {
+  Affinity,
+  ArrivalKind,
+  LivelockConfig,
+  LivelockResult,
+  LockKind,
+  PcapTiming,
+  RxArch,
+  Screend,
+} from '../types.js'
 import {
   burst,
   frameSizes,
@@ -48,6 +58,9 @@ interface LivelockOptions {
   itr: number
   itrFrames: number
   affinity: Affinity
+  quota: number
+  cycleLimit: number
+  screend: Screend
   pcapTiming: PcapTiming
   queues: number
   hz: number
@@ -138,6 +151,24 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
       d.affinity,
     )
     .option(
+      '--quota <n>',
+      `polled: frames of one callback, ${span('quota')}; without it as many as come`,
+      wholeNumber('--quota', 'quota'),
+      d.quota,
+    )
+    .option(
+      '--cycle-limit <percent>',
+      `polled: share of each 10 ms that its thread may use, ${span('cycleLimit')}`,
+      wholeNumber('--cycle-limit', 'cycleLimit'),
+      d.cycleLimit,
+    )
+    .option(
+      '--screend <kind>',
+      'a user process screens forwarded packets: off, on, or feedback (its full queue inhibits input under polled)',
+      oneOf('--screend', SCREENDS),
+      d.screend,
+    )
+    .option(
       '--queues <n>',
       `receive queues of a NIC, ${span('queues')}; 0: one for each CPU`,
       wholeNumber('--queues', 'queues'),
@@ -198,6 +229,9 @@ function toConfig(o: LivelockOptions): LivelockConfig {
     itrNs: o.itr,
     itrFrames: o.itrFrames,
     affinity: o.affinity,
+    quota: o.quota,
+    cycleLimit: o.cycleLimit,
+    screend: o.screend,
     pcapTiming: o.pcapTiming,
     queues: o.queues,
     hz: o.hz,
