@@ -6,6 +6,7 @@
 import ipaddr from 'ipaddr.js'
 import type { Mac } from '../hw/types.js'
 import type { NeighbourSetup, RouteSetup } from '../init/setup.js'
+import { MAX_FIB_INFOS, MAX_FIB_NODES, MAX_IFADDRS, MAX_NEIGHBOURS, MAX_NICS } from '../lib/limits.js'
 import { UsageError } from './errors.js'
 import { readInput } from './input.js'
 
@@ -22,10 +23,30 @@ export interface RoutesFile {
   neighbours: NeighbourSetup[]
 }
 
-const MAX_INTERFACES = 8
 const MIN_MTU = 68
 const MAX_MTU = 9000
-const NAME = /^[^\s=/#]{1,15}$/
+/** Printable ASCII, as the kernel keeps a byte for each character. */
+const NAME = /^[!"$-.0-<>-~]{1,15}$/
+/** An address brings up to four routes. */
+const MAX_ROUTES = MAX_FIB_NODES - 4 * MAX_IFADDRS
+/**
+ * What routes mean, their next hops and metric, is kept once for all that mean the same. An address brings two meanings, and
+ * a third that is given up at once if its network has a route already; one more is needed to compare.
+ */
+const MAX_MEANINGS = MAX_FIB_INFOS - 3 * MAX_IFADDRS - 1
+
+/** The file as far as it was read, and what was seen in it. */
+interface Draft extends RoutesFile {
+  addresses: number
+  /** Network of an interface, as `dst/length`: the interface. */
+  connected: Map<string, string>
+  /** `dst/length metric` */
+  destinations: Set<string>
+  /** Next hops and metric. */
+  meanings: Set<string>
+  /** `interface address` */
+  stations: Set<string>
+}
 
 class LineError extends Error {}
 function fail(what: string): never {
@@ -96,11 +117,20 @@ function parseNumber(text: string, what: string, min: number, max: number): numb
   return n
 }
 
-function parseInterface(w: Words, file: RoutesFile): void {
+/** The networks of an interface are routes of metric 0. */
+function connect(file: Draft, name: string, a: InterfaceLine['addresses'][number], text: string): void {
+  if (++file.addresses > MAX_IFADDRS) fail(`more than ${MAX_IFADDRS} addresses`)
+  if (a.prefixlen === 32) return
+  const network = `${a.local & mask(a.prefixlen)}/${a.prefixlen}`
+  if (file.destinations.has(`${network} 0`)) fail(`there is a route to the network of ${text} above this line`)
+  if (!file.connected.has(network)) file.connected.set(network, name)
+}
+
+function parseInterface(w: Words, file: Draft): void {
   const name = w.next('the name')
   if (!NAME.test(name)) fail(`'${name}' cannot be the name of an interface`)
   if (file.interfaces.some(i => i.name === name)) fail(`interface ${name} is given twice`)
-  if (file.interfaces.length === MAX_INTERFACES) fail(`more than ${MAX_INTERFACES} interfaces`)
+  if (file.interfaces.length === MAX_NICS) fail(`more than ${MAX_NICS} interfaces`)
   const addresses: { local: number; prefixlen: number }[] = []
   let mac: Mac | null = null
   let mtu = 1500
@@ -110,7 +140,11 @@ function parseInterface(w: Words, file: RoutesFile): void {
       const text = w.next('the address')
       const [address = '', length] = text.split('/', 2)
       if (length === undefined) fail(`'${text}' needs a prefix length, such as ${text}/24`)
-      addresses.push({ local: parseHost(address), prefixlen: parsePrefixLength(length, text) })
+      const local = parseHost(address)
+      const prefixlen = parsePrefixLength(length, text)
+      if (addresses.some(a => a.local === local && a.prefixlen === prefixlen)) fail(`address ${text} is given twice`)
+      addresses.push({ local, prefixlen })
+      connect(file, name, { local, prefixlen }, text)
     } else if (key === 'mac') mac = parseMac(w.next('the MAC address'))
     else if (key === 'mtu') mtu = parseNumber(w.next('the MTU'), 'the MTU', MIN_MTU, MAX_MTU)
     else fail(`'${key}' is not known here: address, mac or mtu`)
@@ -153,7 +187,7 @@ function parseHop(w: Words, file: RoutesFile): RouteSetup['nexthops'][number] {
 
 const NOWHERE = ['unreachable', 'blackhole', 'prohibit'] as const
 
-function parseRoute(w: Words, file: RoutesFile): void {
+function parseRoute(w: Words, file: Draft): void {
   const first = w.next('the prefix')
   const nowhere = NOWHERE.find(t => t === first)
   const text = nowhere === undefined ? first : w.next('the prefix')
@@ -172,12 +206,18 @@ function parseRoute(w: Words, file: RoutesFile): void {
     if (nexthops.length > 8) fail('more than 8 next hops')
   }
   if (nowhere === undefined && nexthops.length === 0) fail(`route ${text} has no next hop`)
-  if (file.routes.some(r => r.dst === prefix.dst && r.prefixlen === prefix.prefixlen && r.metric === metric))
-    fail(`route ${text} is given twice`)
+  const network = `${prefix.dst}/${prefix.prefixlen}`
+  const owner = metric === 0 ? file.connected.get(network) : undefined
+  if (owner !== undefined) fail(`route ${text} is the network of ${owner}: another one needs a metric`)
+  if (file.destinations.has(`${network} ${metric}`)) fail(`route ${text} is given twice`)
+  if (file.routes.length === MAX_ROUTES) fail(`more than ${MAX_ROUTES} routes`)
+  file.destinations.add(`${network} ${metric}`)
+  file.meanings.add(`${metric} ${nexthops.map(hop => `${hop.gw} ${hop.dev} ${hop.weight}`).join(' ')}`)
+  if (file.meanings.size > MAX_MEANINGS) fail(`more than ${MAX_MEANINGS} different next hops and metrics`)
   file.routes.push({ ...prefix, type: nowhere ?? 'unicast', metric, nexthops })
 }
 
-function parseNeighbour(w: Words, file: RoutesFile): void {
+function parseNeighbour(w: Words, file: Draft): void {
   const text = w.next('the address')
   const address = parseHost(text)
   let dev: InterfaceLine | null = null
@@ -192,11 +232,13 @@ function parseNeighbour(w: Words, file: RoutesFile): void {
   const out = dev ?? file.interfaces.find(i => onLink(i, address))
   if (out === undefined || !onLink(out, address))
     fail(`neighbour ${text} is on no network of ${dev === null ? 'an interface' : dev.name}`)
-  if (file.neighbours.some(n => n.address === address && n.dev === out.name)) fail(`neighbour ${text} is given twice`)
+  if (file.stations.has(`${out.name} ${address}`)) fail(`neighbour ${text} is given twice`)
+  if (file.neighbours.length === MAX_NEIGHBOURS) fail(`more than ${MAX_NEIGHBOURS} neighbours`)
+  file.stations.add(`${out.name} ${address}`)
   file.neighbours.push({ address, dev: out.name, mac })
 }
 
-function parseLine(line: string, file: RoutesFile): void {
+function parseLine(line: string, file: Draft): void {
   const words = line
     .replace(/#.*$/, '')
     .trim()
@@ -212,7 +254,16 @@ function parseLine(line: string, file: RoutesFile): void {
 
 /** parseRoutes - the text of a routes file; `name` is for errors. */
 export function parseRoutes(text: string, name: string): RoutesFile {
-  const file: RoutesFile = { interfaces: [], routes: [], neighbours: [] }
+  const file: Draft = {
+    interfaces: [],
+    routes: [],
+    neighbours: [],
+    addresses: 0,
+    connected: new Map(),
+    destinations: new Set(),
+    meanings: new Set(),
+    stations: new Set(),
+  }
   text.split(/\r?\n/).forEach((line, k) => {
     try {
       parseLine(line, file)
@@ -221,8 +272,9 @@ export function parseRoutes(text: string, name: string): RoutesFile {
       throw error
     }
   })
-  if (file.interfaces.length === 0) throw new UsageError(`${name}: there is no interface in it`)
-  return file
+  const { interfaces, routes, neighbours } = file
+  if (interfaces.length === 0) throw new UsageError(`${name}: there is no interface in it`)
+  return { interfaces, routes, neighbours }
 }
 
 /** readRoutes - a routes file. */

@@ -21,6 +21,12 @@ function softnet(...args: string[]): { code: number | null; out: string; err: st
 }
 
 writeFileSync(join(dir, 'cut.pcap'), readFileSync(data('mix.pcap')).subarray(0, 5000))
+const eth0 = 'interface eth0 address 10.0.0.1/8 mac 02:00:00:00:00:01\n'
+writeFileSync(join(dir, 'network.routes'), `${eth0}route 10.0.0.0/8 via 10.0.0.2\n`)
+writeFileSync(
+  join(dir, 'many.routes'),
+  eth0 + Array.from({ length: 9000 }, (_, k) => `neighbour 10.1.${k >> 8}.${k & 255} mac 02:00:00:00:00:02\n`).join(''),
+)
 writeFileSync(
   join(dir, 'bad.routes'),
   'interface eth0 address 10.0.0.1/24 mac 02:00:00:00:00:01\nroute 10.0.0.0/40 dev eth0\n',
@@ -71,6 +77,14 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [
       ['forward', '--in', `eth0=${data('mix.pcap')}`, '--routes', 'bad.routes'],
       /bad.routes:2: '10.0.0.0\/40': the prefix/,
+    ],
+    [
+      ['forward', '--in', `eth0=${data('mix.pcap')}`, '--routes', 'network.routes'],
+      /network.routes:2: route 10.0.0.0\/8 is the network of eth0/,
+    ],
+    [
+      ['forward', '--in', `eth0=${data('mix.pcap')}`, '--routes', 'many.routes'],
+      /many.routes:8194: more than 8192 neighbours/,
     ],
     [
       ['forward', '--in', `ppp0=${data('mix.pcap')}`, '--routes', data('example.routes')],

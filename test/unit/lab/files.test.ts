@@ -20,8 +20,9 @@ import { UsageError } from '../../../src/lab/errors.js'
 import { readInput } from '../../../src/lab/input.js'
 import { PcapWriter, parsePcap, readPcap } from '../../../src/lab/pcap.js'
 import { parseRoutes, readRoutes } from '../../../src/lab/routesFile.js'
+import { slabinfo } from '../../../src/mm/slab.js'
 import { mixedFrames, pcapOf, steadyFrames } from '../../helpers/captures.js'
-import { ip } from '../../helpers/solo.js'
+import { ip, Solo } from '../../helpers/solo.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
 const dir = mkdtempSync(join(tmpdir(), 'softnet-'))
@@ -148,6 +149,28 @@ describe('routes files', () => {
     ['interface eth0 mtu 67', "x:1: the MTU '67' must be a whole number from 68 to 9000"],
     ['interface eth0 mac 01:00:00:00:00:01', 'x:1: 01:00:00:00:00:01 is a multicast address'],
     [`${eth0}neighbour 10.5.0.1 mac 02:00:00:00:00:05`, 'x:2: neighbour 10.5.0.1 is on no network of an interface'],
+    [`${eth0}route 1.0.0.0/8 dev eth0\nroute 1.0.0.0/8 via 10.0.0.2`, 'x:3: route 1.0.0.0/8 is given twice'],
+    [
+      `${eth0}route 10.0.0.0/24 via 10.0.0.2`,
+      'x:2: route 10.0.0.0/24 is the network of eth0: another one needs a metric',
+    ],
+    [`${eth0}route blackhole 10.0.0.0/24`, 'x:2: route 10.0.0.0/24 is the network of eth0: another one needs a metric'],
+    [
+      `${eth0}route 10.5.0.0/16 dev eth0\ninterface eth1 address 10.5.9.1/16 mac 02:00:00:00:00:02`,
+      'x:3: there is a route to the network of 10.5.9.1/16 above this line',
+    ],
+    [
+      'interface eth0 address 10.0.0.1/0 mac 02:00:00:00:00:01\nroute default via 10.0.0.2',
+      'x:2: route default is the network of eth0: another one needs a metric',
+    ],
+    [
+      'interface eth0 address 10.0.0.1/24 address 10.0.0.1/24 mac 02:00:00:00:00:01',
+      'x:1: address 10.0.0.1/24 is given twice',
+    ],
+    [
+      'interface eth\u00e9 address 10.0.0.1/24 mac 02:00:00:00:00:01',
+      "x:1: 'eth\u00e9' cannot be the name of an interface",
+    ],
   ])('%j is refused in one line', (text, message) => {
     expect(() => parseRoutes(text, 'x')).toThrow(new UsageError(message))
   })
@@ -176,6 +199,50 @@ describe('inputs', () => {
       new UsageError('cannot read /dev/zero: it is larger than 1000000 bytes'),
     )
     await expect(readInput(join(root, 'data/mix.pcap'), undefined, 1000)).rejects.toThrow(UsageError)
+  })
+})
+
+describe('large routes files', () => {
+  const eth0 = 'interface eth0 address 10.0.0.1/8 mac 02:00:00:00:00:01\n'
+  const host = (k: number): string => `10.${1 + (k >> 16)}.${(k >> 8) & 255}.${k & 255}`
+  const net = (k: number): string => `11.${k >> 16}.${(k >> 8) & 255}.${k & 255}`
+  const lines = (n: number, line: (k: number) => string): string =>
+    eth0 + Array.from({ length: n }, (_, k) => line(k)).join('\n')
+  test.each([
+    ['neighbours', 8192, (k: number) => `neighbour ${host(k)} mac 02:00:00:00:00:05`, 'neighbours'],
+    ['routes', 64_512, (k: number) => `route ${net(k)} via 10.0.0.2`, 'routes'],
+    ['metrics', 7423, (k: number) => `route 11.0.0.0/8 via 10.0.0.2 metric ${k}`, 'different next hops and metrics'],
+    ['next hops', 7423, (k: number) => `route ${net(k)} via ${host(k)}`, 'different next hops and metrics'],
+  ])('as many %s as the kernel has room for, and not one more', (_what, n, line, words) => {
+    expect(() => parseRoutes(lines(n, line), 'x')).not.toThrow()
+    expect(() => parseRoutes(lines(n + 1, line), 'x')).toThrow(new UsageError(`x:${n + 2}: more than ${n} ${words}`))
+  })
+  test('more addresses than the kernel has room for', () => {
+    const addresses = Array.from({ length: 257 }, (_, k) => `address ${host(k)}/16`).join(' ')
+    expect(() => parseRoutes(`interface eth0 ${addresses}`, 'x')).toThrow(
+      new UsageError('x:1: more than 256 addresses'),
+    )
+  })
+  test('the kernel has room for all of them', () => {
+    const some = (n: number, line: (k: number) => string): string =>
+      Array.from({ length: n }, (_, k) => line(k)).join('\n')
+    const addresses = Array.from({ length: 32 }, (_, k) => `address 10.0.0.${k + 1}/${8 + (k % 17)}`).join(' ')
+    const ports = Array.from(
+      { length: 8 },
+      (_, k) => `interface eth${k} ${addresses.replaceAll(' 10.', ` ${20 + k}.`)} mac 02:00:00:00:00:0${k + 1}`,
+    )
+    const text = [
+      ...ports,
+      some(8192, k => `neighbour ${host(k).replace(/^10/, '20')} mac 02:00:00:00:00:05`),
+      some(7422, k => `route ${net(k)} via ${host(k).replace(/^10/, '21')}`),
+      some(64_512 - 7422, k => `route ${net(100_000 + k)} via 20.1.0.0`),
+    ].join('\n')
+    const { interfaces, routes, neighbours } = parseRoutes(text, 'x')
+    const solo = new Solo({ ports: interfaces, routes, neighbours, config: { rx_ring: 16 } })
+    const used = (name: string): number => slabinfo().find(c => c.name === name)!.used
+    expect(used('ip_fib_alias')).toBeGreaterThan(64_512)
+    expect(used('arp_cache')).toBe(8192)
+    expect(solo.audit()).toEqual([])
   })
 })
 
