@@ -150,9 +150,9 @@ export function netif_carrier_ok(dev: net_device): boolean {
   return (dev.state & LINK_STATE_NOCARRIER) === 0
 }
 
-/** Sleep until nobody holds that state bit any more. @context process */
+/** netif_wait_clear - returns when nobody holds that state bit any more. @context process */
 export function* netif_wait_clear(dev: net_device, bit: number): Generator<void, void, void> {
-  while ((load(dev.addr + STATE) & bit) !== 0) yield* msleep(1) // no hurry
+  while ((load(dev.addr + STATE) & bit) !== 0) yield* msleep(1)
 }
 
 /** netif_poll_disable - returns when the device's poll does not run and will not until netif_poll_enable. @context process */
