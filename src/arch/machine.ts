@@ -1,4 +1,6 @@
 /** machine.ts - the boot page: power state, configuration, panic text. Written by the host and CPU 0, read by everybody. */
+
+import { HZ } from '../lib/limits.js'
 import { cmpxchg, fetch_or, load, store, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
 import { VIRTUAL } from './cost.js'
@@ -71,6 +73,12 @@ export function config_addr(name: ConfigWord): number {
 /** config - read a configuration word; for boot and slow paths. */
 export function config(name: ConfigWord): number {
   return i32[config_addr(name) >> 2]
+}
+
+const HZ_W = config_addr('hz') >> 2
+/** hz - ticks a second of this machine. */
+export function hz(): number {
+  return i32[HZ_W] || HZ
 }
 
 /** num_cpus - CPUs of this machine. */

@@ -3,7 +3,7 @@
 import { call } from '../abi/symbol.js'
 import { CONTEXT_NAMES, CPU_STAT, cpu_area } from '../arch/cpu.js'
 import { irq_line, LINE_RAISED, LINE_WIRED } from '../arch/irqchip.js'
-import { config, num_cpus } from '../arch/machine.js'
+import { config, hz, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { irq_disabled, irq_stats } from '../irq/interrupt.js'
 import { jiffies } from '../irq/timer.js'
@@ -248,7 +248,7 @@ const files: Record<string, () => string> = {
   '/proc/stat': proc_stat,
   '/proc/interrupts': interrupts,
   '/proc/slabinfo': slab_text,
-  '/proc/uptime': () => `${(jiffies() / config('hz')).toFixed(2)}\n`,
+  '/proc/uptime': () => `${(jiffies() / hz()).toFixed(2)}\n`,
 }
 
 /** proc_read - text of a file, or null. */

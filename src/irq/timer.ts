@@ -15,9 +15,9 @@ import { call, type Sym, symbol } from '../abi/symbol.js'
 import { store } from '../arch/atomic.js'
 import { cost } from '../arch/cost.js'
 import { BUG_ON, charge_cost, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
-import { config, JIFFIES } from '../arch/machine.js'
+import { hz, JIFFIES } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
-import { HZ, MAX_TASKS } from '../lib/limits.js'
+import { MAX_TASKS } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
 import {
   __set_current_state,
@@ -65,10 +65,10 @@ export function time_after_eq(a: number, b: number): boolean {
 
 /** usecs_to_jiffies - rounded up. */
 export function usecs_to_jiffies(us: number): number {
-  return Math.ceil((us * (config('hz') || HZ)) / 1e6)
+  return Math.ceil((us * hz()) / 1e6)
 }
 export function jiffies_to_usecs(j: number): number {
-  return Math.floor((j * 1e6) / (config('hz') || HZ))
+  return Math.floor((j * 1e6) / hz())
 }
 
 export type timer_func = (data: number) => void
@@ -283,7 +283,7 @@ irq_hooks.timer_interrupt = timer_interrupt
 
 /** init_timers - @context boot, CPU 0 for all CPUs */
 export function init_timers(ncpus: number): void {
-  clock_var.tick_ns = Math.floor(1e9 / (config('hz') || HZ))
+  clock_var.tick_ns = Math.floor(1e9 / hz())
   f64[clock_var.start >> 3] = now_ns()
   for (let cpu = 0; cpu < ncpus; cpu++) {
     const base = bases.cpu(cpu)

@@ -36,9 +36,9 @@ import {
   tick,
   USER,
 } from '../arch/cpu.js'
-import { config, send_vector, VEC_RESCHED } from '../arch/machine.js'
+import { config, hz, send_vector, VEC_RESCHED } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
-import { HZ, MAX_TASKS } from '../lib/limits.js'
+import { MAX_TASKS } from '../lib/limits.js'
 import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, kmem_cache_free, objects_out } from '../mm/slab.js'
 import { might_sleep, preempt_count } from '../sync/preempt.js'
 import { spin_lock, spin_lock_init, spin_lock_irqsave, spin_unlock, spin_unlock_irqrestore } from '../sync/spinlock.js'
@@ -143,7 +143,7 @@ function first_task(q: runqueue): number {
 /** task_timeslice - ticks of a slice by nice: 800 ms at -20, 100 ms at 0, 5 ms at 19. */
 export function task_timeslice(p: task_struct): number {
   const ms = SCALE_PRIO(p.prio < NICE_0 ? 4 * DEF_TIMESLICE : DEF_TIMESLICE, p.prio)
-  return Math.max(1, Math.floor((ms * (config('hz') || HZ)) / 1000))
+  return Math.max(1, Math.floor((ms * hz()) / 1000))
 }
 function SCALE_PRIO(ms: number, prio: number): number {
   return Math.max(MIN_TIMESLICE, Math.floor((ms * (MAX_PRIO - prio)) / ((MAX_PRIO - MAX_RT_PRIO) / 2)))

@@ -66,7 +66,7 @@ export class Solo {
     })
     this.board = new Board(
       {
-        hz: 1000,
+        hz: words.hz!,
         ncpus: 1,
         ports: options.ports.map(p => ({ source: p.source ?? null, capture: options.capture ?? true })),
       },

@@ -10,17 +10,18 @@ import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.j
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
+import { hz } from '../../arch/machine.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
-import { HZ } from '../../lib/limits.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { SPINLOCK, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
 import { neigh_release } from './neighbour.js'
 import { DST, type dst_entry } from './types.js'
 
 const REFCNT = DST.offset('refcnt')
-const GC_MIN = HZ / 10
-const GC_INC = HZ / 2
-const GC_MAX = 120 * HZ
+// how often the garbage is looked through: every 0.1 s at first, then ever more rarely by steps of 0.5 s
+const gc_min = (): number => Math.floor(hz() / 10)
+const gc_inc = (): number => hz() >> 1
+const gc_max = (): number => 120 * hz()
 
 class dst_garbage extends Struct {
   declare lock: spinlock_t
@@ -66,9 +67,9 @@ export function dst_free(dst: dst_entry): void {
   dst.obsolete = 2
   dst.next = DST.at(garbage.list)
   garbage.list = dst.addr
-  if (garbage.timer_inc > GC_INC) {
-    garbage.timer_inc = GC_INC
-    garbage.timer_expires = GC_MIN
+  if (garbage.timer_inc > gc_inc()) {
+    garbage.timer_inc = gc_inc()
+    garbage.timer_expires = gc_min()
     mod_timer(garbage.timer, jiffies() + garbage.timer_expires)
   }
   spin_unlock_bh(garbage.lock)
@@ -86,7 +87,7 @@ export function dst_destroy(dst: dst_entry): void {
 
 function dst_run_gc(): void {
   if (!spin_trylock(garbage.lock)) {
-    mod_timer(garbage.timer, jiffies() + HZ / 10)
+    mod_timer(garbage.timer, jiffies() + gc_min())
     return
   }
   let kept: dst_entry | null = null
@@ -100,10 +101,10 @@ function dst_run_gc(): void {
     dst = next
   }
   garbage.list = kept === null ? 0 : kept.addr
-  if (kept === null) garbage.timer_inc = GC_MAX
+  if (kept === null) garbage.timer_inc = gc_max()
   else {
-    garbage.timer_expires = Math.min(garbage.timer_expires + garbage.timer_inc, GC_MAX)
-    garbage.timer_inc += GC_INC
+    garbage.timer_expires = Math.min(garbage.timer_expires + garbage.timer_inc, gc_max())
+    garbage.timer_inc += gc_inc()
     mod_timer(garbage.timer, jiffies() + garbage.timer_expires)
   }
   spin_unlock(garbage.lock)
@@ -114,8 +115,8 @@ const dst_run_gc_sym = symbol('dst_run_gc', dst_run_gc)
 export function dst_init(): void {
   spin_lock_init(garbage.lock)
   garbage.list = 0
-  garbage.timer_inc = GC_MAX
-  garbage.timer_expires = GC_MIN
+  garbage.timer_inc = gc_max()
+  garbage.timer_expires = gc_min()
   init_timer(garbage.timer, dst_run_gc_sym, 0)
 }
 

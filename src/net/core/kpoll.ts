@@ -18,10 +18,10 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
 import { local_irq_restore, local_irq_save, now_ns, tick } from '../../arch/cpu.js'
-import { config } from '../../arch/machine.js'
+import { config, hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
-import { HZ, MAX_NICS } from '../../lib/limits.js'
+import { MAX_NICS } from '../../lib/limits.js'
 import {
   cond_resched,
   kernel_thread,
@@ -124,7 +124,7 @@ export function input_inhibited(): boolean {
 // ---- the cycle limit ------------------------------------------------------------------------------------------------
 
 function period_ticks(): number {
-  return Math.max(1, Math.floor((PERIOD_MS * (config('hz') || HZ)) / 1000))
+  return Math.max(1, Math.floor((PERIOD_MS * hz()) / 1000))
 }
 
 function end_of_period(): void {

@@ -12,10 +12,9 @@ import { atomic, by, embed, type Layout, layout, ptr, Struct, word } from '../..
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_and, fetch_or, store, xchg } from '../../arch/atomic.js'
-import { config } from '../../arch/machine.js'
+import { hz } from '../../arch/machine.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
 import { INIT_WORK, schedule_work, WORK, type work_struct } from '../../irq/workqueue.js'
-import { HZ } from '../../lib/limits.js'
 import {
   SPINLOCK,
   spin_lock_init,
@@ -85,7 +84,7 @@ export function* linkwatch_run_queue(): Generator<void, void, void> {
 }
 
 function* linkwatch_event(): Generator<void, void, void> {
-  link_watch.nextevent = (jiffies() + (config('hz') || HZ)) | 0
+  link_watch.nextevent = (jiffies() + hz()) | 0
   store(RUNNING, 0)
   yield* rtnl_lock()
   yield* linkwatch_run_queue()

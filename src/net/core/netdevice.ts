@@ -13,7 +13,7 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
 import { fetch_add, fetch_and, fetch_or, load } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
-import { config } from '../../arch/machine.js'
+import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import {
   NOTIFIER_HEAD,
@@ -26,7 +26,7 @@ import {
 } from '../../irq/notifier.js'
 import { jiffies, msleep } from '../../irq/timer.js'
 import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
-import { HZ, MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
+import { MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { synchronize_kernel } from '../../rcu/rcupdate.js'
 import { down, SEMAPHORE, sema_init, type semaphore, up } from '../../sched/semaphore.js'
@@ -267,7 +267,7 @@ export function* unregister_netdevice(dev: net_device): Generator<void, number, 
  * @context process, without rtnl
  */
 export function* netdev_wait_allrefs(dev: net_device): Generator<void, void, void> {
-  const second = config('hz') || HZ
+  const second = hz()
   let told = jiffies()
   while (load(dev.addr + REFCNT) !== 1) {
     if (((jiffies() - told) | 0) > second) {

@@ -13,9 +13,9 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost, cpu_id, tick } from '../../arch/cpu.js'
-import { config } from '../../arch/machine.js'
+import { hz } from '../../arch/machine.js'
 import { del_timer, init_timer, jiffies, mod_timer } from '../../irq/timer.js'
-import { HZ, MAX_NETDEVS } from '../../lib/limits.js'
+import { MAX_NETDEVS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { rcu_assign_pointer } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
@@ -198,7 +198,7 @@ const dev_watchdog_sym = symbol('dev_watchdog', dev_watchdog)
 
 function dev_watchdog_up(dev: net_device): void {
   if (dev.tx_timeout === 0) return
-  if (dev.watchdog_timeo <= 0) dev.watchdog_timeo = 5 * (config('hz') || HZ)
+  if (dev.watchdog_timeo <= 0) dev.watchdog_timeo = 5 * hz()
   if (!mod_timer(dev.watchdog_timer, (jiffies() + dev.watchdog_timeo) | 0)) dev_hold(dev)
 }
 

@@ -13,10 +13,10 @@ import { symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { now_ns, tick } from '../../arch/cpu.js'
+import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { jiffies } from '../../irq/timer.js'
 import { csum_fold, csum_partial } from '../../lib/checksum.js'
-import { HZ } from '../../lib/limits.js'
 import { spin_trylock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { drop_reason } from '../core/fate.js'
@@ -89,7 +89,6 @@ const NO_MEMORY = drop_reason('no_memory')
 
 /** Types whose rate is limited: 3, 4, 11 and 12. */
 const ratemask = 0x1818
-const ratelimit = HZ
 const XRLIM_BURST_FACTOR = 6
 const IPTOS_TOS_MASK = 0x1e
 const IPTOS_PREC_INTERNETCONTROL = 0xc0
@@ -212,7 +211,7 @@ function xrlim_allow(dst: dst_entry, timeout: number): boolean {
 
 function icmpv4_xrlim_allow(rt: rtable, type: number, code: number): boolean {
   if (type === ICMP_DEST_UNREACH && code === ICMP_FRAG_NEEDED) return true // path MTU discovery needs every one
-  return ((1 << type) & ratemask) === 0 || xrlim_allow(rt.dst, ratelimit)
+  return ((1 << type) & ratemask) === 0 || xrlim_allow(rt.dst, hz()) // ratelimit: one a second
 }
 
 /** May an error be sent about this packet? RFC 1122 3.2.2, RFC 1812 4.3.2.7. */

@@ -15,12 +15,12 @@ import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
-import { config } from '../../arch/machine.js'
+import { config, hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
 import { EINVAL, ENOBUFS } from '../../lib/errno.js'
 import { jhash_3words } from '../../lib/jhash.js'
-import { HZ, RT_CACHE_ENTRIES, RT_HASH_BUCKETS } from '../../lib/limits.js'
+import { RT_CACHE_ENTRIES, RT_HASH_BUCKETS } from '../../lib/limits.js'
 import { at_mem_init } from '../../mm/init.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import {
@@ -48,10 +48,11 @@ const MASK = RT_HASH_BUCKETS - 1
 const gc_thresh = RT_HASH_BUCKETS
 const max_size = RT_CACHE_ENTRIES
 const gc_elasticity = 8
-const gc_timeout = 300 * HZ
-const gc_interval = 60 * HZ
-const gc_min_interval = HZ >> 1
-const secret_interval = 600 * HZ
+// jiffies
+const gc_timeout = (): number => 300 * hz()
+const gc_interval = (): number => 60 * hz()
+const gc_min_interval = (): number => hz() >> 1
+const secret_interval = (): number => 600 * hz()
 
 const rt_cache = kmem_cache_create('ip_dst_cache', RTABLE, () => RT_CACHE_ENTRIES + 1024)
 
@@ -399,7 +400,7 @@ function rt_garbage_collect(): boolean {
   const now = jiffies()
   const entries = load(rt.addr)
   rt_stat.gc_total++
-  if (((now - rt.last_gc) | 0) < gc_min_interval && entries < max_size) {
+  if (((now - rt.last_gc) | 0) < gc_min_interval() && entries < max_size) {
     rt_stat.gc_ignored++
     return true
   }
@@ -442,19 +443,19 @@ function rt_garbage_collect(): boolean {
 }
 
 function work_done(): boolean {
-  rt.expire += gc_min_interval
-  if (rt.expire > gc_timeout || load(rt.addr) < gc_thresh) rt.expire = gc_timeout
+  rt.expire += gc_min_interval()
+  if (rt.expire > gc_timeout() || load(rt.addr) < gc_thresh) rt.expire = gc_timeout()
   return true
 }
 
 /** rt_check_expire - the periodic collector: a part of the buckets each minute. @context timer */
 function rt_check_expire(): void {
-  const n = Math.max(1, Math.min(RT_HASH_BUCKETS, Math.floor((gc_interval * RT_HASH_BUCKETS) / gc_timeout)))
+  const n = Math.max(1, Math.min(RT_HASH_BUCKETS, Math.floor((gc_interval() * RT_HASH_BUCKETS) / gc_timeout())))
   for (let k = 0; k < n; k++) {
     rt.check_rover = (rt.check_rover + 1) & MASK
-    gc_bucket(rt.check_rover, gc_timeout)
+    gc_bucket(rt.check_rover, gc_timeout())
   }
-  mod_timer(rt.periodic, jiffies() + gc_interval)
+  mod_timer(rt.periodic, jiffies() + gc_interval())
 }
 const rt_check_expire_sym = symbol('rt_check_expire', rt_check_expire)
 
@@ -462,7 +463,7 @@ const rt_check_expire_sym = symbol('rt_check_expire', rt_check_expire)
 function rt_secret_rebuild(): void {
   rt_new_secret()
   rt_cache_flush()
-  mod_timer(rt.secret, jiffies() + secret_interval)
+  mod_timer(rt.secret, jiffies() + secret_interval())
 }
 const rt_secret_rebuild_sym = symbol('rt_secret_rebuild', rt_secret_rebuild)
 
@@ -481,11 +482,11 @@ export function ip_rt_init(): void {
   rt.rnd = config('seed')
   rt_new_secret()
   rt.last_gc = jiffies()
-  rt.expire = gc_timeout
+  rt.expire = gc_timeout()
   init_timer(rt.periodic, rt_check_expire_sym, 0)
   init_timer(rt.secret, rt_secret_rebuild_sym, 0)
-  mod_timer(rt.periodic, jiffies() + gc_interval)
-  mod_timer(rt.secret, jiffies() + secret_interval)
+  mod_timer(rt.periodic, jiffies() + gc_interval())
+  mod_timer(rt.secret, jiffies() + secret_interval())
 }
 
 /** rt_set_dev - the route's device, with a reference. */
