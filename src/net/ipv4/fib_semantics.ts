@@ -3,8 +3,8 @@
  *
  * Lock charter
  *   fib_info_lock (rwlock) guards the two hashes of fib_info, the hash of next hops by device, reference counts and the
- *   DEAD flags. fib_multipath_lock guards the weights while a next hop is chosen.
- *   fib_hash_lock (fib_hash.ts) may be held when either is taken, never the reverse. Nothing is called under them.
+ *   DEAD flags. fib_hash_lock (fib_hash.ts) may be held when it is taken, and it when fib_multipath_lock is
+ *   (fib_multipath.ts), never the reverse. Nothing else is called under it.
  *   A lookup's result holds no reference: it is used up before the caller's softirq or bh-off section ends, and a
  *   fib_info is freed after a grace period of rcu_bh.
  */
@@ -14,18 +14,16 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
-import { jiffies } from '../../irq/timer.js'
 import { EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOMEM } from '../../lib/errno.js'
 import { MAX_FIB_INFOS } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
-import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../../sync/rwlock.js'
-import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { dev_hold, dev_put, netif_running } from '../core/netdevice.js'
 import { IFF_UP, type net_device } from '../core/types.js'
 import { inet_addr_onlink, inet_select_addr } from './devinet.js'
+import { fib_multipath_init, fib_nh_dies, fib_nh_revives } from './fib_multipath.js'
 import {
   FIB_INFO,
   FIB_MAX_NHS,
@@ -63,7 +61,6 @@ const info_cache = kmem_cache_create('ip_fib_info', BOX, () => MAX_FIB_INFOS)
 
 class fib_info_tables extends Struct {
   declare lock: rwlock_t
-  declare multipath_lock: spinlock_t
   declare hash: number
   declare lhash: number
   declare size: number
@@ -72,7 +69,6 @@ class fib_info_tables extends Struct {
 }
 const TABLES: Layout<fib_info_tables> = layout('fib_info_tables', fib_info_tables, {
   lock: embed(RWLOCK),
-  multipath_lock: embed(SPINLOCK),
   hash: by('lock', word), // addresses of arrays of list heads, `size` each
   lhash: by('lock', word),
   size: by('lock', word),
@@ -350,40 +346,6 @@ export function fib_semantic_match(
   return err
 }
 
-/** fib_select_multipath - choose among several next hops by weight. @locks fib_multipath_lock */
-export function fib_select_multipath(res: fib_result): void {
-  const fi = res.fi
-  if (fi === null || fi.fib_nhs < 2) return
-  spin_lock_bh(tables.multipath_lock)
-  if (fi.fib_power <= 0) refill(fi)
-  if (fi.fib_power > 0) {
-    let w = (jiffies() >>> 0) % fi.fib_power
-    for (let k = 0; k < fi.fib_nhs; k++) {
-      const nh = fib_nh_of(fi, k)
-      if ((nh.nh_flags & RTNH_F_DEAD) !== 0 || nh.nh_power === 0) continue
-      w -= nh.nh_power
-      if (w < 0) {
-        nh.nh_power--
-        fi.fib_power--
-        res.nh_sel = k
-        break
-      }
-    }
-  }
-  spin_unlock_bh(tables.multipath_lock)
-}
-
-function refill(fi: fib_info): void {
-  let power = 0
-  for (let k = 0; k < fi.fib_nhs; k++) {
-    const nh = fib_nh_of(fi, k)
-    if ((nh.nh_flags & RTNH_F_DEAD) !== 0) continue
-    nh.nh_power = nh.nh_weight
-    power += nh.nh_weight
-  }
-  fi.fib_power = power
-}
-
 /** The next hop that a result chose. */
 export function fib_res_dev(res: fib_result): net_device | null {
   return res.fi === null ? null : fib_nh_of(res.fi, res.nh_sel).nh_dev
@@ -412,8 +374,8 @@ export function fib_sync_down(dev: net_device): number {
   for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
     const nh = FIB_NH.ref(at)
     if (nh.nh_oif !== dev.ifindex || (nh.nh_flags & RTNH_F_DEAD) !== 0) continue
-    nh.nh_flags |= RTNH_F_DEAD
     const fi = FIB_INFO.ref(nh.nh_parent)
+    fib_nh_dies(fi, nh)
     let alive = 0
     for (let k = 0; k < fi.fib_nhs; k++) if ((fib_nh_of(fi, k).nh_flags & RTNH_F_DEAD) === 0) alive++
     if (alive === 0) {
@@ -431,8 +393,8 @@ export function fib_sync_up(dev: net_device): void {
   write_lock_bh(tables.lock)
   for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
     const nh = FIB_NH.ref(at)
-    if (nh.nh_oif !== dev.ifindex) continue
-    nh.nh_flags &= ~RTNH_F_DEAD
+    if (nh.nh_oif !== dev.ifindex || (nh.nh_flags & RTNH_F_DEAD) === 0) continue
+    fib_nh_revives(nh)
     FIB_INFO.ref(nh.nh_parent).fib_flags &= ~RTNH_F_DEAD
   }
   write_unlock_bh(tables.lock)
@@ -446,7 +408,7 @@ export function fib_info_count(): number {
 /** fib_info_init - @context boot, CPU 0 */
 export function fib_info_init(): void {
   rwlock_init(tables.lock)
-  spin_lock_init(tables.multipath_lock)
+  fib_multipath_init()
   tables.hash = 0
   tables.lhash = 0
   tables.size = 0

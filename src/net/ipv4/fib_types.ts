@@ -37,7 +37,7 @@ export class fib_nh extends Struct {
 export const FIB_NH: Layout<fib_nh> = layout('fib_nh', fib_nh, {
   nh_dev: konst(ptr(() => NETDEV)),
   nh_next: by('fib_info_lock', word), // in the hash by device: address of the next one
-  nh_flags: by('fib_info_lock', word),
+  nh_flags: by('fib_info_lock', word), // RTNH_F_DEAD changes under fib_multipath_lock too
   nh_scope: konst(word), // that of the gateway, nearer than the route's
   nh_weight: konst(word),
   nh_power: by('fib_multipath_lock', word),

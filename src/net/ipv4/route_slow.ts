@@ -25,7 +25,8 @@ import {
 import { ipv4_is_badclass, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
 import { in_dev_forwards, in_dev_sends_redirects, inet_addr_onlink, inet_select_addr } from './devinet.js'
 import { fib_lookup, fib_validate_source } from './fib_frontend.js'
-import { fib_res_dev, fib_res_gw, fib_res_mtu, fib_res_prefsrc, fib_select_multipath } from './fib_semantics.js'
+import { fib_select_multipath } from './fib_multipath.js'
+import { fib_res_dev, fib_res_gw, fib_res_mtu, fib_res_prefsrc } from './fib_semantics.js'
 import {
   FIB_RESULT,
   RT_SCOPE_LINK,
@@ -210,7 +211,7 @@ export function ip_route_output(daddr: number, saddr: number, tos: number, oif: 
   }
   rt_stat.out_slow_tot++
   if (fib_lookup(daddr, saddr, tos, 0, oif, RT_SCOPE_UNIVERSE, res) !== 0 || res.type !== RTN_UNICAST) return null
-  fib_select_multipath(res)
+  if (oif === 0) fib_select_multipath(res)
   const out = fib_res_dev(res)
   if (out === null) return null
   const gw = fib_res_gw(res)
