@@ -34,6 +34,7 @@ import { fib_info_exit, fib_info_init, fib_res_dev, fib_sync_down, fib_sync_up }
 import {
   FIB_RESULT,
   type fib_result,
+  type RouteMatch,
   type RouteSpec,
   RT_SCOPE_HOST,
   RT_SCOPE_LINK,
@@ -121,9 +122,9 @@ export function ip_route_add(spec: RouteSpec): number {
 }
 
 /** ip_route_del - `ip route del`. @context process @locks rtnl is held @returns 0, -ESRCH */
-export function ip_route_del(spec: Pick<RouteSpec, 'dst' | 'prefixlen' | 'tos' | 'type' | 'priority'>): number {
-  const table = spec.type === RTN_LOCAL || spec.type === RTN_BROADCAST ? ip_fib_local_table : ip_fib_main_table
-  const err = fn_hash_delete(table, spec.dst, spec.prefixlen, spec.tos ?? 0, spec.type, spec.priority ?? -1)
+export function ip_route_del(want: RouteMatch): number {
+  const table = want.type === RTN_LOCAL || want.type === RTN_BROADCAST ? ip_fib_local_table : ip_fib_main_table
+  const err = fn_hash_delete(table, want)
   if (err === 0) rt_flush()
   return err
 }
@@ -146,7 +147,7 @@ function routes_of(ifa: in_ifaddr): RouteSpec[] {
 
 function fib_inetaddr_event(_nb: notifier_block, event: number, data: number): number {
   const ifa = IFA.ref(data)
-  if (event === NETDEV_UP) for (const route of routes_of(ifa)) ip_route_add(route)
+  if (event === NETDEV_UP) for (const route of routes_of(ifa)) ip_route_add({ ...route, append: true })
   if (event === NETDEV_DOWN) for (const route of routes_of(ifa)) ip_route_del(route)
   return NOTIFY_DONE
 }

@@ -24,8 +24,8 @@ import {
   write_lock_bh,
   write_unlock_bh,
 } from '../../sync/rwlock.js'
-import { fib_create_info, fib_release_info, fib_semantic_match } from './fib_semantics.js'
-import { FIB_INFO, type fib_info, type fib_result, type RouteSpec, RTNH_F_DEAD } from './fib_types.js'
+import { fib_create_info, fib_nh_match, fib_release_info, fib_semantic_match } from './fib_semantics.js'
+import { FIB_INFO, type fib_info, type fib_result, type RouteMatch, type RouteSpec, RTNH_F_DEAD } from './fib_types.js'
 
 const COST_ZONE = cost('fn_hash_lookup')
 
@@ -242,10 +242,11 @@ export function fn_hash_insert(tb: fib_table, spec: RouteSpec, scope: number): n
   const tos = spec.tos ?? 0
   let f = find_node(fz, dst)
   for (let a = f === null ? null : f.fn_alias; a !== null; a = a.next) {
-    if (a.fa_tos === tos && a.fa_info!.fib_priority === fi.fib_priority) {
-      fib_release_info(fi)
-      return -EEXIST
-    }
+    if (a.fa_tos !== tos || a.fa_info!.fib_priority !== fi.fib_priority) continue
+    const identical = a.fa_type === spec.type && a.fa_scope === scope && a.fa_info === fi
+    if (spec.append === true && !identical) continue
+    fib_release_info(fi)
+    return -EEXIST
   }
   const fa = kmem_cache_alloc(fa_cache)
   const fresh = f === null ? kmem_cache_alloc(fn_cache) : null
@@ -298,26 +299,23 @@ function unlink(fz: fn_zone, f: fib_node, fa: fib_alias): void {
   fz.fz_nent--
 }
 
+/** Does a route to be deleted mean this one? */
+function matches(fa: fib_alias, want: RouteMatch): boolean {
+  return (
+    fa.fa_tos === (want.tos ?? 0) &&
+    (want.type === 0 || fa.fa_type === want.type) &&
+    (want.scope === undefined || fa.fa_scope === want.scope) &&
+    fib_nh_match(want, fa.fa_info!)
+  )
+}
+
 /** fn_hash_delete - remove the first route that fits. @context process @locks rtnl is held; fib_hash_lock @returns 0, -ESRCH */
-export function fn_hash_delete(
-  tb: fib_table,
-  dst: number,
-  prefixlen: number,
-  tos: number,
-  type: number,
-  priority: number,
-): number {
-  const fz = zone_at(tb, prefixlen)
-  const f = fz === null ? null : find_node(fz, dst)
+export function fn_hash_delete(tb: fib_table, want: RouteMatch): number {
+  const fz = zone_at(tb, want.prefixlen)
+  const f = fz === null ? null : find_node(fz, want.dst)
   if (fz === null || f === null) return -ESRCH
   let fa = f.fn_alias
-  while (
-    fa !== null &&
-    (fa.fa_tos !== tos ||
-      (type !== 0 && fa.fa_type !== type) ||
-      (priority >= 0 && fa.fa_info!.fib_priority !== priority))
-  )
-    fa = fa.next
+  while (fa !== null && !matches(fa, want)) fa = fa.next
   if (fa === null) return -ESRCH
   remove(fz, f, fa)
   return 0

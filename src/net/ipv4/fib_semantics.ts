@@ -32,6 +32,7 @@ import {
   type fib_nh,
   fib_nh_of,
   type fib_result,
+  type RouteMatch,
   type RouteSpec,
   RT_SCOPE_HOST,
   RT_SCOPE_LINK,
@@ -299,6 +300,19 @@ export function fib_create_info(spec: RouteSpec): fib_info | number {
   publish(fi)
   write_unlock_bh(tables.lock)
   return fi
+}
+
+/** fib_nh_match - is this what a route to be deleted is said to mean? */
+export function fib_nh_match(want: RouteMatch, fi: fib_info): boolean {
+  if (want.protocol !== undefined && fi.fib_protocol !== want.protocol) return false
+  if (want.priority !== undefined && fi.fib_priority !== want.priority) return false
+  if (want.prefsrc !== undefined && fi.fib_prefsrc !== want.prefsrc) return false
+  const { nexthops = [] } = want
+  if (nexthops.length > fi.fib_nhs) return false
+  return nexthops.every(({ gw, dev }, k) => {
+    const nh = fib_nh_of(fi, k)
+    return (dev === undefined || nh.nh_oif === dev.ifindex) && (gw === 0 || nh.nh_gw === gw)
+  })
 }
 
 function publish(fi: fib_info): void {

@@ -111,4 +111,15 @@ export interface RouteSpec {
   prefsrc?: number
   mtu?: number
   nexthops: { gw: number; dev: net_device; weight?: number; flags?: number }[]
+  /** Stand behind an equal route that means something else, instead of being refused (NLM_F_APPEND). */
+  append?: boolean
+}
+
+/** What a route to be deleted must be like; what is not said does not matter. A gateway 0 means any. */
+export interface RouteMatch extends Pick<RouteSpec, 'dst' | 'prefixlen' | 'tos' | 'type'> {
+  scope?: number
+  protocol?: number
+  priority?: number
+  prefsrc?: number
+  nexthops?: { gw: number; dev?: net_device }[]
 }

@@ -2,10 +2,12 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
+import { ENETUNREACH, ESRCH } from '../../../src/lib/errno.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
 import {
   dev_close,
   dev_get_by_name,
+  dev_name,
   dev_open,
   dev_put,
   rtnl_lock,
@@ -14,8 +16,8 @@ import {
 import type { net_device } from '../../../src/net/core/types.js'
 import { fib_lookup, ip_route_add, ip_route_del } from '../../../src/net/ipv4/fib_frontend.js'
 import { fib_select_multipath } from '../../../src/net/ipv4/fib_multipath.js'
-import { fib_res_gw } from '../../../src/net/ipv4/fib_semantics.js'
-import { FIB_RESULT, RT_SCOPE_UNIVERSE, RTN_UNICAST } from '../../../src/net/ipv4/fib_types.js'
+import { fib_res_dev, fib_res_gw } from '../../../src/net/ipv4/fib_semantics.js'
+import { FIB_RESULT, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE, RTN_UNICAST } from '../../../src/net/ipv4/fib_types.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { conserved, Script } from '../../helpers/script.js'
 import { ip } from '../../helpers/solo.js'
@@ -54,6 +56,32 @@ function ip_link(program: () => Generator<void, unknown, void>): void {
   expect(state.ended).toBe(true)
 }
 const down = (dev: net_device): void => ip_link(() => dev_close(dev))
+/** Where a packet to an address goes: the name of the device, or an error. */
+function way(addr: string): string | number {
+  const err = fib_lookup(ip(addr), 0, 0, 0, 0, RT_SCOPE_UNIVERSE, res)
+  return err === 0 ? dev_name(fib_res_dev(res)!) : err
+}
+const route = (dst: string, gw: string, dev: net_device) => ({
+  dst: ip(dst),
+  prefixlen: 8,
+  type: RTN_UNICAST,
+  nexthops: [{ gw: ip(gw), dev }],
+})
+test('a route is deleted only if it is the one that was meant', () => {
+  const near = { ...route('60.0.0.0', '10.0.0.2', eth0), priority: 1 }
+  const far = { ...route('60.0.0.0', '10.0.1.2', eth1), priority: 2 }
+  expect([ip_route_add(near), ip_route_add(far)]).toEqual([0, 0])
+  const { dst, prefixlen, type } = near
+  const like = { dst, prefixlen, type }
+  expect(ip_route_del({ ...like, nexthops: [{ gw: ip('10.0.0.3') }] })).toBe(-ESRCH)
+  expect(ip_route_del({ ...like, scope: RT_SCOPE_LINK })).toBe(-ESRCH)
+  expect(ip_route_del({ ...like, protocol: 2 })).toBe(-ESRCH)
+  expect(ip_route_del({ ...like, nexthops: [...near.nexthops, ...far.nexthops] })).toBe(-ESRCH)
+  expect(ip_route_del({ ...like, nexthops: [{ gw: 0, dev: eth1 }] })).toBe(0)
+  expect(way('60.0.0.1')).toBe('eth0')
+  expect(ip_route_del({ ...like, scope: RT_SCOPE_UNIVERSE, nexthops: near.nexthops })).toBe(0)
+  expect(way('60.0.0.1')).toBe(-ENETUNREACH)
+})
 
 describe('multipath', () => {
   const route = {
