@@ -177,14 +177,14 @@ function neigh_ha_free(head: number): void {
 }
 const neigh_ha_free_sym = symbol('neigh_ha_free', neigh_ha_free)
 
-/** neigh_ifdown - forget the entries of a device; routes that refer to one keep it alive. @context process */
-export function neigh_ifdown(dev: net_device): void {
+/** neigh_ifdown - forget the entries of a device; routes that refer to one keep it alive. @context process @locks tbl.lock */
+export function neigh_ifdown(dev: net_device, skip_perm = false): void {
   write_lock_bh(arp_tbl.lock)
   for (let b = 0; b < BUCKETS; b++) {
     let slot = (arp_tbl.buckets >> 2) + b
     for (let n = NEIGH.at(i32[slot]); n !== null; ) {
       const next: neighbour | null = n.next
-      if (n.dev === dev) {
+      if (n.dev === dev && !(skip_perm && (n.nud_state & NUD_PERMANENT) !== 0)) {
         i32[slot] = next === null ? 0 : next.addr
         arp_tbl.entries--
         n.dead = 1

@@ -43,6 +43,7 @@ export class in_ifaddr extends Struct {
   declare ifa_mask: number
   declare ifa_broadcast: number
   declare ifa_prefixlen: number
+  declare ifa_flags: number
   declare ifa_dev: in_device | null
   declare rcu: rcu_head
 }
@@ -52,6 +53,7 @@ export const IFA: Layout<in_ifaddr> = layout('in_ifaddr', in_ifaddr, {
   ifa_mask: konst(word),
   ifa_broadcast: konst(word),
   ifa_prefixlen: konst(word),
+  ifa_flags: konst(word),
   ifa_dev: konst(ptr(() => IN_DEVICE)),
   rcu: embed(RCU_HEAD),
 })
@@ -67,13 +69,15 @@ export class in_device extends Struct {
 }
 export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   dev: konst(ptr(() => NETDEV)),
-  ifa_list: rcu(ptr(() => IFA)),
+  ifa_list: rcu(ptr(() => IFA)), // primary addresses first
   forwarding: by('rtnl', word),
   rp_filter: by('rtnl', word),
   accept_source_route: by('rtnl', word),
   send_redirects: by('rtnl', word),
   rcu: embed(RCU_HEAD),
 })
+/** Not the first of its subnet: the routes of the subnet are its primary's, and it goes when that one goes. */
+export const IFA_F_SECONDARY = 0x01
 const indev_cache = kmem_cache_create('in_device', IN_DEVICE, () => MAX_NETDEVS)
 const ifa_cache = kmem_cache_create('in_ifaddr', IFA, () => MAX_IFADDRS)
 const IP_PTR = NETDEV.offset('ip_ptr')
@@ -154,17 +158,25 @@ const in_dev_rcu_put_sym = symbol('in_dev_rcu_put', in_dev_rcu_put)
 export function inet_insert_ifa(dev: net_device, local: number, prefixlen: number): number {
   const in_dev = in_dev_get(dev)
   if (in_dev === null || prefixlen < 0 || prefixlen > 32 || local === 0) return -EINVAL
+  const mask = inet_make_mask(prefixlen)
   let slot = in_dev.addr + IFA_LIST
+  let last_primary = slot
+  let flags = 0
   for (let a = in_dev.ifa_list; a !== null; a = a.ifa_next) {
-    if (a.ifa_local === local && a.ifa_prefixlen === prefixlen) return -EEXIST
     slot = a.addr
+    if (is_primary(a)) last_primary = slot
+    if (a.ifa_mask !== mask || ((a.ifa_local ^ local) & mask) !== 0) continue
+    if (a.ifa_local === local) return -EEXIST
+    flags = IFA_F_SECONDARY
   }
+  if (flags === 0) slot = last_primary
   const ifa = kmem_cache_alloc(ifa_cache)
   if (ifa === null) return -ENOMEM
-  ifa.ifa_next = null
+  ifa.ifa_next = IFA.at(i32[slot >> 2])
   ifa.ifa_local = local
   ifa.ifa_prefixlen = prefixlen
-  ifa.ifa_mask = inet_make_mask(prefixlen)
+  ifa.ifa_mask = mask
+  ifa.ifa_flags = flags
   ifa.ifa_broadcast = prefixlen < 31 ? local | ~ifa.ifa_mask : 0
   ifa.ifa_dev = in_dev
   rcu_assign_pointer(slot, ifa.addr)
@@ -177,22 +189,53 @@ function free_ifa(head: number): void {
 }
 const free_ifa_sym = symbol('inet_rcu_free_ifa', free_ifa)
 
-/** inet_del_ifa - `ip addr del`. @context process @locks rtnl is held @returns 0, -EADDRNOTAVAIL */
+/**
+ * inet_del_ifa - `ip addr del`; a primary takes its secondaries along. @context process @locks rtnl is held
+ * @returns 0, -EADDRNOTAVAIL
+ */
 export function inet_del_ifa(in_dev: in_device, ifa: in_ifaddr): number {
-  let slot = in_dev.addr + IFA_LIST
-  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== ifa.addr) slot = i32[slot >> 2]
-  if (i32[slot >> 2] === 0) return -EADDRNOTAVAIL
-  rcu_assign_pointer(slot, ifa.ifa_next === null ? 0 : ifa.ifa_next.addr)
+  if (slot_of(in_dev, ifa) === 0) return -EADDRNOTAVAIL
+  for (let a = is_primary(ifa) ? ifa.ifa_next : null; a !== null; ) {
+    const next: in_ifaddr | null = a.ifa_next
+    if (!is_primary(a) && a.ifa_mask === ifa.ifa_mask && inet_ifa_match(ifa.ifa_local, a)) remove(in_dev, a)
+    a = next
+  }
+  remove(in_dev, ifa)
+  return 0
+}
+
+function remove(in_dev: in_device, ifa: in_ifaddr): void {
+  rcu_assign_pointer(slot_of(in_dev, ifa), ifa.ifa_next === null ? 0 : ifa.ifa_next.addr)
   notifier_call_chain(inetaddr_chain, NETDEV_DOWN, ifa.addr)
   call_rcu_bh(ifa.rcu, free_ifa_sym)
-  return 0
+}
+
+/** Where the list names an address; 0: nowhere. */
+function slot_of(in_dev: in_device, ifa: in_ifaddr): number {
+  let slot = in_dev.addr + IFA_LIST
+  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== ifa.addr) slot = i32[slot >> 2]
+  return i32[slot >> 2] === 0 ? 0 : slot
+}
+
+function is_primary(ifa: in_ifaddr): boolean {
+  return (ifa.ifa_flags & IFA_F_SECONDARY) === 0
+}
+function inet_ifa_match(addr: number, ifa: in_ifaddr): boolean {
+  return ((addr ^ ifa.ifa_local) & ifa.ifa_mask) === 0
+}
+
+/** inet_ifa_byprefix - the primary address of a subnet, or null. @locks rtnl is held */
+export function inet_ifa_byprefix(in_dev: in_device, prefix: number, mask: number): in_ifaddr | null {
+  let ifa = in_dev.ifa_list
+  while (ifa !== null && !(is_primary(ifa) && ifa.ifa_mask === mask && inet_ifa_match(prefix, ifa))) ifa = ifa.ifa_next
+  return ifa
 }
 
 /** inet_addr_onlink - are `a`, and `b` unless 0, on one subnet of the device? @context any, under rcu_bh or rtnl */
 export function inet_addr_onlink(dev: net_device, a: number, b: number): boolean {
   const in_dev = in_dev_get(dev)
-  for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null; ifa = ifa.ifa_next) {
-    if (((a ^ ifa.ifa_local) & ifa.ifa_mask) === 0) return b === 0 || ((b ^ ifa.ifa_local) & ifa.ifa_mask) === 0
+  for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null && is_primary(ifa); ifa = ifa.ifa_next) {
+    if (inet_ifa_match(a, ifa) && (b === 0 || inet_ifa_match(b, ifa))) return true
   }
   return false
 }
@@ -201,8 +244,8 @@ export function inet_addr_onlink(dev: net_device, a: number, b: number): boolean
 export function inet_select_addr(dev: net_device, dst: number, _scope: number): number {
   const in_dev = in_dev_get(dev)
   let addr = 0
-  for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null; ifa = ifa.ifa_next) {
-    if (dst === 0 || ((dst ^ ifa.ifa_local) & ifa.ifa_mask) === 0) return ifa.ifa_local
+  for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null && is_primary(ifa); ifa = ifa.ifa_next) {
+    if (dst === 0 || inet_ifa_match(dst, ifa)) return ifa.ifa_local
     if (addr === 0) addr = ifa.ifa_local
   }
   for (let other = first_netdev(); addr === 0 && other !== null; other = other.next) {

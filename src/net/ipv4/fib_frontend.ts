@@ -8,18 +8,26 @@ import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
 import { EINVAL, ENETUNREACH } from '../../lib/errno.js'
+import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { neigh_ifdown } from '../core/neighbour.js'
 import {
+  NETDEV_CHANGE,
+  NETDEV_CHANGEMTU,
   NETDEV_DOWN,
-  NETDEV_GOING_DOWN,
-  NETDEV_REGISTER,
   NETDEV_UNREGISTER,
   NETDEV_UP,
   register_netdevice_notifier,
 } from '../core/netdevice.js'
 import { NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask, ipv4_is_badclass, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
-import { IFA, in_dev_get, type in_ifaddr, register_inetaddr_notifier } from './devinet.js'
+import {
+  IFA,
+  IFA_F_SECONDARY,
+  in_dev_get,
+  type in_ifaddr,
+  inet_ifa_byprefix,
+  register_inetaddr_notifier,
+} from './devinet.js'
 import {
   fib_hash_exit,
   fib_hash_init,
@@ -30,7 +38,14 @@ import {
   ip_fib_local_table,
   ip_fib_main_table,
 } from './fib_hash.js'
-import { fib_info_exit, fib_info_init, fib_res_dev, fib_sync_down, fib_sync_up } from './fib_semantics.js'
+import {
+  fib_info_exit,
+  fib_info_init,
+  fib_res_dev,
+  fib_sync_down_addr,
+  fib_sync_down_dev,
+  fib_sync_up,
+} from './fib_semantics.js'
 import {
   FIB_RESULT,
   type fib_result,
@@ -44,6 +59,7 @@ import {
   RTN_LOCAL,
   RTN_MULTICAST,
   RTN_UNICAST,
+  RTPROT_KERNEL,
 } from './fib_types.js'
 
 class fib_hooks extends Struct {
@@ -79,6 +95,14 @@ export function inet_addr_type(addr: number): number {
   if (ipv4_is_zeronet(addr) || ipv4_is_badclass(addr)) return RTN_BROADCAST
   if (ipv4_is_multicast(addr)) return RTN_MULTICAST
   return fn_hash_lookup(ip_fib_local_table, addr, 0, 0, RT_SCOPE_UNIVERSE, scratch) === 0 ? scratch.type : RTN_UNICAST
+}
+
+/** inet_addr_is_local - is it one of ours? @context process */
+export function inet_addr_is_local(addr: number): boolean {
+  local_bh_disable()
+  const type = inet_addr_type(addr)
+  local_bh_enable()
+  return type === RTN_LOCAL
 }
 
 /**
@@ -129,43 +153,85 @@ export function ip_route_del(want: RouteMatch): number {
   return err
 }
 
-/** The routes that an address brings: itself, its subnet's broadcasts, its subnet. */
+/** The routes that an address brings: itself, its subnet, its subnet's broadcasts. A secondary one finds the latter there. */
 function routes_of(ifa: in_ifaddr): RouteSpec[] {
-  const dev = ifa.ifa_dev!.dev!
-  const nexthops = [{ gw: 0, dev }]
+  const in_dev = ifa.ifa_dev!
   const { ifa_local: local, ifa_prefixlen: prefixlen } = ifa
   const net = local & inet_make_mask(prefixlen)
-  const routes: RouteSpec[] = [{ dst: local, prefixlen: 32, type: RTN_LOCAL, prefsrc: local, protocol: 2, nexthops }]
-  if (prefixlen < 32)
-    routes.push({ dst: net, prefixlen, type: RTN_UNICAST, scope: RT_SCOPE_LINK, prefsrc: local, protocol: 2, nexthops })
-  if (prefixlen < 31) {
-    for (const dst of [net, ifa.ifa_broadcast])
-      routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, prefsrc: local, protocol: 2, nexthops })
+  const secondary = (ifa.ifa_flags & IFA_F_SECONDARY) !== 0
+  const primary = secondary ? inet_ifa_byprefix(in_dev, net, ifa.ifa_mask) : ifa
+  const means = {
+    prefsrc: primary === null ? local : primary.ifa_local,
+    protocol: RTPROT_KERNEL,
+    nexthops: [{ gw: 0, dev: in_dev.dev! }],
+    append: true, // another device may have the same subnet
   }
+  const routes: RouteSpec[] = [{ dst: local, prefixlen: 32, type: RTN_LOCAL, ...means }]
+  if (secondary) return routes
+  if (prefixlen < 32) routes.push({ dst: net, prefixlen, type: RTN_UNICAST, scope: RT_SCOPE_LINK, ...means })
+  if (prefixlen < 31)
+    for (const dst of [net, ifa.ifa_broadcast]) routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, ...means })
   return routes
+}
+
+/** fib_add_ifaddr - while the device is down, those of the subnet are refused and only the address itself is entered. */
+function fib_add_ifaddr(ifa: in_ifaddr): void {
+  for (const route of routes_of(ifa)) ip_route_add(route)
+}
+
+/** fib_del_ifaddr - what no other address brings as well goes, and the routes that send from this address. */
+function fib_del_ifaddr(ifa: in_ifaddr): void {
+  const others: RouteSpec[] = []
+  for (let a = ifa.ifa_dev!.ifa_list; a !== null; a = a.ifa_next) others.push(...routes_of(a))
+  for (const r of routes_of(ifa)) {
+    const same = (o: RouteSpec): boolean =>
+      o.dst === r.dst && o.prefixlen === r.prefixlen && o.type === r.type && o.prefsrc === r.prefsrc
+    if (!others.some(same)) ip_route_del(r)
+  }
+  if (!inet_addr_is_local(ifa.ifa_local) && fib_sync_down_addr(ifa.ifa_local) > 0) fib_flush()
+}
+
+/** fib_flush - the dead routes out of both tables. */
+function fib_flush(): void {
+  if (fn_hash_flush(ip_fib_main_table, false) + fn_hash_flush(ip_fib_local_table, false) > 0) rt_flush()
+}
+
+/**
+ * fib_disable_ip - a device that is down, has lost its last address (`force` 1) or goes for good (2) leads nowhere.
+ * Permanent neighbours stay until it goes for good, unlike in 2.6.11: there is no ARP that could find them again.
+ */
+function fib_disable_ip(dev: net_device, force: number): void {
+  if (fib_sync_down_dev(dev, force) > 0) fib_flush()
+  rt_flush()
+  neigh_ifdown(dev, force < 2)
 }
 
 function fib_inetaddr_event(_nb: notifier_block, event: number, data: number): number {
   const ifa = IFA.ref(data)
-  if (event === NETDEV_UP) for (const route of routes_of(ifa)) ip_route_add({ ...route, append: true })
-  if (event === NETDEV_DOWN) for (const route of routes_of(ifa)) ip_route_del(route)
+  const in_dev = ifa.ifa_dev!
+  if (event === NETDEV_UP) {
+    fib_add_ifaddr(ifa)
+    fib_sync_up(in_dev.dev!)
+    rt_flush()
+  } else if (event === NETDEV_DOWN) {
+    fib_del_ifaddr(ifa)
+    if (in_dev.ifa_list === null) fib_disable_ip(in_dev.dev!, 1)
+    else rt_flush()
+  }
   return NOTIFY_DONE
 }
 
 function fib_netdev_event(_nb: notifier_block, event: number, data: number): number {
   const dev = NETDEV.ref(data)
-  if (event === NETDEV_UP) {
-    for (let ifa = in_dev_get(dev)?.ifa_list ?? null; ifa !== null; ifa = ifa.ifa_next)
-      for (const route of routes_of(ifa)) ip_route_add(route)
+  const in_dev = in_dev_get(dev)
+  if (event === NETDEV_UNREGISTER) fib_disable_ip(dev, 2)
+  else if (in_dev === null) return NOTIFY_DONE
+  else if (event === NETDEV_UP) {
+    for (let ifa = in_dev.ifa_list; ifa !== null; ifa = ifa.ifa_next) fib_add_ifaddr(ifa)
     fib_sync_up(dev)
-  }
-  if (event === NETDEV_DOWN || event === NETDEV_UNREGISTER) {
-    fib_sync_down(dev)
-    fn_hash_flush(ip_fib_main_table, false)
-    fn_hash_flush(ip_fib_local_table, false)
-    neigh_ifdown(dev)
-  }
-  if (event !== NETDEV_REGISTER && event !== NETDEV_GOING_DOWN) rt_flush() // cached routes know address, MTU and neighbour
+    rt_flush()
+  } else if (event === NETDEV_DOWN) fib_disable_ip(dev, 0)
+  else if (event === NETDEV_CHANGEMTU || event === NETDEV_CHANGE) rt_flush() // cached routes know how it was
   return NOTIFY_DONE
 }
 const fib_inetaddr_event_sym = symbol('fib_inetaddr_event', fib_inetaddr_event)

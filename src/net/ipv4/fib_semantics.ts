@@ -23,6 +23,7 @@ import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } fr
 import { dev_hold, dev_put, netif_running } from '../core/netdevice.js'
 import { IFF_UP, type net_device } from '../core/types.js'
 import { inet_addr_onlink, inet_select_addr } from './devinet.js'
+import { inet_addr_is_local } from './fib_frontend.js'
 import { fib_multipath_init, fib_nh_dies, fib_nh_revives } from './fib_multipath.js'
 import {
   FIB_INFO,
@@ -47,6 +48,7 @@ import {
   RTN_UNREACHABLE,
   RTNH_F_DEAD,
   RTNH_F_ONLINK,
+  RTPROT_STATIC,
 } from './fib_types.js'
 
 const i32 = RAM.i32
@@ -220,10 +222,14 @@ const NEXT = FIB_NH.offset('nh_next')
 
 /** fib_check_nh - is the gateway a neighbour? @returns 0, or -errno */
 function fib_check_nh(spec: RouteSpec, nh: fib_nh, dev: net_device, scope: number): number {
+  if (scope === RT_SCOPE_HOST) {
+    nh.nh_scope = RT_SCOPE_NOWHERE // an address of our own is one on a device that is down as well
+    return spec.nexthops.length === 1 && nh.nh_gw === 0 ? 0 : -EINVAL
+  }
   if ((dev.flags & IFF_UP) === 0) return -ENETDOWN
   if (nh.nh_gw === 0) {
     if (dev.ip_ptr === 0) return -ENODEV
-    nh.nh_scope = scope === RT_SCOPE_HOST ? RT_SCOPE_NOWHERE : RT_SCOPE_HOST
+    nh.nh_scope = RT_SCOPE_HOST
     return 0
   }
   if (spec.type !== RTN_UNICAST || scope >= RT_SCOPE_LINK) return -EINVAL
@@ -254,6 +260,12 @@ function fill_nexthops(fi: fib_info, spec: RouteSpec, scope: number): number {
   return 0
 }
 
+/** Is the source address that a route names ours? A local route may just be making it so. */
+function prefsrc_is_ours(spec: RouteSpec): boolean {
+  const { prefsrc = 0 } = spec
+  return prefsrc === 0 || (spec.type === RTN_LOCAL && spec.dst === prefsrc) || inet_addr_is_local(prefsrc)
+}
+
 function discard(fi: fib_info): void {
   for (let k = 0; k < fi.fib_nhs; k++) {
     const dev = fib_nh_of(fi, k).nh_dev
@@ -275,11 +287,11 @@ export function fib_create_info(spec: RouteSpec): fib_info | number {
   const fi = FIB_INFO.ref(box.addr)
   INIT_LIST_HEAD(fi.fib_hash)
   INIT_LIST_HEAD(fi.fib_lhash)
-  fi.fib_protocol = spec.protocol ?? 4
+  fi.fib_protocol = spec.protocol ?? RTPROT_STATIC
   fi.fib_priority = spec.priority ?? 0
   fi.fib_prefsrc = spec.prefsrc ?? 0
   fi.fib_mtu = spec.mtu ?? 0
-  const err = fill_nexthops(fi, spec, scope)
+  const err = prefsrc_is_ours(spec) ? fill_nexthops(fi, spec, scope) : -EINVAL
   if (err !== 0) {
     discard(fi)
     return err
@@ -381,21 +393,48 @@ export function fib_res_prefsrc(res: fib_result): number {
   return dev === null ? 0 : inet_select_addr(dev, fib_res_gw(res), res.scope)
 }
 
-/** fib_sync_down - next hops over a device that went down are dead. @locks fib_info_lock @returns routes that died */
-export function fib_sync_down(dev: net_device): number {
+// ---- what devices and addresses take with them ----------------------------------------------------------------------
+
+/**
+ * fib_sync_down_dev - next hops over a device that went down are dead, but for addresses of our own, which answer on other
+ * devices too. `force` 1: those as well, since the device has no address left. 2: and routes that have other next hops,
+ * since the device goes for good. @locks fib_info_lock @returns routes that died
+ */
+export function fib_sync_down_dev(dev: net_device, force: number): number {
+  const spared = force > 0 ? -1 : RT_SCOPE_NOWHERE
   let died = 0
   write_lock_bh(tables.lock)
   for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
     const nh = FIB_NH.ref(at)
-    if (nh.nh_oif !== dev.ifindex || (nh.nh_flags & RTNH_F_DEAD) !== 0) continue
+    if (nh.nh_oif !== dev.ifindex) continue
     const fi = FIB_INFO.ref(nh.nh_parent)
-    fib_nh_dies(fi, nh)
-    let alive = 0
-    for (let k = 0; k < fi.fib_nhs; k++) if ((fib_nh_of(fi, k).nh_flags & RTNH_F_DEAD) === 0) alive++
-    if (alive === 0) {
+    if ((nh.nh_flags & RTNH_F_DEAD) === 0 && nh.nh_scope !== spared) fib_nh_dies(fi, nh)
+    if ((fi.fib_flags & RTNH_F_DEAD) === 0 && (force > 1 || alive(fi) === 0)) {
       fi.fib_flags |= RTNH_F_DEAD
       died++
     }
+  }
+  write_unlock_bh(tables.lock)
+  return died
+}
+
+function alive(fi: fib_info): number {
+  let n = 0
+  for (let k = 0; k < fi.fib_nhs; k++) if ((fib_nh_of(fi, k).nh_flags & RTNH_F_DEAD) === 0) n++
+  return n
+}
+
+/** fib_sync_down_addr - routes that send from an address which is gone are dead. @locks fib_info_lock @returns how many */
+export function fib_sync_down_addr(local: number): number {
+  if (tables.size === 0) return 0
+  let died = 0
+  write_lock_bh(tables.lock)
+  const head = tables.lhash + fib_laddr_hashfn(local) * 8
+  for (let at = i32[head >> 2]; at !== head; at = i32[at >> 2]) {
+    const fi = FIB_INFO.container_of('fib_lhash', at)
+    if (fi.fib_prefsrc !== local) continue
+    fi.fib_flags |= RTNH_F_DEAD
+    died++
   }
   write_unlock_bh(tables.lock)
   return died

@@ -17,6 +17,9 @@ export const RT_SCOPE_UNIVERSE = 0
 export const RT_SCOPE_LINK = 253
 export const RT_SCOPE_HOST = 254
 export const RT_SCOPE_NOWHERE = 255
+// who brought a route
+export const RTPROT_KERNEL = 2
+export const RTPROT_STATIC = 4
 // next hop and info flags
 export const RTNH_F_DEAD = 1
 export const RTNH_F_ONLINK = 4

@@ -33,7 +33,7 @@ class shared extends Struct {
 const SHARED: Layout<shared> = layout('torture_updown', shared, { done: word, wrong: word })
 const s = DEFINE_STATIC('torture_updown', SHARED)
 
-/** What a device forgets when it goes down. */
+/** The default route goes with its device; the neighbours stay, and are replaced while packets are sent to them. */
 function settle(eth0: net_device, eth1: net_device): void {
   neigh_add_permanent(SENDER, eth0, 0x02000000, 0x101)
   neigh_add_permanent(RECEIVER, eth1, 0x02000000, 0x102)

@@ -78,7 +78,7 @@ function up(dev: net_device): void {
 function run(): void {
   while (run_next());
 }
-/** The stations on the wires, which a device forgets when it goes down. */
+/** The stations on the wires. */
 function stations(): void {
   neigh_add_permanent(ip('10.0.0.2'), eth0, 0x02000000, 0x102)
   neigh_add_permanent(ip('10.0.1.2'), eth1, 0x02000000, 0x202)
