@@ -37,7 +37,7 @@ import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock
 import type { net_device } from '../net/core/types.js'
 import { devinet_init, inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet.js'
 import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
-import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
+import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { icmp_init } from '../net/ipv4/icmp.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
@@ -72,7 +72,13 @@ export function add_program(program: Program): void {
   boot_args.programs.push(program)
 }
 
-const TYPES = { unicast: RTN_UNICAST, unreachable: RTN_UNREACHABLE, blackhole: RTN_BLACKHOLE, prohibit: RTN_PROHIBIT }
+const TYPES = {
+  unicast: RTN_UNICAST,
+  unreachable: RTN_UNREACHABLE,
+  blackhole: RTN_BLACKHOLE,
+  prohibit: RTN_PROHIBIT,
+  throw: RTN_THROW,
+}
 
 const WORDS: Record<number, string | undefined> = {
   [-EEXIST]: 'is there already',

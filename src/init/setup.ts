@@ -13,7 +13,7 @@ export interface PortSetup {
 export interface RouteSetup {
   dst: number
   prefixlen: number
-  type: 'unicast' | 'unreachable' | 'blackhole' | 'prohibit'
+  type: 'unicast' | 'unreachable' | 'blackhole' | 'prohibit' | 'throw'
   metric: number
   nexthops: { gw: number; dev: string; weight: number }[]
 }

@@ -185,7 +185,7 @@ function parseHop(w: Words, file: RoutesFile): RouteSetup['nexthops'][number] {
   return { gw, dev: out.name, weight }
 }
 
-const NOWHERE = ['unreachable', 'blackhole', 'prohibit'] as const
+const NOWHERE = ['unreachable', 'blackhole', 'prohibit', 'throw'] as const
 
 function parseRoute(w: Words, file: Draft): void {
   const first = w.next('the prefix')
@@ -200,7 +200,7 @@ function parseRoute(w: Words, file: Draft): void {
       metric = parseNumber(w.next('the metric'), 'the metric', 0, 0x7fffffff)
       continue
     }
-    if (nowhere !== undefined) fail(`an ${nowhere} route takes no next hop`)
+    if (nowhere !== undefined) fail(`${nowhere === 'unreachable' ? 'an' : 'a'} ${nowhere} route takes no next hop`)
     if (w.peek() === 'nexthop') w.next('nexthop')
     nexthops.push(parseHop(w, file))
     if (nexthops.length > 8) fail('more than 8 next hops')

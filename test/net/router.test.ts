@@ -40,6 +40,7 @@ const s = new Script({
     { dst: ip('203.0.113.0'), prefixlen: 26, type: 'unreachable', metric: 0, nexthops: [] },
     { dst: ip('203.0.113.64'), prefixlen: 26, type: 'prohibit', metric: 0, nexthops: [] },
     { dst: ip('203.0.113.128'), prefixlen: 26, type: 'blackhole', metric: 0, nexthops: [] },
+    { dst: ip('192.0.2.64'), prefixlen: 26, type: 'throw', metric: 0, nexthops: [] },
   ],
   neighbours: [
     ...Array.from({ length: 40 }, (_, k) => ({ address: ip('10.0.0.2') + k, dev: 'eth0', mac: mac(0x102 + k) })),
@@ -91,8 +92,8 @@ describe('forwarding', () => {
     expect([...sent.payload]).toEqual([...parse(given).payload])
   })
   test('through a gateway: its link address, the destination’s IP address', () => {
-    expect(one(1, udpFrame({ src: A, dst: '192.0.2.99' }))).toMatchObject({
-      dst: '192.0.2.99',
+    expect(one(1, udpFrame({ src: A, dst: '192.0.2.9' }))).toMatchObject({
+      dst: '192.0.2.9',
       to: '02:00:00:00:02:fe',
     })
   })
@@ -148,6 +149,7 @@ describe('unreachable', () => {
     ['no route', '8.8.8.8', 0],
     ['an unreachable route', '203.0.113.1', 1],
     ['a prohibited one', '203.0.113.65', 13],
+    ['a throw route within a network that has one', '192.0.2.65', 0],
   ])('%s', (_what, dst, code) => {
     const src = fresh()
     refused(udpFrame({ src, dst }, counting(10)), src, 3, code)

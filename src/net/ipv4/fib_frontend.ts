@@ -7,7 +7,7 @@ import { konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
-import { EINVAL, ENETUNREACH } from '../../lib/errno.js'
+import { EAGAIN, EINVAL, ENETUNREACH } from '../../lib/errno.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { neigh_ifdown } from '../core/neighbour.js'
 import {
@@ -72,7 +72,10 @@ function rt_flush(): void {
   if (hooks.flush !== 0) call(hooks.flush)()
 }
 
-/** fib_lookup - the local table, then the main one. Fills res. @context softirq, or bottom halves off @returns 0, -errno */
+/**
+ * fib_lookup - the local table, then the main one; a `throw` route ends the search of its table. Fills res.
+ * @context softirq, or bottom halves off @returns 0, -errno
+ */
 export function fib_lookup(
   daddr: number,
   _saddr: number,
@@ -83,9 +86,9 @@ export function fib_lookup(
   res: fib_result,
 ): number {
   const err = fn_hash_lookup(ip_fib_local_table, daddr, tos & 0x1c, oif, scope, res)
-  if (err <= 0) return err
+  if (err <= 0 && err !== -EAGAIN) return err
   const main = fn_hash_lookup(ip_fib_main_table, daddr, tos & 0x1c, oif, scope, res)
-  return main > 0 ? -ENETUNREACH : main
+  return main > 0 || main === -EAGAIN ? -ENETUNREACH : main
 }
 
 const scratch = DEFINE_PER_CPU('fib_scratch', FIB_RESULT).mine

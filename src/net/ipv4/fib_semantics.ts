@@ -14,7 +14,7 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
-import { EACCES, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOMEM } from '../../lib/errno.js'
+import { EACCES, EAGAIN, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOMEM } from '../../lib/errno.js'
 import { MAX_FIB_INFOS } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
@@ -44,6 +44,7 @@ import {
   RTN_LOCAL,
   RTN_MULTICAST,
   RTN_PROHIBIT,
+  RTN_THROW,
   RTN_UNICAST,
   RTN_UNREACHABLE,
   RTNH_F_DEAD,
@@ -85,6 +86,7 @@ export function fib_type_error(type: number): number {
   if (type === RTN_BLACKHOLE) return -EINVAL
   if (type === RTN_UNREACHABLE) return -EHOSTUNREACH
   if (type === RTN_PROHIBIT) return -EACCES
+  if (type === RTN_THROW) return -EAGAIN
   return type === RTN_UNICAST || type === RTN_LOCAL || type === RTN_BROADCAST || type === RTN_MULTICAST ? 0 : -EINVAL
 }
 function fib_type_scope(type: number): number {
@@ -277,7 +279,7 @@ function discard(fi: fib_info): void {
 /** fib_create_info - what the route means, shared when it is known. @context process @returns info, or -errno */
 export function fib_create_info(spec: RouteSpec): fib_info | number {
   const scope = spec.scope ?? fib_type_scope(spec.type)
-  if (spec.type < RTN_UNICAST || spec.type > RTN_PROHIBIT || scope < fib_type_scope(spec.type)) return -EINVAL
+  if (spec.type < RTN_UNICAST || spec.type > RTN_THROW || scope < fib_type_scope(spec.type)) return -EINVAL
   if (spec.nexthops.length > FIB_MAX_NHS) return -EINVAL
   const errors = fib_type_error(spec.type) !== 0
   if (errors !== (spec.nexthops.length === 0)) return -EINVAL

@@ -12,6 +12,7 @@ export const RTN_MULTICAST = 5
 export const RTN_BLACKHOLE = 6
 export const RTN_UNREACHABLE = 7
 export const RTN_PROHIBIT = 8
+export const RTN_THROW = 9
 // scopes: the larger, the nearer
 export const RT_SCOPE_UNIVERSE = 0
 export const RT_SCOPE_LINK = 253

@@ -127,6 +127,7 @@ describe('routes files', () => {
     ['one of an interface', 'route 1.0.0.0/8 dev eth0', 1],
     ['a host route', 'route 1.2.3.4 via 10.0.0.2', 1],
     ['nowhere', 'route blackhole 1.0.0.0/8', 0],
+    ['an end of the search', 'route throw 1.0.0.0/8 metric 3', 0],
   ])('a route with %s', (_what, line, hops) => {
     expect(parseRoutes(eth0 + line, 'x').routes[0]!.nexthops).toHaveLength(hops)
   })
@@ -139,6 +140,10 @@ describe('routes files', () => {
     [`${eth0}route 1.0.0.0/8 via 10.9.0.2`, 'x:2: gateway 10.9.0.2 is on no network of an interface'],
     [`${eth0}route 1.0.0.0/8`, 'x:2: route 1.0.0.0/8 has no next hop'],
     [`${eth0}route 1.0.0.0/8 dev eth7`, 'x:2: there is no interface eth7 above this line'],
+    [`${eth0}route throw 1.0.0.0/8 dev eth0`, 'x:2: a throw route takes no next hop'],
+    [`${eth0}route unreachable 1.0.0.0/8 via 10.0.0.2`, 'x:2: an unreachable route takes no next hop'],
+    [`${eth0}route throw`, 'x:2: the prefix is missing'],
+    [`${eth0}route throw 1.0.0.1/8`, "x:2: '1.0.0.1/8' has bits set beyond its prefix length"],
     [`${eth0}${eth0}`, 'x:2: interface eth0 is given twice'],
     ['interface eth0 address 10.0.0.1/24', 'x:1: interface eth0 has no mac'],
     ['interface eth0 mac 02:00:00:00:00:01', 'x:1: interface eth0 has no address'],

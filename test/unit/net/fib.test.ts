@@ -13,6 +13,7 @@ import {
   RTN_BROADCAST,
   RTN_LOCAL,
   RTN_MULTICAST,
+  RTN_THROW,
   RTN_UNICAST,
   RTN_UNREACHABLE,
 } from '../../../src/net/ipv4/fib_types.js'
@@ -154,6 +155,17 @@ describe('the FIB', () => {
     expect(ip_route_add({ dst: ip('50.0.0.0'), prefixlen: 8, type: RTN_UNREACHABLE, nexthops: [] })).toBe(0)
     expect(lookup(ip('50.1.1.1')).err).toBe(-EHOSTUNREACH)
     expect(ip_route_del({ dst: ip('50.0.0.0'), prefixlen: 8, type: RTN_UNREACHABLE })).toBe(0)
+  })
+
+  test('a throw route ends the search as if there were none, wider ones or not', () => {
+    const wide = { dst: ip('50.0.0.0'), prefixlen: 8, gw: ip('10.1.0.2') }
+    const hole = { dst: ip('50.1.0.0'), prefixlen: 16, type: RTN_THROW, nexthops: [] }
+    expect([ip_route_add(spec(wide)), ip_route_add(hole)]).toEqual([0, 0])
+    expect([lookup(ip('50.1.1.1')).err, lookup(ip('50.2.1.1')).err]).toEqual([-ENETUNREACH, 0])
+    expect(ip_route_add({ ...hole, prefixlen: 24, nexthops: spec(wide).nexthops })).toBe(-EINVAL)
+    expect(ip_route_del(hole)).toBe(0)
+    expect(lookup(ip('50.1.1.1')).err).toBe(0)
+    expect(ip_route_del({ ...wide, type: RTN_UNICAST })).toBe(0)
   })
 
   test.each([
