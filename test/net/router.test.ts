@@ -227,6 +227,12 @@ describe('options', () => {
     const sent = one(1, udpFrame({ src: A, dst: B, options: [68, 8, 9, 0x20, 9, 9, 9, 9] }))
     expect(sent.options[3]).toBe(0x30)
   })
+  test.each([
+    ['room', [68, 12, 5, 2, 0, 0, 0, 0, 0, 0, 0, 0]],
+    ['room for a time only', [68, 8, 5, 15, 0, 0, 0, 0]],
+  ])('a timestamp of a kind that nobody knows goes on as it is, with %s', (_what, options) => {
+    expect(one(1, udpFrame({ src: A, dst: B, options })).options).toEqual(options)
+  })
   test('loose source route: on to the next address, our own put in its place', () => {
     const options = [131, 7, 4, 192, 0, 2, 5]
     const sent = one(1, udpFrame({ src: A, dst: '10.0.0.1', options }))

@@ -85,7 +85,7 @@ function compile_ts(opt: inet_skb_parm, at: number, len: number, off: number, sp
   }
   if (pointer + 3 > len) return 2
   const kind = u8[at + 3] & 15
-  if (kind !== TS_TSONLY && kind !== TS_TSANDADDR && kind !== TS_PRESPEC) return 3
+  if (kind !== TS_TSONLY && kind !== TS_TSANDADDR && kind !== TS_PRESPEC) return 0 // not for us to understand
   if (kind !== TS_TSONLY && pointer + 7 > len) return 2
   opt.ts = off
   if (kind === TS_TSONLY) {
