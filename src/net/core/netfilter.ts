@@ -8,6 +8,7 @@ import { embed, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/la
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
+import { EPERM } from '../../lib/errno.js'
 import { rcu_assign_pointer, rcu_read_lock, rcu_read_unlock, synchronize_kernel } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { SPINLOCK, type spinlock_t } from '../../sync/spinlock.js'
@@ -90,9 +91,9 @@ export function nf_hook_active(hook: number): boolean {
 
 /**
  * nf_hook_slow - run the hooks of one point.
- * @consumes skb unless it returns true @returns true: the packet goes on
+ * @consumes skb unless it returns 1 @returns 1: the packet goes on; 0: a hook has it now; -EPERM: it was dropped
  */
-export function nf_hook_slow(hook: number, skb: sk_buff, indev: net_device | null, outdev: net_device | null): boolean {
+export function nf_hook_slow(hook: number, skb: sk_buff, indev: net_device | null, outdev: net_device | null): number {
   rcu_read_lock()
   let verdict = NF_ACCEPT
   for (let at = NF_HOOK_OPS.at(i32[HEADS + hook]); at !== null; ) {
@@ -102,8 +103,9 @@ export function nf_hook_slow(hook: number, skb: sk_buff, indev: net_device | nul
     at = at.next
   }
   rcu_read_unlock()
-  if (verdict === NF_ACCEPT) return true
+  if (verdict === NF_ACCEPT) return 1
+  if (verdict === NF_STOLEN) return 0
   // NF_QUEUE without a queue handler is a drop, and so is what is no verdict at all: nobody else would free the packet.
-  if (verdict !== NF_STOLEN) kfree_skb(skb, NETFILTER)
-  return false
+  kfree_skb(skb, NETFILTER)
+  return -EPERM
 }

@@ -57,7 +57,7 @@ export function ip_forward(skb: sk_buff): number {
   ip_decrease_ttl(iph)
   if ((rt.rt_flags & RTCF_DOREDIRECT) !== 0 && opt.srr === 0) ip_rt_send_redirect(skb)
   skb.priority = ip_tos2prio[(ip_tos(iph) >> 1) & 15]
-  if (nf_hook_active(NF_IP_FORWARD) && !nf_hook_slow(NF_IP_FORWARD, skb, skb.dev, rt.dst.dev)) return 1
+  if (nf_hook_active(NF_IP_FORWARD) && nf_hook_slow(NF_IP_FORWARD, skb, skb.dev, rt.dst.dev) !== 1) return 1
   return ip_forward_finish(skb)
 }
 export const ip_forward_sym = symbol('ip_forward', ip_forward)

@@ -76,7 +76,6 @@ export function ip_fragment(skb: sk_buff, output: (skb: sk_buff) => number): num
     return -EMSGSIZE
   }
   const { acct } = skb
-  let err = 0
   for (let at = 0; at < total; ) {
     const last = total - at <= mtu - hlen
     const len = last ? total - at : room
@@ -101,10 +100,14 @@ export function ip_fragment(skb: sk_buff, output: (skb: sk_buff) => number): num
     }
     at += len
     ip_stats.FragCreates++
-    const ret = output(piece)
-    if (ret !== 0) err = ret
+    const err = output(piece)
+    if (err !== 0) {
+      ip_stats.FragFails++
+      consume_skb(skb) // nobody can put it together any more: the rest is not sent
+      return err
+    }
   }
   ip_stats.FragOKs++
   consume_skb(skb)
-  return err
+  return 0
 }

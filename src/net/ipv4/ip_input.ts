@@ -130,7 +130,7 @@ export function ip_rcv(given: sk_buff, dev: net_device, _pt: packet_type): numbe
   }
   const cb = skb.cb >> 2
   for (let k = cb; k < cb + 10; k++) i32[k] = 0
-  if (nf_hook_active(NF_IP_PRE_ROUTING) && !nf_hook_slow(NF_IP_PRE_ROUTING, skb, dev, null)) return NET_RX_DROP
+  if (nf_hook_active(NF_IP_PRE_ROUTING) && nf_hook_slow(NF_IP_PRE_ROUTING, skb, dev, null) !== 1) return NET_RX_DROP
   return ip_rcv_finish(skb)
 }
 
@@ -190,7 +190,7 @@ export function ip_local_deliver(skb: sk_buff): number {
     kfree_skb(skb, NOT_REASSEMBLED)
     return 0
   }
-  if (nf_hook_active(NF_IP_LOCAL_IN) && !nf_hook_slow(NF_IP_LOCAL_IN, skb, skb.dev, null)) return 0
+  if (nf_hook_active(NF_IP_LOCAL_IN) && nf_hook_slow(NF_IP_LOCAL_IN, skb, skb.dev, null) !== 1) return 0
   return ip_local_deliver_finish(skb)
 }
 export const ip_local_deliver_sym = symbol('ip_local_deliver', ip_local_deliver)

@@ -35,7 +35,10 @@ export function ip_finish_output(skb: sk_buff): number {
   const dev = skb.dst!.dev!
   skb.dev = dev
   skb.protocol = ETH_P_IP
-  if (nf_hook_active(NF_IP_POST_ROUTING) && !nf_hook_slow(NF_IP_POST_ROUTING, skb, null, dev)) return 1
+  if (nf_hook_active(NF_IP_POST_ROUTING)) {
+    const ret = nf_hook_slow(NF_IP_POST_ROUTING, skb, null, dev)
+    if (ret !== 1) return ret
+  }
   const neigh = skb.dst!.neighbour
   if (neigh !== null) return neigh_resolve_output(neigh, skb)
   kfree_skb(skb, UNRESOLVED)
@@ -52,6 +55,9 @@ export function ip_send_check(iph: number): void {
 export function ip_local_out(skb: sk_buff): number {
   set_ip_tot_len(skb.nh, skb.len)
   ip_send_check(skb.nh)
-  if (nf_hook_active(NF_IP_LOCAL_OUT) && !nf_hook_slow(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev)) return 1
+  if (nf_hook_active(NF_IP_LOCAL_OUT)) {
+    const ret = nf_hook_slow(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev)
+    if (ret !== 1) return ret
+  }
   return call(skb.dst!.output)(skb)
 }
