@@ -1,5 +1,5 @@
 /**
- * route.ts - the route cache: who asked for what way, answered without a lock.
+ * route.ts - the route cache: who asked for what way, answered without a lock. What it forgets: route_gc.ts.
  *
  * Lock charter
  *   A bucket's chain is RCU: readers walk it under rcu_read_lock (softirq) or rcu_read_lock_bh (process); writers hold the
@@ -32,12 +32,12 @@ import {
   rcu_read_unlock_bh,
 } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
-import { in_softirq } from '../../sync/preempt.js'
 import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { dst_free, type dst_ops } from '../core/dst.js'
 import { __neigh_lookup } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { DST, type net_device, SKB, type sk_buff } from '../core/types.js'
+import { gc_elasticity, gc_thresh, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { RTABLE, type rtable } from './types.js'
 
 const COST_CACHE = cost('rt_cache_lookup')
@@ -45,18 +45,11 @@ const COST_CACHE = cost('rt_cache_lookup')
 const i32 = RAM.i32
 
 const MASK = RT_HASH_BUCKETS - 1
-const gc_thresh = RT_HASH_BUCKETS
-const max_size = RT_CACHE_ENTRIES
-const gc_elasticity = 8
-// jiffies
-const gc_timeout = (): number => 300 * hz()
-const gc_interval = (): number => 60 * hz()
-const gc_min_interval = (): number => hz() >> 1
-const secret_interval = (): number => 600 * hz()
+const secret_interval = (): number => 600 * hz() // jiffies
 
 const rt_cache = kmem_cache_create('ip_dst_cache', RTABLE, () => RT_CACHE_ENTRIES + 1024)
 
-class rt_hash_bucket extends Struct {
+export class rt_hash_bucket extends Struct {
   declare chain: number
   declare lock: spinlock_t
 }
@@ -74,28 +67,21 @@ at_mem_init(mem => {
   BUCKET.attach(table.base, BUCKET_SHIFT, RT_HASH_BUCKETS)
 })
 
+/** rt_bucket - number `b`. */
+export function rt_bucket(b: number): rt_hash_bucket {
+  return BUCKET.ref(table.base + (b << BUCKET_SHIFT))
+}
+
 class rt_cache_state extends Struct {
   declare entries: number
   declare rnd: number
   declare generation: number
-  declare last_gc: number
-  declare equilibrium: number
-  declare rover: number
-  declare check_rover: number
-  declare expire: number
-  declare periodic: timer_list
   declare secret: timer_list
 }
 const STATE: Layout<rt_cache_state> = layout('rt_cache_state', rt_cache_state, {
   entries: { kind: 'word', size: 4, align: 128, guard: 'atomic' },
   rnd: { kind: 'word', size: 4, align: 128, guard: 'changed by the secret rebuild only' },
   generation: word,
-  last_gc: word,
-  equilibrium: word,
-  rover: word,
-  check_rover: word,
-  expire: word,
-  periodic: embed(TIMER),
   secret: embed(TIMER),
 })
 const rt = DEFINE_STATIC('rt_cache', STATE)
@@ -178,7 +164,7 @@ function dst_rcu_free(head: number): void {
 const dst_rcu_free_sym = symbol('dst_rcu_free', dst_rcu_free)
 
 /** rt_free - after it was unhashed. @consumes r */
-function rt_free(r: rtable): void {
+export function rt_free(r: rtable): void {
   call_rcu_bh(r.dst.rcu_head, dst_rcu_free_sym)
 }
 
@@ -275,13 +261,6 @@ export function rt_key(r: rtable, daddr: number, saddr: number, iif: number, oif
 
 // ---- change ---------------------------------------------------------------------------------------------------------
 
-function rt_score(r: rtable): number {
-  const age = (jiffies() - r.dst.lastuse) | 0
-  let score = ~age & 0x3fffffff
-  if (r.rt_flags !== 0 || r.fl_iif === 0) score |= 0x40000000 // our own and special routes are dear
-  return score
-}
-
 /** arp_bind_neighbour - the station that leads on. @returns 0, -ENOBUFS, -EINVAL */
 function arp_bind_neighbour(r: rtable): number {
   const dev = r.dst.dev
@@ -298,10 +277,10 @@ function arp_bind_neighbour(r: rtable): number {
  * @consumes r @returns the hashed entry, with the caller's reference, or null
  */
 export function rt_intern_hash(r: rtable): rtable | null {
-  const bucket = BUCKET.ref(table.base + (r.hash << BUCKET_SHIFT))
+  const bucket = rt_bucket(r.hash)
   let cand: rtable | null = null
   let cand_slot = 0
-  let min_score = 0x7fffffff
+  let min_score = 0xffffffff
   let chain_length = 0
   spin_lock_bh(bucket.lock)
   let slot = bucket.addr
@@ -352,7 +331,7 @@ const RTN_UNICAST = 1
 function rt_run_flush(): void {
   rt.generation++
   for (let b = 0; b < RT_HASH_BUCKETS; b++) {
-    const bucket = BUCKET.ref(table.base + (b << BUCKET_SHIFT))
+    const bucket = rt_bucket(b)
     if (bucket.chain === 0) continue
     spin_lock_bh(bucket.lock)
     let r = RTABLE.at(bucket.chain)
@@ -372,93 +351,6 @@ export function rt_cache_flush(): void {
 }
 export const rt_cache_flush_sym = symbol('rt_cache_flush', rt_cache_flush)
 
-/** Unhash what is older than `expire` in one bucket; the limit halves with each survivor. @returns entries freed */
-function gc_bucket(b: number, expire: number): number {
-  const bucket = BUCKET.ref(table.base + (b << BUCKET_SHIFT))
-  if (bucket.chain === 0) return 0
-  let limit = expire
-  let freed = 0
-  spin_lock_bh(bucket.lock)
-  let slot = bucket.addr
-  for (let at = RTABLE.at(i32[slot >> 2]); at !== null; at = RTABLE.at(i32[slot >> 2])) {
-    const age = (jiffies() - at.dst.lastuse) | 0
-    if (at.dst.refcnt === 0 && age >= limit) {
-      store(slot, i32[at.$w])
-      rt_free(at)
-      freed++
-    } else {
-      limit >>= 1
-      slot = at.addr
-    }
-  }
-  spin_unlock_bh(bucket.lock)
-  return freed
-}
-
-/** rt_garbage_collect - make room. @returns false when the cache overflows: then no new route can be made */
-function rt_garbage_collect(): boolean {
-  const now = jiffies()
-  const entries = load(rt.addr)
-  rt_stat.gc_total++
-  if (((now - rt.last_gc) | 0) < gc_min_interval() && entries < max_size) {
-    rt_stat.gc_ignored++
-    return true
-  }
-  let goal = entries - gc_elasticity * RT_HASH_BUCKETS
-  if (goal <= 0) {
-    if (rt.equilibrium < gc_thresh) rt.equilibrium = gc_thresh
-    goal = entries - rt.equilibrium
-    if (goal > 0) {
-      rt.equilibrium += Math.min(goal >> 1, RT_HASH_BUCKETS)
-      goal = entries - rt.equilibrium
-    }
-  } else {
-    goal = Math.max(goal >> 1, RT_HASH_BUCKETS)
-    rt.equilibrium = entries - goal
-  }
-  rt.last_gc = now
-  if (goal <= 0) {
-    rt.equilibrium += goal
-    return work_done()
-  }
-  for (let expire = rt.expire; ; expire >>= 1) {
-    let k = rt.rover
-    for (let n = 0; n < RT_HASH_BUCKETS && goal > 0; n++) {
-      k = (k + 1) & MASK
-      goal -= gc_bucket(k, expire)
-    }
-    rt.rover = k
-    rt.expire = expire
-    if (goal <= 0) return work_done()
-    rt_stat.gc_goal_miss++
-    if (expire === 0) break
-    if (in_softirq() || ((jiffies() - now) | 0) > 0) {
-      rt.expire = expire >> 1
-      break
-    }
-  }
-  if (load(rt.addr) < max_size) return true
-  rt_stat.gc_dst_overflow++
-  return false
-}
-
-function work_done(): boolean {
-  rt.expire += gc_min_interval()
-  if (rt.expire > gc_timeout() || load(rt.addr) < gc_thresh) rt.expire = gc_timeout()
-  return true
-}
-
-/** rt_check_expire - the periodic collector: a part of the buckets each minute. @context timer */
-function rt_check_expire(): void {
-  const n = Math.max(1, Math.min(RT_HASH_BUCKETS, Math.floor((gc_interval() * RT_HASH_BUCKETS) / gc_timeout())))
-  for (let k = 0; k < n; k++) {
-    rt.check_rover = (rt.check_rover + 1) & MASK
-    gc_bucket(rt.check_rover, gc_timeout())
-  }
-  mod_timer(rt.periodic, jiffies() + gc_interval())
-}
-const rt_check_expire_sym = symbol('rt_check_expire', rt_check_expire)
-
 /** rt_secret_rebuild - a new seed, so that nobody can aim at one bucket for long. @context timer */
 function rt_secret_rebuild(): void {
   rt_new_secret()
@@ -474,18 +366,15 @@ function rt_new_secret(): void {
 /** ip_rt_init - @context boot, CPU 0 */
 export function ip_rt_init(): void {
   for (let b = 0; b < RT_HASH_BUCKETS; b++) {
-    const bucket = BUCKET.ref(table.base + (b << BUCKET_SHIFT))
+    const bucket = rt_bucket(b)
     bucket.chain = 0
     spin_lock_init(bucket.lock)
   }
   rt.entries = 0
   rt.rnd = config('seed')
   rt_new_secret()
-  rt.last_gc = jiffies()
-  rt.expire = gc_timeout()
-  init_timer(rt.periodic, rt_check_expire_sym, 0)
+  rt_gc_init()
   init_timer(rt.secret, rt_secret_rebuild_sym, 0)
-  mod_timer(rt.periodic, jiffies() + gc_interval())
   mod_timer(rt.secret, jiffies() + secret_interval())
 }
 

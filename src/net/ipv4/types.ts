@@ -37,6 +37,8 @@ export const RTABLE: Layout<rtable> = layout('rtable', rtable, {
 })
 
 // rt_flags
+export const RTCF_NOTIFY = 0x00010000 // nobody sets these two yet: redirects are sent, never taken
+export const RTCF_REDIRECTED = 0x00040000
 export const RTCF_BROADCAST = 0x10000000
 export const RTCF_MULTICAST = 0x20000000
 export const RTCF_LOCAL = 0x80000000 | 0
