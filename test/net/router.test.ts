@@ -1,5 +1,8 @@
 /** The router, frame by frame: what goes in, what must come out (RFC 791, 792, 1812; Linux 2.6.11 where those leave a choice). */
+import '../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { afterEach, describe, expect, test } from 'vitest'
+import { neigh_add_permanent } from '../../src/net/core/neighbour.js'
+import { dev_get_by_name, dev_put } from '../../src/net/core/netdevice.js'
 import {
   counting,
   fragments,
@@ -157,6 +160,52 @@ describe('unreachable', () => {
   test('a blackhole says nothing', () => {
     none(udpFrame({ src: fresh(), dst: '203.0.113.129' }))
   })
+  describe('a neighbour that nobody knows', () => {
+    const nobody = '10.0.1.77'
+    test('the sender is told; the hop is counted, as 2.6.11 notices late', () => {
+      const src = fresh()
+      const f = s.account(() => {
+        const reply = one(0, udpFrame({ src, dst: nobody }, counting(10)))
+        expect(reply).toMatchObject({ src: '10.0.0.1', dst: src, tos: 0xc0 })
+        expect(reply.icmp).toMatchObject({ type: 3, code: 1, info: 0 })
+        expect(reply.icmp!.data.length).toBe(38)
+        expect(reply.icmp!.data[8]).toBe(63)
+      })
+      expect(f).toEqual({ received: 1, forwarded: 0, delivered: 0, icmp_sent: 1, drops: { neigh_unresolved: 1 } })
+    })
+    test('six times at once, then once each second', () => {
+      const src = fresh()
+      const told = (n: number): number => {
+        const frames = Array.from({ length: n }, () => udpFrame({ src, dst: nobody }))
+        const f = s.account(() => s.send(0, ...frames))
+        expect(f).toMatchObject({ received: n, drops: { neigh_unresolved: n } })
+        return f.icmp_sent
+      }
+      expect(told(20)).toBe(6)
+      s.pass(1000)
+      expect(told(20)).toBe(1)
+    })
+    test('an ICMP error about it is about nothing, an answer to it is lost', () => {
+      none(icmpFrame({ src: fresh(), dst: nobody }, 3, 1, 0, counting(28)))
+      const f = s.account(() => none(icmpFrame({ src: '10.0.0.199', dst: '10.0.0.1' }, 8)))
+      expect(f).toEqual({ received: 1, forwarded: 0, delivered: 1, icmp_sent: 0, drops: {} })
+      none(udpFrame({ src: '10.0.0.199', dst: nobody }))
+    })
+    test('of a packet in pieces the first one says it', () => {
+      const src = fresh()
+      const f = s.account(() => {
+        const { icmp } = one(0, udpFrame({ src, dst: '10.0.2.77' }, counting(1400)))
+        expect(icmp).toMatchObject({ type: 3, code: 1 })
+      })
+      expect(f).toMatchObject({ received: 1, forwarded: 0, icmp_sent: 1, drops: { neigh_unresolved: 1 } })
+    })
+    test('once it is known, packets reach it, those of cached routes too', () => {
+      const dev = dev_get_by_name('eth1')!
+      expect(neigh_add_permanent(ip(nobody), dev, 0x02000000, 0x277)).toBe(0)
+      dev_put(dev)
+      expect(one(1, udpFrame({ src: '10.0.0.199', dst: nobody })).to).toBe('02:00:00:00:02:77')
+    })
+  })
   test('a protocol that nobody here speaks', () => {
     const src = fresh()
     refused(ipFrame(counting(20), { src, dst: '10.0.0.1', protocol: 99 }), src, 3, 2)
@@ -308,7 +357,7 @@ describe('dropped, counted by reason', () => {
     ['ip_martian_destination', udpFrame({ src: A, dst: '127.0.0.1' })],
     ['eth_unknown_protocol', change(12, 0x88, 0xb5)],
     ['ip_no_route', udpFrame({ src: '10.0.0.40', dst: '9.9.9.9' })],
-    ['neigh_unresolved', udpFrame({ src: A, dst: '10.0.1.77' })],
+    ['neigh_unresolved', udpFrame({ src: A, dst: '10.0.1.78' })],
   ])('%s', (reason, frame) => {
     const f = s.account(() => s.send(0, frame))
     expect(f).toMatchObject({ received: 1, forwarded: 0, delivered: 0, drops: { [reason]: 1 } })

@@ -11,11 +11,11 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { hz } from '../../arch/machine.js'
-import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
+import { init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { SPINLOCK, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
 import { neigh_release } from './neighbour.js'
-import { DST, type dst_entry } from './types.js'
+import { DST, type dst_entry, type sk_buff } from './types.js'
 
 const REFCNT = DST.offset('refcnt')
 // how often the garbage is looked through: every 0.1 s at first, then ever more rarely by steps of 0.5 s
@@ -43,8 +43,8 @@ const garbage = DEFINE_STATIC('dst_garbage', GARBAGE)
 export interface dst_ops {
   /** Frees the struct. */
   destroy(dst: dst_entry): void
-  /** The neighbour could not be reached: tell the sender. */
-  link_failure(dst: dst_entry): void
+  /** The neighbour could not be reached: tell the sender of the packet, which stays the caller's. No lock is held. */
+  link_failure(skb: sk_buff): void
 }
 
 export function dst_hold(dst: dst_entry): void {
@@ -54,6 +54,18 @@ export function dst_hold(dst: dst_entry): void {
 /** dst_release - @consumes a reference */
 export function dst_release(dst: dst_entry): void {
   fetch_add(dst.addr + REFCNT, -1)
+}
+
+/** dst_link_failure - the way of this packet ends at somebody who does not answer. @context process, softirq; no lock held */
+export function dst_link_failure(skb: sk_buff): void {
+  const dst = skb.dst
+  if (dst !== null) call(dst.ops as Sym<dst_ops>).link_failure(skb)
+}
+
+/** dst_set_expires - it counts for `timeout` jiffies more at most. */
+export function dst_set_expires(dst: dst_entry, timeout: number): void {
+  const expires = (jiffies() + timeout) | 0 || 1 // 0 means for ever
+  if (dst.expires === 0 || time_after(dst.expires, expires)) dst.expires = expires
 }
 
 /** dst_free - destroy now, or when the last user is gone. No new user can come. @context softirq, process @consumes dst */

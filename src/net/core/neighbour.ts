@@ -17,6 +17,7 @@ import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { jiffies } from '../../irq/timer.js'
+import { EHOSTUNREACH, ENOMEM } from '../../lib/errno.js'
 import { jhash_2words } from '../../lib/jhash.js'
 import { MAX_NEIGHBOURS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
@@ -27,10 +28,13 @@ import {
   read_unlock_bh,
   rwlock_init,
   type rwlock_t,
+  write_lock,
   write_lock_bh,
+  write_unlock,
   write_unlock_bh,
 } from '../../sync/rwlock.js'
 import { dev_queue_xmit } from './dev.js'
+import { dst_link_failure } from './dst.js'
 import { drop_reason } from './fate.js'
 import { dev_hold, dev_put } from './netdevice.js'
 import { kfree_skb, skb_cow, skb_push } from './skbuff.js'
@@ -153,11 +157,11 @@ export function __neigh_lookup(key: number, dev: net_device): neighbour | null {
 /** neigh_add_permanent - `ip neigh replace KEY lladdr .. nud permanent`. @context process @returns 0, -ENOMEM */
 export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo: number): number {
   const n = __neigh_lookup(key, dev)
-  if (n === null) return -12
+  if (n === null) return -ENOMEM
   const ha = kmem_cache_alloc(ha_cache)
   if (ha === null) {
     neigh_release(n)
-    return -12
+    return -ENOMEM
   }
   ha.hi = hi
   ha.lo = lo
@@ -187,8 +191,10 @@ export function neigh_ifdown(dev: net_device, skip_perm = false): void {
       if (n.dev === dev && !(skip_perm && (n.nud_state & NUD_PERMANENT) !== 0)) {
         i32[slot] = next === null ? 0 : next.addr
         arp_tbl.entries--
+        write_lock(n.lock)
         n.dead = 1
         n.nud_state = NUD_NONE
+        write_unlock(n.lock)
         neigh_release(n)
       } else slot = n.$w
       n = next
@@ -197,20 +203,39 @@ export function neigh_ifdown(dev: net_device, skip_perm = false): void {
   write_unlock_bh(arp_tbl.lock)
 }
 
+/** neigh_event_send - can it be sent to, once nobody is changing it? @locks neigh.lock @returns address of its neigh_ha, or 0 */
+function neigh_event_send(neigh: neighbour): number {
+  read_lock_bh(neigh.lock)
+  neigh.used = jiffies()
+  const ha = (neigh.nud_state & NUD_CONNECTED) !== 0 ? neigh.ha : 0
+  read_unlock_bh(neigh.lock)
+  return ha
+}
+
 /**
- * neigh_resolve_output - build the Ethernet header and send. Without a usable entry the packet is dropped.
- * @context process, softirq @consumes skb
+ * Nobody resolves addresses yet, so NONE is as good as FAILED: the sender is told, but for an entry that went with its
+ * device (neigh_blackhole). No lock is held. @consumes skb
+ */
+function neigh_error(neigh: neighbour, skb: sk_buff): number {
+  if (neigh.dead === 0) dst_link_failure(skb)
+  kfree_skb(skb, UNRESOLVED)
+  return -EHOSTUNREACH
+}
+
+/**
+ * neigh_resolve_output - build the Ethernet header and send. Without a usable entry the packet is dropped and its sender
+ * told. @context process, softirq; no lock held @consumes skb
  */
 export function neigh_resolve_output(neigh: neighbour, skb: sk_buff): number {
   charge_cost(COST_RESOLVE)
-  const { ha } = neigh
+  let { ha } = neigh
   if ((neigh.nud_state & NUD_CONNECTED) === 0 || ha === 0) {
-    kfree_skb(skb, UNRESOLVED)
-    return -113
+    ha = neigh_event_send(neigh)
+    if (ha === 0) return neigh_error(neigh, skb)
   }
   if (skb.data - skb.head < ETH_HLEN && skb_cow(skb, ETH_HLEN + 2) !== 0) {
     kfree_skb(skb, NO_MEMORY)
-    return -12
+    return -ENOMEM
   }
   const dev = neigh.dev!
   const at = skb_push(skb, ETH_HLEN)

@@ -336,7 +336,7 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   flags: konst(word),
   dev: konst(ptr(() => NETDEV)),
   lastuse: word, // jiffies
-  expires: word,
+  expires: word, // jiffies; 0: never
   error: konst(word), // negative errno of a route that leads nowhere
   mtu: word,
   advmss: word,

@@ -38,6 +38,7 @@ import { __neigh_lookup } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { DST, type net_device, SKB, type sk_buff } from '../core/types.js'
 import { gc_elasticity, gc_thresh, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
+import { ipv4_link_failure } from './route_slow.js'
 import { RTABLE, type rtable } from './types.js'
 
 const COST_CACHE = cost('rt_cache_lookup')
@@ -154,7 +155,7 @@ const ops: dst_ops = {
     fetch_add(rt.addr, -1)
     kmem_cache_free(rt_cache, RTABLE.ref(dst.addr))
   },
-  link_failure() {},
+  link_failure: skb => ipv4_link_failure(skb),
 }
 const ipv4_dst_ops = symbol('ipv4_dst_ops', ops)
 

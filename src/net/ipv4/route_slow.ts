@@ -10,6 +10,7 @@ import { tick } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { jiffies } from '../../irq/timer.js'
 import { EACCES, EHOSTUNREACH, ENETUNREACH, ESRCH } from '../../lib/errno.js'
+import { dst_set_expires } from '../core/dst.js'
 import { drop_reason } from '../core/fate.js'
 import { kfree_skb } from '../core/skbuff.js'
 import type { net_device, sk_buff } from '../core/types.js'
@@ -262,6 +263,12 @@ export function ip_error(skb: sk_buff): number {
   return 0
 }
 const ip_error_sym = symbol('ip_error', ip_error)
+
+/** ipv4_link_failure - the next stop does not answer: tell the sender; the route is the first to be collected. */
+export function ipv4_link_failure(skb: sk_buff): void {
+  icmp_send(skb, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0)
+  if (skb.dst !== null) dst_set_expires(skb.dst, 0)
+}
 
 /** ip_rt_send_redirect - there is a better first hop: tell the sender, ever more rarely. */
 export function ip_rt_send_redirect(skb: sk_buff): void {

@@ -15,7 +15,7 @@ import {
 import { kfree_skb } from '../../../src/net/core/skbuff.js'
 import type { sk_buff } from '../../../src/net/core/types.js'
 import { ip_statistics } from '../../../src/net/ipv4/mib.js'
-import { ip_frag_off } from '../../../src/net/wire/ipv4.js'
+import { ip_frag_off, ip_protocol } from '../../../src/net/wire/ipv4.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { counting, udpFrame } from '../../helpers/frames.js'
 import { conserved, Script } from '../../helpers/script.js'
@@ -34,6 +34,7 @@ const seen: number[] = []
 const verdict = { now: NF_ACCEPT }
 const ops = NF_HOOK_OPS.make(kmalloc(NF_HOOK_OPS.size))
 ops.hook = symbol('test_pieces', (_hook: number, skb: sk_buff) => {
+  if (ip_protocol(skb.nh) !== 17) return NF_ACCEPT
   const second = seen.push((ip_frag_off(skb.nh) & 0x1fff) * 8) === 2
   if (second && verdict.now === NF_STOLEN) kfree_skb(skb)
   return second ? verdict.now : NF_ACCEPT
