@@ -32,12 +32,13 @@ import {
   rcu_read_unlock_bh,
 } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { in_softirq } from '../../sync/preempt.js'
 import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { dst_free, type dst_ops } from '../core/dst.js'
 import { __neigh_lookup } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { DST, type net_device, SKB, type sk_buff } from '../core/types.js'
-import { gc_elasticity, gc_thresh, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
+import { gc_elasticity, gc_thresh, rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { ipv4_link_failure } from './route_slow.js'
 import { RTABLE, type rtable } from './types.js'
 
@@ -275,9 +276,19 @@ function arp_bind_neighbour(r: rtable): number {
 
 /**
  * rt_intern_hash - enter a new route, or drop it for an equal one that another CPU entered.
- * @consumes r @returns the hashed entry, with the caller's reference, or null
+ * @consumes r @returns the hashed entry, with the caller's reference, or null: there is no room for its neighbour
  */
 export function rt_intern_hash(r: rtable): rtable | null {
+  let hashed = intern(r)
+  if (hashed === null) {
+    rt_collect_expired()
+    if (!in_softirq()) hashed = intern(r) // in a softirq no grace period ends, and only the next packet may find room
+  }
+  if (hashed === null) rt_drop(r)
+  return hashed
+}
+
+function intern(r: rtable): rtable | null {
   const bucket = rt_bucket(r.hash)
   let cand: rtable | null = null
   let cand_slot = 0
@@ -318,7 +329,6 @@ export function rt_intern_hash(r: rtable): rtable | null {
   }
   if ((r.rt_type === RTN_UNICAST || r.fl_iif === 0) && r.dst.error === 0 && arp_bind_neighbour(r) !== 0) {
     spin_unlock_bh(bucket.lock)
-    rt_drop(r)
     return null
   }
   i32[r.$w] = bucket.chain

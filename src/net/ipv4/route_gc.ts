@@ -163,6 +163,22 @@ export function rt_garbage_collect(): boolean {
   return false
 }
 
+/**
+ * rt_collect_expired - the neighbour table is full, most likely of those that routes refer to: let the routes go that lead
+ * to nobody. 2.6.11 collects with an elasticity of 1 for that, which with fewer neighbours than buckets finds none too
+ * many; and in process context only, from where this router sends nothing.
+ */
+export function rt_collect_expired(): void {
+  const now = jiffies()
+  rt_stat.gc_total++
+  if (((now - gc.last_gc) | 0) < gc_min_interval() && in_softirq()) {
+    rt_stat.gc_ignored++
+    return
+  }
+  gc.last_gc = now
+  for (let b = 0; b < RT_HASH_BUCKETS; b++) gc_bucket(b, gc_timeout(), false)
+}
+
 /** Once round the buckets, from where the last round ended. @returns entries freed */
 function collect(goal: number): number {
   const { expire } = gc

@@ -60,6 +60,7 @@ const MARTIAN_SOURCE = drop_reason('ip_martian_source')
 const MARTIAN_DESTINATION = drop_reason('ip_martian_destination')
 const NO_ROUTE = drop_reason('ip_no_route')
 const UNREACHABLE = drop_reason('ip_unreachable')
+const UNRESOLVED = drop_reason('neigh_unresolved')
 const CACHE_FULL = drop_reason('route_cache_full')
 const INPUT_ERROR = drop_reason('ip_input_error')
 const NOT_FORWARDING = drop_reason('ip_not_forwarding')
@@ -86,7 +87,7 @@ function martian_destination(): number {
 /** Enter a route that this packet is the first user of. @returns 0, or a drop reason */
 function attach(skb: sk_buff, rth: rtable): number {
   const hashed = rt_intern_hash(rth)
-  if (hashed === null) return CACHE_FULL
+  if (hashed === null) return UNRESOLVED // the neighbour table is full
   skb.dst = hashed.dst
   return 0
 }
