@@ -5,7 +5,7 @@ import type { CapturedFrames } from '../hw/types.js'
 import { autoQueues } from './bench2544.js'
 import { RunError, UsageError } from './errors.js'
 import { Machine, type MachineConfig, sleep } from './machine.js'
-import { type Capture, PcapWriter, readPcap } from './pcap.js'
+import { type Capture, cutNotice, PcapWriter, readPcap } from './pcap.js'
 import { type RoutesFile, readRoutes } from './routesFile.js'
 import { drain, takeSample, unbalanced } from './sample.js'
 import type { ForwardConfig, ForwardResult, ProgressHook } from './types.js'
@@ -66,6 +66,16 @@ function knownInterfaces(config: ForwardConfig, routes: RoutesFile): void {
   }
 }
 
+/** Captures of one time, such as of two wires, keep what lies between their beginnings. */
+function onOneClock(captures: readonly Capture[]): void {
+  const starts = captures.map(c => c.start).filter(start => start !== null)
+  const earliest = starts.reduce((a, b) => (b < a ? b : a), starts[0] ?? 0n)
+  for (const { start, times } of captures) {
+    const late = start === null ? 0 : Number(start - earliest)
+    for (let k = 0; k < times.length; k++) times[k]! += late
+  }
+}
+
 /** No frame offered for so long, ms: nothing will come of it any more. */
 const STALLED_MS = 20_000
 
@@ -75,7 +85,7 @@ async function play(machine: Machine, total: number, hooks: ProgressHook): Promi
   let moved = performance.now()
   let before = 0
   const ports = machine.config.ports.map((p, k) => ({ k, source: p.source })).filter(p => p.source !== null)
-  for (const { k } of ports) await machine.source(k, { on: true })
+  await Promise.all(ports.map(({ k }) => machine.source(k, { on: true }))) // all at once, or their clocks would differ
   while (!ports.every(({ k }) => machine.ram.portFinished(k))) {
     hooks.signal?.throwIfAborted()
     machine.check()
@@ -155,7 +165,13 @@ export async function runForward(
   const routes = await readRoutes(config.routes, hooks.signal)
   knownInterfaces(config, routes)
   const captures = new Map<string, Capture>()
-  for (const { iface, file } of config.inputs) captures.set(iface, await readPcap(file, hooks.signal))
+  for (const { iface, file } of config.inputs) {
+    const capture = await readPcap(file, hooks.signal)
+    const notice = cutNotice(capture, file)
+    if (notice !== null) hooks.notice?.(notice)
+    captures.set(iface, capture)
+  }
+  onOneClock([...captures.values()])
   const total = [...captures.values()].reduce((n, c) => n + c.offsets.length, 0)
   const machine = new Machine(machineConfig(config, routes, captures))
   try {

@@ -7,7 +7,7 @@ import { configRecord, hostInfo } from './config.js'
 import { RunError, UsageError } from './errors.js'
 import { Machine } from './machine.js'
 import { MAX_RATE, SEARCH_MS, Search } from './mlfrr.js'
-import { type Capture, readPcap } from './pcap.js'
+import { type Capture, cutNotice, readPcap } from './pcap.js'
 import { drain, unbalanced } from './sample.js'
 import { readTrace } from './traceReader.js'
 import { bursty, costMs, type Held, hold, Steps } from './trial.js'
@@ -198,6 +198,8 @@ async function captureOf({ pcap }: LivelockConfig, hooks: ProgressHook): Promise
   if (pcap === null) return null
   const capture = await readPcap(pcap, hooks.signal)
   if (capture.data.length === 0) throw new UsageError(`--pcap ${pcap}: there is no frame in it to offer`)
+  const notice = cutNotice(capture, pcap)
+  if (notice !== null) hooks.notice?.(notice)
   return capture
 }
 

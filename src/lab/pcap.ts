@@ -28,6 +28,8 @@ export interface Capture {
   lengths: Uint32Array
   /** ns since the first frame */
   times: Float64Array
+  /** When that was, ns since the epoch; null when there is none. */
+  start: bigint | null
   /** Frames of which the capture holds only the beginning. */
   cut: number
 }
@@ -37,7 +39,20 @@ export async function readPcap(file: string, signal?: AbortSignal): Promise<Capt
   return parsePcap(await readInput(file, signal), file)
 }
 
-function header(view: DataView, file: string): { little: boolean; unit: number } {
+/** What a file header says: byte order, ns of a unit of the fraction, and bytes of check sequence behind each frame. */
+interface Header {
+  little: boolean
+  unit: number
+  fcs: number
+}
+
+/** The upper half of the link-type word may say how long the check sequence is: in pairs of bytes, or by newer drafts in bytes. */
+function checkSequence(word: number): number {
+  if ((word & 0x0400_0000) !== 0) return (word >>> 28) * 2
+  return (word & 0x1000_0000) !== 0 ? word >>> 29 : 0
+}
+
+function header(view: DataView, file: string): Header {
   if (view.byteLength < 4) throw new UsageError(`${file}: not a capture: ${view.byteLength} bytes long`)
   const magic = view.getUint32(0)
   if (magic === 0x0a0d0d0a)
@@ -52,23 +67,24 @@ function header(view: DataView, file: string): { little: boolean; unit: number }
   if (kind === undefined)
     throw new UsageError(`${file}: not a pcap capture (magic 0x${magic.toString(16).padStart(8, '0')})`)
   if (view.byteLength < 24) throw new UsageError(`${file}: truncated in its file header`)
-  const link = view.getUint32(20, kind.little) & 0x0fffffff
+  const word = view.getUint32(20, kind.little)
+  const link = word & 0xffff
   if (link !== LINKTYPE_ETHERNET)
     throw new UsageError(
       `${file}: link type ${link}${LINK_NAMES[link] === undefined ? '' : ` (${LINK_NAMES[link]})`}, only Ethernet (1) can be used`,
     )
-  return kind
+  return { ...kind, fcs: checkSequence(word) }
 }
 
 /** parsePcap - the same from bytes; `name` is for errors. */
 export function parsePcap(bytes: Uint8Array, name: string): Capture {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const { little, unit } = header(view, name)
+  const { little, unit, fcs } = header(view, name)
   const starts: number[] = []
   const lengths: number[] = []
   const times: number[] = []
   let cut = 0
-  let first = 0n
+  let first: bigint | null = null
   let total = 0
   for (let at = 24; at < bytes.length; ) {
     const where = `${name}: packet ${starts.length + 1}`
@@ -78,15 +94,17 @@ export function parsePcap(bytes: Uint8Array, name: string): Capture {
     if (at + 16 + len > bytes.length)
       throw new UsageError(`${where}: truncated, ${at + 16 + len - bytes.length} bytes are missing`)
     const ns = BigInt(view.getUint32(at, little)) * 1_000_000_000n + BigInt(view.getUint32(at + 4, little) * unit)
-    if (starts.length === 0) first = ns
-    if (view.getUint32(at + 12, little) > len) cut++
+    first ??= ns
+    const missing = Math.max(0, view.getUint32(at + 12, little) - len)
+    if (missing > fcs) cut++
+    const kept = Math.max(0, len - Math.max(0, fcs - missing))
     starts.push(at + 16)
-    lengths.push(len)
+    lengths.push(kept)
     times.push(Math.max(0, Number(ns - first)))
-    total += len
+    total += kept
     at += 16 + len
   }
-  return pack(bytes, starts, lengths, times, total, cut)
+  return { ...pack(bytes, starts, lengths, times, total), start: first, cut }
 }
 
 function pack(
@@ -95,8 +113,7 @@ function pack(
   lengths: number[],
   times: number[],
   total: number,
-  cut: number,
-): Capture {
+): Omit<Capture, 'start' | 'cut'> {
   const data = new Uint8Array(new SharedArrayBuffer(total))
   const offsets = new Uint32Array(starts.length)
   let to = 0
@@ -105,7 +122,12 @@ function pack(
     data.set(bytes.subarray(start, start + lengths[k]!), to)
     to += lengths[k]!
   })
-  return { data, offsets, lengths: Uint32Array.from(lengths), times: Float64Array.from(times), cut }
+  return { data, offsets, lengths: Uint32Array.from(lengths), times: Float64Array.from(times) }
+}
+
+/** cutNotice - one line on frames that a capture holds only in part, or null. */
+export function cutNotice({ cut, offsets }: Capture, name: string): string | null {
+  return cut === 0 ? null : `${name}: ${cut} of ${offsets.length} frames hold only their beginning`
 }
 
 const CHUNK = 1 << 16

@@ -4,13 +4,16 @@ import type { ProgressHook } from './types.js'
 
 export interface Progress {
   update: NonNullable<ProgressHook['progress']>
+  /** One line on stderr, above the bar. */
+  notice(line: string): void
   /** Takes the bar away. */
   stop(): void
 }
 
 /** startProgress - a bar on stderr when that is a terminal. */
 export function startProgress(): Progress {
-  if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} }
+  const say = (line: string): void => void process.stderr.write(`softnet: ${line}\n`)
+  if (!process.stderr.isTTY) return { update: () => {}, notice: say, stop: () => {} }
   const bar = new SingleBar(
     {
       format: ' {bar} {percentage} % | {duration_formatted} | {label}',
@@ -29,6 +32,10 @@ export function startProgress(): Progress {
     update: (done, total, label) => {
       bar.setTotal(Math.max(1, total))
       bar.update(Math.min(done, total), { label })
+    },
+    notice: line => {
+      process.stderr.write('\r\x1b[K')
+      say(line)
     },
     stop: () => bar.stop(),
   }

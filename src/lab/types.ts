@@ -17,6 +17,8 @@ export type PcapTiming = 'even' | 'stretched'
 export interface ProgressHook {
   /** Called now and then: `done` of `total` steps, `label` says what runs now. `total` may grow. */
   progress?(done: number, total: number, label: string): void
+  /** One line that the user should know about the input. */
+  notice?(line: string): void
   /** Once aborted, the experiment powers its machines off and rejects with an AbortError. */
   signal?: AbortSignal
   /** Takes the trace of one point, when the configuration asks for traces. */

@@ -318,6 +318,34 @@ describe('forward', () => {
       expect(times[7]).toBeGreaterThan(6 * gap) // a late first frame shortens the whole, a late last one stretches it
     }
   })
+  test('at their original speed captures keep the time between them', { retry: 3 }, async () => {
+    const other = { ...flow, src: '10.2.0.2', dst: '10.1.0.2', to: '02:00:00:00:00:02', from: '02:00:00:00:02:02' }
+    writeFileSync(join(dir, 'first.pcap'), pcapOf([udpFrame(flow)], 5e9))
+    writeFileSync(join(dir, 'second.pcap'), pcapOf([udpFrame(other)], 5.5e9))
+    const ports = [
+      '--in',
+      'eth0=first.pcap',
+      '--in',
+      'eth1=second.pcap',
+      '--out',
+      'eth0=0.pcap',
+      '--out',
+      'eth1=1.pcap',
+    ]
+    const { code } = softnet('forward', ...ports, '--routes', data('example.routes'), '--timing', 'original')
+    expect(code).toBe(0)
+    const at = async (name: string): Promise<bigint> => (await readPcap(join(dir, name))).start!
+    const between = Number((await at('0.pcap')) - (await at('1.pcap'))) / 1e6
+    expect(between).toBeGreaterThan(450)
+    expect(between).toBeLessThan(550)
+  })
+  test('says which captures hold only the beginning of their frames', () => {
+    const bytes = Buffer.from(pcapOf([udpFrame(flow), udpFrame(flow)]))
+    bytes.writeUInt32LE(1500, 24 + 12)
+    writeFileSync(join(dir, 'snap.pcap'), bytes)
+    const { code, err } = softnet('forward', '--in', 'eth0=snap.pcap', '--routes', data('example.routes'))
+    expect([code, err]).toEqual([0, 'softnet: snap.pcap: 1 of 2 frames hold only their beginning\n'])
+  })
   test('a flow of whole packets and fragments keeps its order on several CPUs', async () => {
     const mixed = Array.from({ length: 3000 }, (_, k) =>
       k % 2 === 0 ? [udpFrame({ ...flow, id: k })] : fragments(udp(flow, counting(100)), { ...flow, id: k }, 76),

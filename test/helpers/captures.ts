@@ -54,12 +54,12 @@ export function steadyFrames(): Uint8Array[] {
   )
 }
 
-/** pcapOf - a classic capture with a frame each 100 us. */
-export function pcapOf(frames: Uint8Array[]): Uint8Array {
+/** pcapOf - a classic capture with a frame each 100 us, from `start` (ns) on. */
+export function pcapOf(frames: Uint8Array[], start = 0): Uint8Array {
   const chunks: Uint8Array[] = []
   const writer = new PcapWriter(bytes => chunks.push(bytes))
   frames.forEach((f, k) => {
-    writer.frame(f, k * 100_000)
+    writer.frame(f, start + k * 100_000)
   })
   writer.end()
   return Buffer.concat(chunks)

@@ -137,7 +137,7 @@ async function convey(config: ForwardConfig, output: CaptureSink, signal: AbortS
   const { runForward } = await import('../forward.js')
   const bar = startProgress()
   try {
-    const result = await runForward(config, output, { progress: bar.update, signal })
+    const result = await runForward(config, output, { progress: bar.update, notice: bar.notice, signal })
     signal.throwIfAborted()
     return result
   } finally {

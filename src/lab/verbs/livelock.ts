@@ -276,7 +276,7 @@ async function measure(
   const bar = startProgress()
   try {
     const trace = tracer === null ? {} : { trace: tracer.add.bind(tracer) }
-    const result = await runLivelock(config, { progress: bar.update, signal, ...trace })
+    const result = await runLivelock(config, { progress: bar.update, notice: bar.notice, signal, ...trace })
     signal.throwIfAborted()
     return result
   } finally {

@@ -118,14 +118,19 @@ export function readableFile(flag: string): (path: string) => string {
   }
 }
 
-/** warnOvercommit - one line when a machine in real time has more CPUs than the host can run at once. */
+/** overcommit - what to say of a machine in real time that has more threads than the host can run at once, or null. */
+export function overcommit(cpus: number, cores: number, instead: string): string | null {
+  const host = `${cores} host core${cores === 1 ? '' : 's'}`
+  if (cpus > cores) return `${cpus} CPUs on ${host} take turns, so rates are not those of ${cpus} real CPUs${instead}`
+  if (cpus < cores) return null
+  const machine = cpus === 1 ? 'a CPU' : `${cpus} CPUs`
+  return `${machine} on ${host}: the NIC's thread shares a core with a CPU, so rates suffer${instead}`
+}
+
+/** warnOvercommit - that, in one line. */
 export function warnOvercommit(cpus: number, instead: string): void {
-  const cores = hostCores()
-  if (cpus <= cores) return
-  process.stderr.write(
-    `softnet: warning: ${cpus} CPUs on ${cores} host core${cores === 1 ? '' : 's'} take turns, so rates are not those of ` +
-      `${cpus} real CPUs${instead}\n`,
-  )
+  const text = overcommit(cpus, hostCores(), instead)
+  if (text !== null) process.stderr.write(`softnet: warning: ${text}\n`)
 }
 
 /** OutputFiles - the files that a run writes at its end: opened first, so that a bad path costs no run. */

@@ -18,9 +18,10 @@ import { describe, expect, test } from 'vitest'
 import { AtomicFile, writeFileAtomic } from '../../../src/lab/atomicWrite.js'
 import { UsageError } from '../../../src/lab/errors.js'
 import { readInput } from '../../../src/lab/input.js'
-import { PcapWriter, parsePcap, readPcap } from '../../../src/lab/pcap.js'
+import { cutNotice, PcapWriter, parsePcap, readPcap } from '../../../src/lab/pcap.js'
 import { parseRoutes, readRoutes } from '../../../src/lab/routesFile.js'
 import { slabinfo } from '../../../src/mm/slab.js'
+import { overcommit } from '../../../src/lab/verbs/verb.js'
 import { mixedFrames, pcapOf, steadyFrames } from '../../helpers/captures.js'
 import { ip, Solo } from '../../helpers/solo.js'
 
@@ -77,6 +78,26 @@ describe('captures', () => {
         })
       }),
     )
+  })
+  test('a check sequence behind each frame is not the frame', () => {
+    const fcs = 0x2400_0001 // two pairs of bytes
+    for (const word of [fcs, 0x9000_0001]) {
+      const c = parsePcap(capture(frames, false, false, word), 'x')
+      expect([...c.lengths, c.cut]).toEqual([56, 1510, 0, 0])
+    }
+    const cut = capture(frames, true, false, fcs)
+    const v = new DataView(cut.buffer)
+    v.setUint32(24 + 12, 63, true) // of the first frame's check sequence one byte is there
+    v.setUint32(24 + 16 + 60 + 12, 1600, true)
+    expect([...parsePcap(cut, 'x').lengths]).toEqual([59, 1514, 0])
+    expect(parsePcap(cut, 'x').cut).toBe(1)
+    expect([...parsePcap(capture(frames, true, false, 0x0800_0001), 'x').lengths]).toEqual([60, 1514, 0])
+  })
+  test('when it began, and what to say of frames that were cut', () => {
+    const c = parsePcap(capture(frames, true, true), 'x')
+    expect(c.start).toBe(1000_000_005_000n)
+    expect(cutNotice(c, 'x')).toBe(null)
+    expect(cutNotice({ ...c, cut: 2 }, 'x')).toBe('x: 2 of 3 frames hold only their beginning')
   })
   const good = capture(frames, true, false)
   const broken: [string, Uint8Array, RegExp][] = [
@@ -179,6 +200,15 @@ describe('routes files', () => {
   ])('%j is refused in one line', (text, message) => {
     expect(() => parseRoutes(text, 'x')).toThrow(new UsageError(message))
   })
+})
+
+test('when a machine has more threads than the host can run at once', () => {
+  expect(overcommit(1, 2, '')).toBe(null)
+  expect(overcommit(2, 4, '')).toBe(null)
+  expect(overcommit(2, 2, '; so')).toBe(
+    "2 CPUs on 2 host cores: the NIC's thread shares a core with a CPU, so rates suffer; so",
+  )
+  expect(overcommit(4, 2, '')).toMatch(/^4 CPUs on 2 host cores take turns/)
 })
 
 describe('inputs', () => {
