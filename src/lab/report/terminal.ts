@@ -1,15 +1,56 @@
-/** terminal.ts - results as text: tables, a chart, verdicts. */
-import asciichart from 'asciichart'
+/** terminal.ts - results as text that fits a terminal's width: tables, a chart, verdicts. */
 import Table from 'cli-table3'
 import type { ForwardResult, LivelockPoint, LivelockResult, LivelockSeries } from '../types.js'
+import { chart } from './chart.js'
 import { ARCH_NAMES, kept, kpps, micros, peak, percent, reason, share, topDrops } from './format.js'
 
-const CHART_WIDTH = 72
-const CHART_HEIGHT = 14
-const COLORS = [asciichart.red, asciichart.yellow, asciichart.green, asciichart.blue]
-const MARKS = ['interrupt', 'softnet', 'napi', 'polled']
+/** How wide a text is where nobody says, such as in a pipe; and the least that it can be. */
+const [DEFAULT_WIDTH, LEAST_WIDTH] = [80, 60]
+const HEAD = [
+  'offered',
+  'received',
+  'delivered',
+  'irqs',
+  'polls',
+  'squeeze',
+  'hi/si/sy/us/id %',
+  'user',
+  'p50/99/99.9 us',
+  'drops',
+]
+const GAP = 2
+const BARE = Object.fromEntries(
+  ['top', 'bottom', 'mid', 'left', 'right'].flatMap(k => [k, `${k}-mid`, `${k}-left`, `${k}-right`]).map(k => [k, '']),
+)
 
-const PLAIN = { head: [], border: [], compact: true }
+/** How a terminal shows a report. */
+export interface Look {
+  width: number
+  color: boolean
+}
+
+/** lookOf - of a stream: its width, and colours when it is a terminal and nobody has set NO_COLOR (no-color.org). */
+export function lookOf(stream: { isTTY?: boolean; columns?: number }, env: NodeJS.ProcessEnv): Look {
+  const width = stream.columns ?? Number(env['COLUMNS'] || DEFAULT_WIDTH)
+  return {
+    width: width > 0 ? Math.max(LEAST_WIDTH, width) : DEFAULT_WIDTH,
+    color: stream.isTTY === true && !env['NO_COLOR'] && env['TERM'] !== 'dumb',
+  }
+}
+
+/** wrap - lines of at most `width` characters, indented; the first one by `first`. */
+function wrap(text: string, width: number, indent = '', first = ''): string {
+  const [word = '', ...words] = text.split(' ')
+  const lines: string[] = []
+  let line = first + word
+  for (const next of words) {
+    if (line.length + 1 + next.length > width) {
+      lines.push(line)
+      line = indent + next
+    } else line = `${line} ${next}`
+  }
+  return [...lines, line].join('\n')
+}
 
 function pointRow(p: LivelockPoint): string[] {
   return [
@@ -28,91 +69,47 @@ function pointRow(p: LivelockPoint): string[] {
   ]
 }
 
-function seriesTable(s: LivelockSeries): string {
-  const table = new Table({
-    head: [
-      'offered',
-      'received',
-      'delivered',
-      'irqs',
-      'polls',
-      'squeeze',
-      'hi/si/sy/us/id %',
-      'user',
-      'p50/99/99.9 us',
-      'drops',
-    ],
-    style: PLAIN,
-    colAligns: ['right', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'left'],
-    chars: {
-      top: '',
-      'top-mid': '',
-      'top-left': '',
-      'top-right': '',
-      bottom: '',
-      'bottom-mid': '',
-      'bottom-left': '',
-      'bottom-right': '',
-      left: ' ',
-      right: '',
-      mid: '',
-      'mid-mid': '',
-      'left-mid': '',
-      'right-mid': '',
-      middle: ' ',
-    },
+function table(rows: readonly string[][], columns: readonly number[]): string {
+  const t = new Table({
+    head: columns.map(c => HEAD[c]!),
+    style: { head: [], border: [], compact: true, 'padding-left': 0, 'padding-right': 0 },
+    colAligns: columns.map(c => (c === HEAD.length - 1 ? 'left' : 'right')),
+    chars: { ...BARE, middle: ' '.repeat(GAP) },
   })
-  for (const p of s.points) table.push(pointRow(p))
-  const cpus = s.cpus === 1 ? '1 CPU' : `${s.cpus} CPUs`
-  return `${ARCH_NAMES[s.rx]}, ${cpus}; rates in kpps\n${table.toString()}`
+  for (const row of rows) t.push(columns.map(c => row[c]!))
+  return t
+    .toString()
+    .split('\n')
+    .map(line => line.trimEnd())
+    .join('\n')
 }
 
-/** What a series delivers at an offered load, by straight lines from the origin through its points. */
-function deliveredAt(s: LivelockSeries, offered: number): number {
-  let a = { offered_pps: 0, delivered_pps: 0 }
-  for (const b of s.points) {
-    if (offered <= b.offered_pps) {
-      const t = (offered - a.offered_pps) / Math.max(1, b.offered_pps - a.offered_pps)
-      return a.delivered_pps + t * (b.delivered_pps - a.delivered_pps)
+/** All columns: what does not fit beside the first ones comes below, beside the offered load again. */
+function seriesTable(s: LivelockSeries, width: number): string {
+  const rows = s.points.map(pointRow)
+  const widths = HEAD.map((head, c) => Math.max(head.length, ...rows.map(row => row[c]!.length)))
+  const tables: number[][] = [[0]]
+  let used = widths[0]!
+  for (let c = 1; c < HEAD.length; c++) {
+    if (used + GAP + widths[c]! > width && tables[tables.length - 1]!.length > 1) {
+      tables.push([0])
+      used = widths[0]!
     }
-    a = b
+    tables[tables.length - 1]!.push(c)
+    used += GAP + widths[c]!
   }
-  return a.delivered_pps
+  const cpus = s.cpus === 1 ? '1 CPU' : `${s.cpus} CPUs`
+  return `${ARCH_NAMES[s.rx]}, ${cpus}; rates in kpps\n${tables.map(columns => table(rows, columns)).join('\n\n')}`
 }
 
-/** All series over one axis of offered load; each ends where its sweep did. */
-function chart(result: LivelockResult, color: boolean): string {
-  const most = Math.max(...result.series.flatMap(s => s.points.map(p => p.offered_pps)))
-  const step = most / CHART_WIDTH
-  const curves = result.series.map(s => {
-    const end = s.points[s.points.length - 1]?.offered_pps ?? 0
-    return Array.from(
-      { length: Math.max(2, Math.round(end / step) + 1) },
-      (_, k) => deliveredAt(s, Math.min(end, k * step)) / 1000,
-    )
-  })
-  if (curves.length === 0 || !(most > 0)) return ''
-  const colors = result.series.map(s => COLORS[MARKS.indexOf(s.rx)] ?? asciichart.default)
-  const text = asciichart.plot(curves, {
-    height: CHART_HEIGHT,
-    min: 0,
-    format: x => x.toFixed(0).padStart(7),
-    ...(color ? { colors } : {}),
-  })
-  const axis = `${' '.repeat(9)}0${kpps(most).padStart(CHART_WIDTH - 1)}`
-  const legend = result.series
-    .map((s, k) => `${color ? colors[k] : ''}${s.rx}${color ? asciichart.reset : ''}`)
-    .join('   ')
-  return `delivered kpps over offered kpps: ${legend}\n${text}\n${axis}`
-}
-
-function verdict(s: LivelockSeries): string {
+function verdict(s: LivelockSeries, width: number): string {
   const point =
     s.livelock_pps === null ? 'no livelock in this sweep' : `livelocked from ${kpps(s.livelock_pps)} kpps on`
-  return (
-    `${s.rx}: loss-free up to ${kpps(s.mlfrr_pps)} kpps, peak ${kpps(peak(s))} kpps, ${point}; ` +
-    `keeps ${percent(kept(s))} % of its peak at the highest load.\n  ${reason(s)}.`
-  )
+  const free = s.mlfrr_pps === 0 ? 'no loss-free rate found' : `loss-free up to ${kpps(s.mlfrr_pps)} kpps`
+  const text =
+    `${s.rx}: ${free}, peak ${kpps(peak(s))} kpps, ${point}; ` +
+    `keeps ${percent(kept(s))} % of its peak at the highest load.`
+  return `${wrap(text, width, '  ')}\n${wrap(`${reason(s)}.`, width, '  ', '  ')}`
 }
 
 /** Which points to trust less. */
@@ -124,13 +121,13 @@ function disturbed(result: LivelockResult): string {
   return `The host was busy elsewhere during ${bad.length} of ${shares.length} points: the machine got ${percent(worst)} % of its time at worst.`
 }
 
-/** livelockReport - the whole result for a terminal of 120 columns; `color` for one that knows colours. */
-export function livelockReport(result: LivelockResult, color: boolean): string {
+/** livelockReport - the whole result. */
+export function livelockReport(result: LivelockResult, { width, color }: Look): string {
   return [
-    ...result.series.map(seriesTable),
-    chart(result, color),
-    result.series.map(verdict).join('\n'),
-    disturbed(result),
+    ...result.series.map(s => seriesTable(s, width)),
+    chart(result, width, color),
+    result.series.map(s => verdict(s, width)).join('\n'),
+    wrap(disturbed(result), width),
   ]
     .filter(part => part !== '')
     .join('\n\n')

@@ -16,7 +16,7 @@ import { profileNames, readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import { livelockCsv } from '../report/csv.js'
 import { livelockHtml } from '../report/html.js'
-import { livelockReport } from '../report/terminal.js'
+import { livelockReport, lookOf } from '../report/terminal.js'
 import { TraceWriter } from '../report/trace.js'
 import type {
   Affinity,
@@ -258,7 +258,7 @@ async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<
     files.write('--html', () => livelockHtml(result))
     files.commit()
     const stdout =
-      json === '-' ? JSON.stringify(result, null, 1) : livelockReport(result, process.stdout.isTTY === true)
+      json === '-' ? JSON.stringify(result, null, 1) : livelockReport(result, lookOf(process.stdout, process.env))
     process.stdout.write(`${stdout}\n`)
     return EXIT_CLEAN
   } finally {

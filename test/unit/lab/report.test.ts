@@ -3,6 +3,7 @@ import { runInNewContext } from 'node:vm'
 import { describe, expect, test } from 'vitest'
 import { configRecord, hostInfo, livelockDefaults } from '../../../src/lab/config.js'
 import { livelockHtml } from '../../../src/lab/report/html.js'
+import { livelockReport, lookOf } from '../../../src/lab/report/terminal.js'
 import type { LivelockPoint, LivelockResult, RxArch } from '../../../src/lab/types.js'
 
 function point(offered: number, delivered: number, hardirq: number): LivelockPoint {
@@ -81,6 +82,44 @@ function charts(html: string): Chart[] {
   })
   return drawn
 }
+
+describe('the report', () => {
+  const lines = (width: number): string[] => livelockReport(result(), { width, color: false }).split('\n')
+  test.each([60, 80, 100, 132])('fits %i columns with all of its columns', width => {
+    for (const line of lines(width)) expect([line, line.length <= width]).toEqual([line, true])
+    for (const word of ['offered', 'squeeze', 'hi/si/sy/us/id %', 'p50/99/99.9 us', 'drops', '10.5/100/1000'])
+      expect(lines(width).join('\n')).toContain(word)
+  })
+  test('a wide terminal gets one line for each point', () => {
+    expect(lines(160).filter(l => l.includes('1771'))).toHaveLength(3) // and the top of the chart, and the verdict
+  })
+  test('curves can be told apart without colours, and the collapse takes its share of the axis', () => {
+    const plot = lines(80).filter(l => /[┤┼]/.test(l))
+    const columns = (letter: string): number => {
+      const at = plot.flatMap(l => [...l.slice(9)].flatMap((c, x) => (c === letter ? [x] : [])))
+      return Math.max(...at) - Math.min(...at)
+    }
+    expect(columns('i')).toBeGreaterThan(30)
+    expect(columns('n')).toBeGreaterThan(30)
+    expect(plot.filter(l => l.includes('i')).length).toBeGreaterThan(8)
+    expect(plot.at(-1)).toMatch(/^ +<0.10 ┼.*i/)
+    expect(plot.join('\n')).not.toContain('-0')
+    expect(lines(80).find(l => /^ +20\.0 .* 3900$/.test(l))).toMatch(/ 100 .* 1000 /)
+  })
+  test('width and colours are the terminal’s and the user’s', () => {
+    expect(lookOf({ isTTY: true, columns: 100 }, {})).toEqual({ width: 100, color: true })
+    expect(lookOf({ isTTY: true, columns: 100 }, { NO_COLOR: '1' }).color).toBe(false)
+    expect(lookOf({}, {})).toEqual({ width: 80, color: false })
+    expect(lookOf({}, { COLUMNS: '132' }).width).toBe(132)
+    expect(livelockReport(result(), { width: 80, color: true })).toContain('\x1b[31m')
+  })
+  test('nothing delivered, nothing found: still a report', () => {
+    const r = result()
+    r.series = [{ ...r.series[0]!, mlfrr_pps: 0, points: [point(1000, 0, 0.1)] }]
+    r.host_shares = [[1]]
+    expect(livelockReport(r, { width: 80, color: false })).toContain('interrupt: no loss-free rate found')
+  })
+})
 
 describe('the page', () => {
   const html = livelockHtml(result())
