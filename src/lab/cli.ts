@@ -6,6 +6,7 @@
 import { Command, CommanderError } from 'commander'
 import { packageVersion } from './config.js'
 import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, errnoText, LabError, MachinePanic } from './errors.js'
+import { optionDescription } from './help.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
@@ -65,6 +66,10 @@ async function underSignals(body: VerbBody): Promise<number> {
 function report(error: unknown): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return EXIT_CLEAN // --help, --version
+    if (error.code === 'commander.help') {
+      complain('help: there is no such verb (softnet --help)')
+      return EXIT_USAGE
+    }
     complain(error.message.replace(/^error: /, ''))
     return EXIT_USAGE
   }
@@ -84,9 +89,10 @@ function report(error: unknown): number {
 function makeProgram(run: VerbRunner): Command {
   const program = new Command('softnet')
     .description('A multi-threaded SMP kernel on a bench: the network subsystem of Linux 2.6.11 on worker threads.')
-    .version(packageVersion(), '--version', 'print the version')
-    .helpOption('--help', 'print help')
-    .helpCommand(false)
+    .version(packageVersion(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .helpCommand('help [verb]', 'print help, also of a verb')
+    .configureHelp({ optionDescription })
     .usage('<verb> [options]')
     .exitOverride()
     .configureOutput({ writeErr: () => {}, outputError: () => {} })

@@ -99,9 +99,28 @@ describe('what is wrong is said in one line, with exit code 2', () => {
   })
 })
 
-test('--version and --help', () => {
-  expect(softnet('--version').out).toMatch(/^\d+\.\d+\.\d+\n$/)
-  expect(softnet('livelock', '--help').out).toContain('Usage: softnet livelock')
+describe('help', () => {
+  test.each(['--version', '-V'])('%s', flag => {
+    expect(softnet(flag).out).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+  test.each([['--help'], ['-h'], ['help']])('%s', flag => {
+    const { code, out } = softnet(flag)
+    expect([code, out.split('\n')[0]]).toEqual([0, 'Usage: softnet <verb> [options]'])
+  })
+  test.each(['livelock', 'forward', 'paper', 'scale'])('of %s, its defaults as a user would write them', verb => {
+    const { code, out } = softnet('help', verb)
+    expect([code, out.split('\n')[0]]).toEqual([0, `Usage: softnet ${verb} [options]`])
+    expect(out).toMatch(/\(default:/)
+    expect(out).not.toMatch(/default:\s*["[{]/)
+    for (const flag of ['-h', '--help']) expect(softnet(verb, flag)).toEqual({ code, out, err: '' })
+  })
+  test('of a verb that does not exist', () => {
+    expect(softnet('help', 'frob')).toEqual({
+      code: 2,
+      out: '',
+      err: 'softnet: help: there is no such verb (softnet --help)\n',
+    })
+  })
 })
 
 describe('livelock', () => {

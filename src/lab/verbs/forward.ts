@@ -1,5 +1,5 @@
 /** forward.ts - `softnet forward`: options, the run, its summary. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
 import type { CaptureSink } from '../forward.js'
@@ -79,14 +79,16 @@ export function registerForward(program: Command, run: VerbRunner): void {
     .option('--rx <arch>', `receive architecture: ${RX_ARCHS.join(', ')}`, oneOf('--rx', RX_ARCHS), d.rx)
     .option('--lock <kind>', `spinlocks: ${LOCK_KINDS.join(', ')}`, oneOf('--lock', LOCK_KINDS), d.lock)
     .option('--seed <n>', 'seed of hashes and timers', wholeNumber('--seed', 'seed'), d.seed)
-    .option(
-      '--timing <kind>',
-      'flat: as fast as the router takes it, losing none; original: as captured; x10: ten times as fast',
-      timing,
-      d.speed,
+    .addOption(
+      new Option(
+        '--timing <kind>',
+        'flat: as fast as the router takes it, losing none; original: as captured; x10: ten times as fast',
+      )
+        .argParser(timing)
+        .default(d.speed, 'flat'),
     )
     .option('--json <file>', 'write the counts as JSON; - writes them to standard output instead of the summary')
-    .helpOption('--help', 'print help')
+    .helpOption('-h, --help', 'print help')
     .addHelpText('after', EXAMPLES)
     .allowExcessArguments(false)
     .action((options: Partial<ForwardOptions>) => {

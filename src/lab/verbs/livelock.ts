@@ -204,7 +204,7 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
     .option('--csv <file>', 'write one line per point')
     .option('--html <file>', 'write one self-contained page with interactive charts')
     .option('--trace <file>', 'write Chrome trace events, which open in Perfetto')
-    .helpOption('--help', 'print help')
+    .helpOption('-h, --help', 'print help')
     .addHelpText('after', EXAMPLES)
     .allowExcessArguments(false)
     .action((options: LivelockOptions) => run(signal => livelock(options, signal)))

@@ -54,7 +54,7 @@ export function registerPaper(program: Command, run: VerbRunner): void {
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
     .option('--csv <file>', 'write figure,series,input_pps,output')
     .option('--html <file>', 'write one self-contained page with a chart for each figure')
-    .helpOption('--help', 'print help')
+    .helpOption('-h, --help', 'print help')
     .addHelpText('after', EXAMPLES)
     .allowExcessArguments(false)
     .action((options: PaperOptions) => run(signal => paper(options, signal)))

@@ -42,7 +42,7 @@ export function registerScale(program: Command, run: VerbRunner): void {
     .option('--seed <n>', 'seed', wholeNumber('--seed', 'seed'), RANGES.seed[2])
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
     .option('--html <file>', 'write one self-contained page')
-    .helpOption('--help', 'print help')
+    .helpOption('-h, --help', 'print help')
     .allowExcessArguments(false)
     .action((options: ScaleOptions) => run(signal => scale(options, signal)))
 }
