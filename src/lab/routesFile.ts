@@ -46,6 +46,8 @@ interface Draft extends RoutesFile {
   meanings: Set<string>
   /** `interface address` */
   stations: Set<string>
+  /** Addresses and link addresses of interfaces. */
+  own: Set<string>
 }
 
 class LineError extends Error {}
@@ -97,7 +99,8 @@ function parsePrefixLength(text: string, whole: string): number {
 /** ADDRESS/LENGTH; without a length it is a host. */
 function parsePrefix(text: string): { dst: number; prefixlen: number } {
   if (text === 'default') return { dst: 0, prefixlen: 0 }
-  const [address = '', length] = text.split('/', 2)
+  const [address = '', length, more] = text.split('/')
+  if (more !== undefined) fail(`'${text}' has more than one prefix length`)
   const dst = parseAddress(address)
   const prefixlen = length === undefined ? 32 : parsePrefixLength(length, text)
   if ((dst & ~mask(prefixlen)) !== 0) fail(`'${text}' has bits set beyond its prefix length`)
@@ -108,6 +111,7 @@ function parseMac(text: string): Mac {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) fail(`'${text}' is not a MAC address such as 02:00:00:00:00:01`)
   const bytes = text.split(':').map(b => Number.parseInt(b, 16)) as [number, number, number, number, number, number]
   if ((bytes[0] & 1) !== 0) fail(`${text} is a multicast address`)
+  if (bytes.every(b => b === 0)) fail(`${text} is nobody's address`)
   return { hi: (bytes[0] << 24) | (bytes[1] << 16) | (bytes[2] << 8) | bytes[3], lo: (bytes[4] << 8) | bytes[5] }
 }
 
@@ -115,6 +119,28 @@ function parseNumber(text: string, what: string, min: number, max: number): numb
   const n = /^\d+$/.test(text) ? Number(text) : Number.NaN
   if (!(n >= min && n <= max)) fail(`${what} '${text}' must be a whole number from ${min} to ${max}`)
   return n
+}
+
+/** The address of an interface, and its network, which no other one may have. */
+function parseOwn(text: string, file: Draft): InterfaceLine['addresses'][number] {
+  const [address = '', length, more] = text.split('/')
+  if (length === undefined) fail(`'${text}' needs a prefix length, such as ${text}/24`)
+  if (more !== undefined) fail(`'${text}' has more than one prefix length`)
+  const own = { local: parseHost(address), prefixlen: parsePrefixLength(length, text) }
+  const edge = edgeOf(own, own.local)
+  if (edge !== null) fail(`${address} is the ${edge} of ${text}`)
+  if (file.own.has(`address ${own.local}`)) fail(`address ${text} is given twice`)
+  file.own.add(`address ${own.local}`)
+  const other = file.interfaces.find(i =>
+    i.addresses.some(a => a.prefixlen === own.prefixlen && ((a.local ^ own.local) & mask(own.prefixlen)) === 0),
+  )
+  if (other !== undefined) fail(`the network of ${text} is that of ${other.name}`)
+  return own
+}
+
+function parseOnlyMac(w: Words, before: Mac | null): Mac {
+  if (before !== null) fail('mac is given twice')
+  return parseMac(w.next('the MAC address'))
 }
 
 /** The networks of an interface are routes of metric 0. */
@@ -138,19 +164,17 @@ function parseInterface(w: Words, file: Draft): void {
     const key = w.next('a word')
     if (key === 'address') {
       const text = w.next('the address')
-      const [address = '', length] = text.split('/', 2)
-      if (length === undefined) fail(`'${text}' needs a prefix length, such as ${text}/24`)
-      const local = parseHost(address)
-      const prefixlen = parsePrefixLength(length, text)
-      if (addresses.some(a => a.local === local && a.prefixlen === prefixlen)) fail(`address ${text} is given twice`)
-      addresses.push({ local, prefixlen })
-      connect(file, name, { local, prefixlen }, text)
-    } else if (key === 'mac') mac = parseMac(w.next('the MAC address'))
+      const own = parseOwn(text, file)
+      addresses.push(own)
+      connect(file, name, own, text)
+    } else if (key === 'mac') mac = parseOnlyMac(w, mac)
     else if (key === 'mtu') mtu = parseNumber(w.next('the MTU'), 'the MTU', MIN_MTU, MAX_MTU)
     else fail(`'${key}' is not known here: address, mac or mtu`)
   }
   if (mac === null) fail(`interface ${name} has no mac`)
   if (addresses.length === 0) fail(`interface ${name} has no address`)
+  if (file.own.has(`mac ${mac.hi} ${mac.lo}`)) fail(`interface ${name} has the mac of another one`)
+  file.own.add(`mac ${mac.hi} ${mac.lo}`)
   file.interfaces.push({ name, mac, mtu, addresses })
 }
 
@@ -161,6 +185,23 @@ function findInterface(file: RoutesFile, name: string): InterfaceLine {
 
 function onLink(i: InterfaceLine, addr: number): boolean {
   return i.addresses.some(a => ((a.local ^ addr) & mask(a.prefixlen)) === 0)
+}
+
+/** Which end of a network an address is; those of 31 and 32 bits have none. */
+function edgeOf({ local, prefixlen }: InterfaceLine['addresses'][number], addr: number): string | null {
+  const host = ~mask(prefixlen)
+  if (prefixlen >= 31 || ((local ^ addr) & ~host) !== 0) return null
+  return (addr & host) === 0 ? 'network address' : (addr & host) === host ? 'broadcast address' : null
+}
+
+/** Why an address cannot be that of a neighbour, or null. */
+function notANeighbour(file: RoutesFile, addr: number): string | null {
+  for (const i of file.interfaces) {
+    if (i.addresses.some(a => a.local === addr)) return `is this router's own (${i.name})`
+    const edge = i.addresses.map(a => edgeOf(a, addr)).find(e => e !== null)
+    if (edge !== undefined) return `is a ${edge} of ${i.name}`
+  }
+  return null
 }
 
 /** via A dev X | via A | dev X */
@@ -182,6 +223,8 @@ function parseHop(w: Words, file: RoutesFile): RouteSetup['nexthops'][number] {
   const out = dev ?? file.interfaces.find(i => onLink(i, gw))
   if (out === undefined) fail(`gateway ${text} is on no network of an interface`)
   if (gw !== 0 && !onLink(out, gw)) fail(`gateway ${text} is not on a network of ${out.name}`)
+  const why = gw === 0 ? null : notANeighbour(file, gw)
+  if (why !== null) fail(`gateway ${text} ${why}`)
   return { gw, dev: out.name, weight }
 }
 
@@ -224,14 +267,15 @@ function parseNeighbour(w: Words, file: Draft): void {
   let mac: Mac | null = null
   while (!w.done) {
     const key = w.next('a word')
-    if (key === 'mac' || key === 'lladdr') mac = parseMac(w.next('the MAC address'))
+    if (key === 'mac' || key === 'lladdr') mac = parseOnlyMac(w, mac)
     else if (key === 'dev') dev = findInterface(file, w.next('the interface'))
     else fail(`'${key}' is not known here: mac or dev`)
   }
   if (mac === null) fail(`neighbour ${text} has no mac`)
   const out = dev ?? file.interfaces.find(i => onLink(i, address))
-  if (out === undefined || !onLink(out, address))
-    fail(`neighbour ${text} is on no network of ${dev === null ? 'an interface' : dev.name}`)
+  if (out === undefined) fail(`neighbour ${text} is on no network of an interface; with dev NAME it need not be`)
+  const why = notANeighbour(file, address)
+  if (why !== null) fail(`neighbour ${text} ${why}`)
   if (file.stations.has(`${out.name} ${address}`)) fail(`neighbour ${text} is given twice`)
   if (file.neighbours.length === MAX_NEIGHBOURS) fail(`more than ${MAX_NEIGHBOURS} neighbours`)
   file.stations.add(`${out.name} ${address}`)
@@ -263,6 +307,7 @@ export function parseRoutes(text: string, name: string): RoutesFile {
     destinations: new Set(),
     meanings: new Set(),
     stations: new Set(),
+    own: new Set(),
   }
   text.split(/\r?\n/).forEach((line, k) => {
     try {

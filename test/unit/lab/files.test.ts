@@ -20,8 +20,8 @@ import { UsageError } from '../../../src/lab/errors.js'
 import { readInput } from '../../../src/lab/input.js'
 import { cutNotice, PcapWriter, parsePcap, readPcap } from '../../../src/lab/pcap.js'
 import { parseRoutes, readRoutes } from '../../../src/lab/routesFile.js'
-import { slabinfo } from '../../../src/mm/slab.js'
 import { overcommit } from '../../../src/lab/verbs/verb.js'
+import { slabinfo } from '../../../src/mm/slab.js'
 import { mixedFrames, pcapOf, steadyFrames } from '../../helpers/captures.js'
 import { ip, Solo } from '../../helpers/solo.js'
 
@@ -152,6 +152,12 @@ describe('routes files', () => {
   ])('a route with %s', (_what, line, hops) => {
     expect(parseRoutes(eth0 + line, 'x').routes[0]!.nexthops).toHaveLength(hops)
   })
+  test('a neighbour of a named interface, two addresses of one network, a point-to-point link', () => {
+    const f = parseRoutes(`${eth0}neighbour 192.0.2.7 mac 02:00:00:00:00:07 dev eth0`, 'x')
+    expect(f.neighbours[0]).toMatchObject({ address: ip('192.0.2.7'), dev: 'eth0' })
+    parseRoutes('interface eth0 address 10.0.0.1/24 address 10.0.0.2/24 mac 02:00:00:00:00:01', 'x')
+    parseRoutes('interface eth0 address 10.0.0.0/31 mac 02:00:00:00:00:01\nroute default via 10.0.0.1', 'x')
+  })
   test.each([
     ['', 'x: there is no interface in it'],
     ['frob', "x:1: 'frob' is not known: a line begins with interface, route or neighbour"],
@@ -174,7 +180,6 @@ describe('routes files', () => {
     ],
     ['interface eth0 mtu 67', "x:1: the MTU '67' must be a whole number from 68 to 9000"],
     ['interface eth0 mac 01:00:00:00:00:01', 'x:1: 01:00:00:00:00:01 is a multicast address'],
-    [`${eth0}neighbour 10.5.0.1 mac 02:00:00:00:00:05`, 'x:2: neighbour 10.5.0.1 is on no network of an interface'],
     [`${eth0}route 1.0.0.0/8 dev eth0\nroute 1.0.0.0/8 via 10.0.0.2`, 'x:3: route 1.0.0.0/8 is given twice'],
     [
       `${eth0}route 10.0.0.0/24 via 10.0.0.2`,
@@ -197,6 +202,31 @@ describe('routes files', () => {
       'interface eth\u00e9 address 10.0.0.1/24 mac 02:00:00:00:00:01',
       "x:1: 'eth\u00e9' cannot be the name of an interface",
     ],
+    [
+      `${eth0}neighbour 10.5.0.1 mac 02:00:00:00:00:05`,
+      'x:2: neighbour 10.5.0.1 is on no network of an interface; with dev NAME it need not be',
+    ],
+    [`${eth0}route 10.0.0.0/24/8 via 10.0.0.2`, "x:2: '10.0.0.0/24/8' has more than one prefix length"],
+    ['interface eth0 address 10.0.0.1/24/8', "x:1: '10.0.0.1/24/8' has more than one prefix length"],
+    [
+      `${eth0}interface eth1 address 10.1.0.1/24 mac 02:00:00:00:00:01`,
+      'x:2: interface eth1 has the mac of another one',
+    ],
+    [`${eth0}interface eth1 address 10.0.0.1/25 mac 02:00:00:00:00:02`, 'x:2: address 10.0.0.1/25 is given twice'],
+    [
+      `${eth0}interface eth1 address 10.0.0.9/24 mac 02:00:00:00:00:02`,
+      'x:2: the network of 10.0.0.9/24 is that of eth0',
+    ],
+    [`${eth0}route 1.0.0.0/8 via 10.0.0.1`, "x:2: gateway 10.0.0.1 is this router's own (eth0)"],
+    [`${eth0}route 1.0.0.0/8 via 10.0.0.0`, 'x:2: gateway 10.0.0.0 is a network address of eth0'],
+    [`${eth0}route 1.0.0.0/8 via 10.0.0.255`, 'x:2: gateway 10.0.0.255 is a broadcast address of eth0'],
+    ['interface eth0 address 10.0.0.0/24', 'x:1: 10.0.0.0 is the network address of 10.0.0.0/24'],
+    ['interface eth0 address 10.0.0.255/24', 'x:1: 10.0.0.255 is the broadcast address of 10.0.0.255/24'],
+    [`${eth0}neighbour 10.0.0.1 mac 02:00:00:00:00:05`, "x:2: neighbour 10.0.0.1 is this router's own (eth0)"],
+    ['interface eth0 mac 00:00:00:00:00:00', "x:1: 00:00:00:00:00:00 is nobody's address"],
+    ['interface eth0 mac 02:00:00:00:00:01 mac 02:00:00:00:00:02', 'x:1: mac is given twice'],
+    [`${eth0}route blackhole 1.0.0.0/8 via 10.0.0.2`, 'x:2: a blackhole route takes no next hop'],
+    [`${eth0}route unreachable 1.0.0.0/8 via 10.0.0.2`, 'x:2: an unreachable route takes no next hop'],
   ])('%j is refused in one line', (text, message) => {
     expect(() => parseRoutes(text, 'x')).toThrow(new UsageError(message))
   })
@@ -253,7 +283,7 @@ describe('large routes files', () => {
     expect(() => parseRoutes(lines(n + 1, line), 'x')).toThrow(new UsageError(`x:${n + 2}: more than ${n} ${words}`))
   })
   test('more addresses than the kernel has room for', () => {
-    const addresses = Array.from({ length: 257 }, (_, k) => `address ${host(k)}/16`).join(' ')
+    const addresses = Array.from({ length: 257 }, (_, k) => `address ${host(k + 1)}/16`).join(' ')
     expect(() => parseRoutes(`interface eth0 ${addresses}`, 'x')).toThrow(
       new UsageError('x:1: more than 256 addresses'),
     )
