@@ -1,10 +1,19 @@
 /** The command line as a user meets it: exit codes, one line for what is wrong, files, Ctrl-C. */
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, linkSync, mkdtempSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  linkSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { readPcap } from '../../src/lab/pcap.js'
 import type { ForwardResult, LivelockResult } from '../../src/lab/types.js'
 import { pcapOf } from '../helpers/captures.js'
@@ -13,6 +22,7 @@ import { counting, fragments, parse, ROUTER, udp, udpFrame } from '../helpers/fr
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const bin = join(root, 'bin/softnet.mjs')
 const dir = mkdtempSync(join(tmpdir(), 'softnet-cli-'))
+afterAll(() => rmSync(dir, { recursive: true }))
 const data = (name: string): string => join(root, 'data', name)
 
 function softnet(...args: string[]): { code: number | null; out: string; err: string } {
@@ -97,6 +107,18 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     expect(err.trimEnd().split('\n')).toHaveLength(1)
     expect([code, out]).toEqual([2, ''])
   })
+})
+
+test('the package ships what it needs, and no maps of sources that it does not ship', () => {
+  const { stdout } = spawnSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
+    cwd: root,
+    encoding: 'utf8',
+  })
+  const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }]
+  const paths = files.map(f => f.path)
+  for (const path of ['bin/softnet.mjs', 'dist/src/lab/cli.js', 'dist/workers/cpu.js', 'data/example.routes'])
+    expect(paths).toContain(path)
+  expect(paths.filter(path => path.endsWith('.map'))).toEqual([])
 })
 
 describe('help', () => {

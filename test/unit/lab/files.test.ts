@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { AtomicFile, writeFileAtomic } from '../../../src/lab/atomicWrite.js'
 import { UsageError } from '../../../src/lab/errors.js'
 import { readInput } from '../../../src/lab/input.js'
@@ -27,6 +27,7 @@ import { ip, Solo } from '../../helpers/solo.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..')
 const dir = mkdtempSync(join(tmpdir(), 'softnet-'))
+afterAll(() => rmSync(dir, { recursive: true }))
 
 /** A classic capture by the book, in either byte order and resolution. */
 function capture(frames: Uint8Array[], little: boolean, nano: boolean, link = 1): Uint8Array {
