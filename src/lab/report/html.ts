@@ -1,26 +1,7 @@
 /** html.ts - one self-contained page with interactive charts; uPlot is inlined from the installed package. */
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
 import type { LivelockResult } from '../types.js'
 import { ARCH_NAMES, kept, kpps, peak, percent, reason } from './format.js'
-
-const require = createRequire(import.meta.url)
-
-function uplotFile(name: string): string {
-  return readFileSync(join(dirname(require.resolve('uplot/package.json')), 'dist', name), 'utf8')
-}
-
-function escapeHtml(text: string): string {
-  return text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;').replace(/"/g, '&quot;')
-}
-/** JSON that may stand inside a script element. */
-function embedJson(value: unknown): string {
-  return JSON.stringify(value)
-    .replace(/</g, '\\u003c')
-    .replace(/\u2028/g, '\\u2028')
-    .replace(/\u2029/g, '\\u2029')
-}
+import { embedJson, escapeHtml, uplotFile } from './page.js'
 
 const STYLE = `
 :root { color-scheme: light dark; --line: #8886 }

@@ -5,7 +5,8 @@ import { dirname, join } from 'node:path'
 
 const require = createRequire(import.meta.url)
 
-function uplotFile(name: string): string {
+/** uplotFile - a file of uPlot's distribution. */
+export function uplotFile(name: string): string {
   return readFileSync(join(dirname(require.resolve('uplot/package.json')), 'dist', name), 'utf8')
 }
 
@@ -14,8 +15,8 @@ export function escapeHtml(text: string): string {
   return text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;').replace(/"/g, '&quot;')
 }
 
-/** JSON that may stand inside a script element. */
-function embedJson(value: unknown): string {
+/** embedJson - JSON that may stand inside a script element. */
+export function embedJson(value: unknown): string {
   return JSON.stringify(value)
     .replace(/</g, '\\u003c')
     .replace(/\u2028/g, '\\u2028')
