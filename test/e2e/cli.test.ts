@@ -43,6 +43,7 @@ writeFileSync(
 )
 
 writeFileSync(join(dir, 'mine.pcap'), readFileSync(data('mix.pcap')))
+writeFileSync(join(dir, 'mine.json'), readFileSync(data('profiles/modern.json')))
 symlinkSync('mine.pcap', join(dir, 'soft.pcap'))
 linkSync(join(dir, 'mine.pcap'), join(dir, 'hard.pcap'))
 
@@ -71,6 +72,9 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['livelock', '--pcap', 'mine.pcap', '--json', './mine.pcap'], /--json .*: is read and written in one run/],
     [['livelock', '--pcap', 'mine.pcap', '--csv', 'soft.pcap'], /--csv .*: is read and written in one run/],
     [['livelock', '--pcap', 'soft.pcap', '--trace', 'hard.pcap'], /--trace .*: is read and written in one run/],
+    [['livelock', '--profile', 'mine.json', '--json', 'mine.json'], /--json mine.json: is read and written in one run/],
+    [['paper', '--profile', 'mine.json', '--csv', 'mine.json'], /--csv mine.json: is read and written in one run/],
+    [['scale', '--profile', 'mine.json', '--html', 'mine.json'], /--html mine.json: is read and written in one run/],
     [['livelock', '--csv', 'x', '--html', `${dir}/x`], /--csv and --html name the same file/],
     [[...mine, '--out', 'eth1=hard.pcap'], /--out eth1 hard.pcap: is read and written in one run/],
     [[...mine, '--json', 'soft.pcap'], /--json soft.pcap: is read and written in one run/],

@@ -33,6 +33,7 @@ import {
   frameSizes,
   OutputFiles,
   oneOf,
+  profileInput,
   rateList,
   readableFile,
   someOf,
@@ -244,7 +245,7 @@ function toConfig(o: LivelockOptions): LivelockConfig {
 
 async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<number> {
   const { json, csv, html, trace } = options
-  const inputs = [options.pcap, profileNames().includes(options.profile) ? undefined : options.profile]
+  const inputs = [options.pcap, profileInput(options.profile)]
   const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html, '--trace': trace }, inputs)
   try {
     if (options.clock === 'real')

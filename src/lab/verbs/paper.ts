@@ -5,7 +5,7 @@ import { EXIT_CLEAN, UsageError } from '../errors.js'
 import { readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import type { PaperResult } from '../types.js'
-import { OutputFiles, rateList, type VerbRunner, wholeNumber } from './verb.js'
+import { OutputFiles, profileInput, rateList, type VerbRunner, wholeNumber } from './verb.js'
 
 interface PaperOptions {
   profile: string
@@ -62,7 +62,7 @@ export function registerPaper(program: Command, run: VerbRunner): void {
 
 async function paper(options: PaperOptions, signal: AbortSignal): Promise<number> {
   const { json, csv, html } = options
-  const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html })
+  const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html }, [profileInput(options.profile)])
   try {
     const result = await measure(options, signal)
     const { paperCsv, paperFit, paperHtml, paperReport } = await import('../report/paper.js')

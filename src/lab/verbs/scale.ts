@@ -5,7 +5,7 @@ import { EXIT_CLEAN, UsageError } from '../errors.js'
 import { readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import type { ScaleResult } from '../types.js'
-import { OutputFiles, someOf, type VerbRunner, wholeNumber } from './verb.js'
+import { OutputFiles, profileInput, someOf, type VerbRunner, wholeNumber } from './verb.js'
 
 interface ScaleOptions {
   cpus: number[]
@@ -49,7 +49,7 @@ export function registerScale(program: Command, run: VerbRunner): void {
 
 async function scale(options: ScaleOptions, signal: AbortSignal): Promise<number> {
   const { json, html } = options
-  const files = new OutputFiles({ '--json': json, '--html': html })
+  const files = new OutputFiles({ '--json': json, '--html': html }, [profileInput(options.profile)])
   try {
     const result = await measure(options, signal)
     const { scaleHtml, scaleReport } = await import('../report/scale.js')

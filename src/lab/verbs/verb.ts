@@ -5,6 +5,7 @@ import { IMIX } from '../../hw/imix.js'
 import { AtomicFile } from '../atomicWrite.js'
 import { hostCores, RANGES } from '../config.js'
 import { errnoText, UsageError } from '../errors.js'
+import { profileNames } from '../profile.js'
 import { fileIdentity } from '../sameFile.js'
 
 /** The work of a verb once its options stand; resolves to the exit code. */
@@ -131,6 +132,11 @@ export function overcommit(cpus: number, cores: number, instead: string): string
 export function warnOvercommit(cpus: number, instead: string): void {
   const text = overcommit(cpus, hostCores(), instead)
   if (text !== null) process.stderr.write(`softnet: warning: ${text}\n`)
+}
+
+/** profileInput - the file that a profile is read from, when it is the user's. */
+export function profileInput(name: string): string | undefined {
+  return profileNames().includes(name) ? undefined : name
 }
 
 /** OutputFiles - the files that a run writes at its end: opened first, so that a bad path costs no run. */
