@@ -20,9 +20,11 @@ const OVERLOAD = 4
 const MARGIN = 1.01
 /** How often a sweep is extended, when it shows that the loss-free rate is higher than the search had found. */
 const EXTENSIONS = 6
+/** Passes over single points that a sweep may take beyond its own, before it hurries: on a busy host it would find no end. */
+const EXTRA_PASSES = 12
 /** Below this share of its peak a router counts as livelocked. */
 const LIVELOCKED = 0.1
-const WARM_MS = 300
+const WARM_MS = 240
 /** Both sides of the cliff, so that no code runs for the first time while it is measured. */
 const WARM_RATES = [50_000, 100_000, 1_000_000, 100_000]
 /** A shared host only ever makes a machine slower, and for seconds: each point is the best of some passes over the sweep. */
@@ -42,6 +44,8 @@ class Sweep {
   private readonly best = new Map<number, Held>()
   private readonly passes: number
   private readonly passMs: number
+  private taken = 0
+  private limit = Infinity
 
   constructor(
     private readonly machine: Machine,
@@ -70,15 +74,22 @@ class Sweep {
   private async pass(rates: readonly number[]): Promise<void> {
     for (const rate of rates) {
       this.steps.next(this.label(rate), costMs(this.passMs))
+      this.taken++
       const held = await hold(this.machine, this.config, rate, this.passMs)
       if (better(held, this.best.get(rate))) this.best.set(rate, held)
     }
   }
 
-  /** All of these rates, pass after pass. */
+  private get hurries(): boolean {
+    return this.taken > this.limit
+  }
+
+  /** All of these rates, pass after pass; in a hurry each once, or only the highest one. */
   async run(rates: readonly number[]): Promise<void> {
-    this.steps.plan(this.planMs(rates.length))
-    for (let k = 0; k < this.passes; k++) await this.pass(rates)
+    const some = this.hurries ? rates.slice(-1) : rates
+    const passes = this.taken + some.length * this.passes > this.limit ? 1 : this.passes
+    this.steps.plan((this.planMs(some.length) * passes) / this.passes)
+    for (let k = 0; k < passes; k++) await this.pass(some)
   }
 
   /** The highest rate that lost nothing, of those offered and `found`. */
@@ -88,7 +99,7 @@ class Sweep {
 
   /** Below a rate that lost nothing others did: a hiccup of the host, unless it happens again. */
   async again(found: number): Promise<void> {
-    if (this.passes === 1) return
+    if (this.passes === 1 || this.hurries) return
     const odd = (): number[] => this.points.filter(p => !p.lossFree && p.rate <= found).map(p => p.rate)
     for (let k = 0; k < 2 && odd().length > 0; k++) await this.pass(odd())
   }
@@ -97,6 +108,7 @@ class Sweep {
   async auto(found: number): Promise<number> {
     let best = found
     await this.run(multiples(best, 0))
+    if (!this.machine.virtual) this.limit = this.taken + EXTRA_PASSES
     for (let k = 0; k < EXTENSIONS; k++) {
       best = this.lossFree(best)
       await this.again(best)
