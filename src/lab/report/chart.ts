@@ -66,10 +66,11 @@ interface Range {
   decades: number
 }
 
-/** From the highest peak down to a hundredth of the lowest, where whoever falls that deep has collapsed. */
+/** From the highest peak down to the least delivered, or a hundredth of the lowest peak: who falls that deep has collapsed. */
 function rangeOf(drawn: readonly LivelockSeries[]): Range {
   const peaks = drawn.map(peak).filter(p => p > 0)
-  const floor = peaks.length === 0 ? 1 : 10 ** Math.floor(Math.log10(Math.min(...peaks) / 100))
+  const least = Math.min(...drawn.flatMap(s => s.points.map(p => p.delivered_pps)))
+  const floor = peaks.length === 0 ? 1 : 10 ** Math.floor(Math.log10(Math.max(least, Math.min(...peaks) / 100)))
   return { floor, decades: Math.log10(Math.max(10 * floor, ...peaks) / floor) }
 }
 
