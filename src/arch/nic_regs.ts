@@ -1,25 +1,26 @@
 /**
  * nic_regs.ts - the programming manual of the NIC: what the driver and the device agree on. No behaviour.
  *
- * Map of a page: 0x000 general registers, 0x080 statistics, 0x200 the host's control block (hw/control.ts; NOT at 0xc00,
- * which is queue 16), 0x400 constants of 32 queue pairs, 0x800 doorbells and counters of 32 queue pairs.
+ * Map of a page: 0x000 general registers, 0x080 statistics, 0x200 the host's control block (hw/control.ts), 0x400 constants of
+ * 32 queue pairs, 0x1000 doorbells and counters of 32 queue pairs.
  *
  * Each NIC has one page of registers in RAM. A queue pair has its constants (written by the driver while the NIC is
- * down) and a line of 64 bytes with doorbells (driver's half) and counters (device's half). All positions count
+ * down) and two cache lines: doorbells (driver's) and counters (device's), so that neither waits for the other. All positions count
  * descriptors since the queue was enabled and wrap at 2^32; the slot is `position & (size - 1)`.
  *
  * The device publishes RX_DONE and TX_DONE with one atomic store per batch, after the descriptors and the data; the
  * driver publishes RX_TAIL and TX_TAIL the same way. The interrupt words of the queue are those of its line in
  * irqchip.ts, whose RX_HEAD and TX_HEAD follow RX_DONE and TX_DONE, delayed by the mitigation.
  */
-import { store } from './atomic.js'
 import { VIRTUAL } from './cost.js'
-import { NIC_REGS } from './ram.js'
+import { NIC_PAGE_SHIFT, NIC_REGS, RAM } from './ram.js'
 import { ACTOR_BOARD, actor_wake } from './turnstile.js'
+
+const i32 = RAM.i32
 
 /** nic_page - address of a NIC's registers. */
 export function nic_page(nic: number): number {
-  return NIC_REGS + nic * 0x1000
+  return NIC_REGS + (nic << NIC_PAGE_SHIFT)
 }
 
 // general registers, offsets in the page
@@ -66,14 +67,14 @@ export const Q_TX_SIZE = 12
 export const Q_IRQ = 16 // interrupt line
 export const Q_RX_BUF = 20 // bytes of each receive buffer
 
-/** queue_regs - address of a queue pair's line. */
+/** queue_regs - address of a queue pair's two lines. */
 export function queue_regs(nic: number, queue: number): number {
-  return nic_page(nic) + 0x800 + queue * 64
+  return nic_page(nic) + 0x1000 + queue * 128
 }
 export const Q_RX_TAIL = 0 // receive buffers posted (driver)
 export const Q_TX_TAIL = 4 // transmit descriptors posted (driver)
-export const Q_RX_DONE = 32 // receive descriptors filled (device)
-export const Q_TX_DONE = 36 // transmit descriptors finished (device)
+export const Q_RX_DONE = 64 // receive descriptors filled (device)
+export const Q_TX_DONE = 68 // transmit descriptors finished (device)
 
 // a descriptor: 16 bytes
 export const DESC_SHIFT = 4
@@ -90,8 +91,11 @@ export const RX_CSUM_L4 = 4 // UDP or TCP checksum is good too
 export const TX_EOP = 1 // last descriptor of the frame
 export const TX_CSUM = 2 // fill in the ones' complement sum from checksum start to the end of the frame
 
-/** doorbell - tell the device that a register of a queue has moved on. @context any */
+/**
+ * doorbell - tell the device that a register of a queue has moved on: a posted write, as to a real card. The CPU does not wait
+ * until it is there, but what it wrote before is there first (x86-64 keeps the order of stores). @context any
+ */
 export function doorbell(reg: number, value: number): void {
-  store(reg, value)
+  i32[reg >> 2] = value
   if (VIRTUAL) actor_wake(ACTOR_BOARD, 0)
 }

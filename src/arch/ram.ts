@@ -6,8 +6,8 @@
  *   0x002000  interrupt lines  64 lines of 128 bytes (irqchip.ts)
  *   0x004000  turnstile        actors and their clocks (turnstile.ts)
  *   0x005000  costs            cycles of each function, from the profile (cost.ts)
- *   0x008000  NIC registers    8 pages, one for each NIC (nic_regs.ts)
- *   0x010000  statics          .data and .bss, placed by DEFINE_STATIC in module order
+ *   0x010000  NIC registers    8 KiB for each of 8 NICs (nic_regs.ts)
+ *   0x020000  statics          .data and .bss, placed by DEFINE_STATIC in module order
  *   0x100000  per-CPU areas    32 of 64 KiB; the first three cache lines of each belong to arch
  *   0x300000  heap             carved at boot by mm: slab caches, packet buffers, rings
  *
@@ -39,8 +39,9 @@ export const BOOT_PAGE = 0x1000
 export const IRQ_LINES = 0x2000
 export const TURNSTILE = 0x4000
 export const COSTS = 0x5000
-export const NIC_REGS = 0x8000
-export const STATIC_BASE = 0x10000
+export const NIC_REGS = 0x10000
+export const NIC_PAGE_SHIFT = 13
+export const STATIC_BASE = 0x20000
 export const STATIC_END = 0x100000
 export const PERCPU_BASE = 0x100000
 export const PERCPU_SHIFT = 16

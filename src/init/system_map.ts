@@ -31,7 +31,7 @@ import {
   POWER,
 } from '../arch/machine.js'
 import { STAT_RX_DOWN, STAT_RX_FILTERED, STAT_RX_MISSED, STAT_RX_OVERSIZE, STAT_RX_RUNT } from '../arch/nic_regs.js'
-import { COSTS, IRQ_LINES, NIC_REGS, PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
+import { COSTS, IRQ_LINES, NIC_PAGE_SHIFT, NIC_REGS, PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
 import { TRACE_BYTES, TRACE_RECORDS } from '../arch/trace.js'
 import {
   ACTOR_SHIFT,
@@ -63,6 +63,7 @@ export interface SystemMap {
   percpu_base: number
   percpu_shift: number
   nic_regs: number
+  nic_page_shift: number
   /** Offsets in a NIC's page of what it drops by itself. */
   nic_drops: Record<string, number>
   irq_lines: number
@@ -111,6 +112,7 @@ export function system_map(): SystemMap {
     percpu_base: PERCPU_BASE,
     percpu_shift: PERCPU_SHIFT,
     nic_regs: NIC_REGS,
+    nic_page_shift: NIC_PAGE_SHIFT,
     nic_drops: {
       nic_ring_full: STAT_RX_MISSED,
       nic_oversize: STAT_RX_OVERSIZE,

@@ -113,7 +113,7 @@ export class RamReader {
   // ---- ports --------------------------------------------------------------------------------------------------------
 
   private control(port: number): number {
-    return this.map.nic_regs + port * 0x1000 + CONTROL
+    return this.map.nic_regs + (port << this.map.nic_page_shift) + CONTROL
   }
 
   port(port: number): PortCounters {
@@ -133,7 +133,7 @@ export class RamReader {
 
   /** What the NIC itself dropped, by reason. */
   nicDrops(port: number): Record<string, number> {
-    const page = this.map.nic_regs + port * 0x1000
+    const page = this.map.nic_regs + (port << this.map.nic_page_shift)
     return Object.fromEntries(
       Object.entries(this.map.nic_drops).map(([reason, word]) => [reason, this.i32[(page + word) >> 2]! >>> 0]),
     )
