@@ -280,6 +280,11 @@ export function actor_alarm(actor: number, when: number): void {
   f64[(actor_record(actor) + ACTOR_ALARM) >> 3] = when
 }
 
+/** actor_off - a hosted actor wants no turn any more, whoever wakes it. */
+export function actor_off(actor: number): void {
+  i32[(actor_record(actor) + ACTOR_STATE) >> 2] = ACTOR_OFF
+}
+
 /** actor_block - this CPU waits until it is woken, or until `cycles` have passed. @returns cycles that passed */
 export function actor_block(why: number, cycles = Infinity): number {
   if (outside) return 0

@@ -3,7 +3,7 @@ import { load, wait_on_address } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { BOOTING, ONLINE, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
-import { ACTOR_BOARD, actor_alarm, actor_host, ns_per_cycle } from '../arch/turnstile.js'
+import { ACTOR_BOARD, actor_alarm, actor_host, actor_off, ns_per_cycle } from '../arch/turnstile.js'
 import { Ahead } from './ahead.js'
 import { Nic } from './nic.js'
 import { Sightings } from './replay.js'
@@ -72,7 +72,7 @@ export class Board {
     actor_host(ACTOR_BOARD, cycles => {
       const power = load(POWER)
       if (power !== BOOTING && power !== RUNNING) {
-        actor_alarm(ACTOR_BOARD, Infinity)
+        actor_off(ACTOR_BOARD) // the thread that runs it may leave before the CPU that rings its doorbell
         return
       }
       const ns = ns_per_cycle()

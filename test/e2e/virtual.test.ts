@@ -46,6 +46,30 @@ async function play(
   }
 }
 
+test('a machine is halted in the middle of its work, and goes on', async () => {
+  const config = { ...livelockDefaults(), profile: modern, cpus: 3, flows: 64 }
+  const machine = new Machine({ ...livelockMachine(config, 'napi'), userSpin: false })
+  try {
+    await machine.powerOn()
+    await machine.source(0, { on: true, rate: 2_000_000 })
+    await machine.pass(3)
+    await machine.halt()
+    const before = takeSample(machine).fates.forwarded
+    expect(before).toBeGreaterThan(1000)
+    await machine.resume()
+    await machine.source(0, { on: true, rate: 500_000 })
+    await machine.pass(2)
+    await machine.source(0, { on: false })
+    await drain(machine)
+    expect(unbalanced(machine)).toEqual([])
+    expect(takeSample(machine).fates.forwarded).toBeGreaterThan(before + 500)
+    await machine.halt()
+    expect(await machine.audit()).toEqual([])
+  } finally {
+    await machine.destroy()
+  }
+})
+
 describe('the same run has the same hash', () => {
   test.each([
     [1, 'napi', 'tas', 400_000],
