@@ -7,5 +7,17 @@ import { contention, uncontended } from './locks.js'
 import { micro } from './micro.js'
 import { rcu } from './rcu.js'
 import { rivals } from './rivals.js'
+import { virtual } from './virtual.js'
 
-export const MEASURES: readonly Measure[] = [forward, uncontended, contention, rcu, cores, heap, boot, micro, rivals]
+export const MEASURES: readonly Measure[] = [
+  forward,
+  uncontended,
+  contention,
+  rcu,
+  cores,
+  heap,
+  boot,
+  virtual,
+  micro,
+  rivals,
+]
