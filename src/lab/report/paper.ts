@@ -1,8 +1,8 @@
 /** paper.ts - the figures of 1996 as a table, as CSV, and as a page. */
-import Table from 'cli-table3'
 import { PUBLISHED } from '../paper.js'
 import type { PaperResult, PaperSeries } from '../types.js'
 import { type Chart, chartPage } from './page.js'
+import { plainTable } from './plainTable.js'
 
 const FIGURES: Record<string, { title: string; text: string }> = {
   '6-1': {
@@ -77,9 +77,6 @@ function outputNear(s: PaperSeries, input: number): string {
 }
 
 const TABLE_RATES = [1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 10_000, 12_000]
-const BARE = Object.fromEntries(
-  ['top', 'bottom', 'mid', 'left', 'right'].flatMap(k => [k, `${k}-mid`, `${k}-left`, `${k}-right`]).map(k => [k, '']),
-)
 
 /** paperReport - a table for each figure; loads across, series down. */
 export function paperReport(result: PaperResult): string {
@@ -88,14 +85,9 @@ export function paperReport(result: PaperResult): string {
       const series = result.series.filter(s => s.figure === figure)
       const inputs = series[0]!.points.map(p => p.input_pps)
       const rates = TABLE_RATES.filter(r => inputs.some(i => Math.abs(i - r) <= 0.15 * r))
-      const table = new Table({
-        head: [series[0]!.output === 'pps' ? 'output pps at' : 'user % at', ...rates.map(String)],
-        style: { head: [], border: [], compact: true },
-        colAligns: ['left', ...rates.map(() => 'right' as const)],
-        chars: { ...BARE, middle: ' ', 'left-mid': '', 'right-mid': '', 'mid-mid': '' },
-      })
-      for (const s of series) table.push([shortName(s), ...rates.map(r => outputNear(s, r))])
-      return `${FIGURES[figure]?.title ?? `Fig ${figure}`}\n${table.toString()}`
+      const head = [series[0]!.output === 'pps' ? 'output pps at' : 'user % at', ...rates.map(String)]
+      const rows = series.map(s => [shortName(s), ...rates.map(r => outputNear(s, r))])
+      return `${FIGURES[figure]?.title ?? `Fig ${figure}`}\n${plainTable(head, rows)}`
     })
     .join('\n\n')
 }

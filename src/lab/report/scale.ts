@@ -1,25 +1,11 @@
 /** scale.ts - forwarding by number of CPUs: throughput, where the cycles went, the locks. */
-import Table from 'cli-table3'
 import { VARIANTS } from '../scale.js'
 import type { ScalePoint, ScaleResult } from '../types.js'
 import { kpps } from './format.js'
 import { type Chart, chartPage } from './page.js'
+import { plainTable } from './plainTable.js'
 
-const BARE = Object.fromEntries(
-  ['top', 'bottom', 'mid', 'left', 'right'].flatMap(k => [k, `${k}-mid`, `${k}-left`, `${k}-right`]).map(k => [k, '']),
-)
 const COLORS = ['#dd3333', '#3366cc', '#22aa22', '#dd9900', '#8844bb', '#00aaaa', '#777777']
-
-function table(head: string[], rows: string[][]): string {
-  const t = new Table({
-    head,
-    style: { head: [], border: [], compact: true },
-    colAligns: ['left', ...head.slice(1).map(() => 'right' as const)],
-    chars: { ...BARE, middle: ' ', 'left-mid': '', 'right-mid': '', 'mid-mid': '' },
-  })
-  t.push(...rows)
-  return t.toString()
-}
 
 function variantsOf(result: ScaleResult): string[] {
   return [...new Set(result.points.map(p => p.variant))]
@@ -38,7 +24,7 @@ function throughput(result: ScaleResult): string {
     }),
     VARIANTS.find(x => x.name === v)?.what ?? '',
   ])
-  return `Forwarded, thousands of packets a second, by CPUs\n${table(['', ...cpus.map(String), ''], rows)}`
+  return `Forwarded, thousands of packets a second, by CPUs\n${plainTable(['', ...cpus.map(String), ''], rows)}`
 }
 
 /** Where the time of the largest machine of a variant went. */
@@ -53,8 +39,8 @@ function details(p: ScalePoint): string {
   ])
   return (
     `${p.variant}, ${p.cpus} CPUs: ${p.cycles_per_packet ?? '-'} cycles a packet\n` +
-    `${table(['function', 'context', 'of all time'], functions)}\n` +
-    table(['lock', 'acquisitions', 'contentions', 'cycles waited', 'cycles held each'], locks)
+    `${plainTable(['function', 'context', 'of all time'], functions)}\n` +
+    plainTable(['lock', 'acquisitions', 'contentions', 'cycles waited', 'cycles held each'], locks)
   )
 }
 
