@@ -84,7 +84,8 @@ export function paperReport(result: PaperResult): string {
     .map(figure => {
       const series = result.series.filter(s => s.figure === figure)
       const inputs = series[0]!.points.map(p => p.input_pps)
-      const rates = TABLE_RATES.filter(r => inputs.some(i => Math.abs(i - r) <= 0.15 * r))
+      const few = inputs.length <= TABLE_RATES.length
+      const rates = few ? inputs : TABLE_RATES.filter(r => inputs.some(i => Math.abs(i - r) <= 0.15 * r))
       const head = [series[0]!.output === 'pps' ? 'output pps at' : 'user % at', ...rates.map(String)]
       const rows = series.map(s => [shortName(s), ...rates.map(r => outputNear(s, r))])
       return `${FIGURES[figure]?.title ?? `Fig ${figure}`}\n${plainTable(head, rows)}`
