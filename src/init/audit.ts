@@ -20,6 +20,7 @@ import { softnet_drain_halted } from '../net/core/softnet_dead.js'
 import { inetdev_destroy } from '../net/ipv4/devinet.js'
 import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
+import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { waits_of_ended_tasks } from '../sched/wait.js'
 
@@ -52,6 +53,7 @@ export function leak_audit(): LeakReport[] {
     skb_queue_purge(sd.ipintrq, shutdown)
     softnet_drain_halted(cpu)
   }
+  screen_drain_halted()
   for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
   for (let dev = first_netdev(); dev !== null; dev = dev.next) {
     BUG_ON(dev_close(dev).next().done !== true, 'audit sleeps')

@@ -70,6 +70,21 @@ test('a machine is halted in the middle of its work, and goes on', async () => {
   }
 })
 
+test('a machine is halted while packets wait for their screening process: none leaks', async () => {
+  const config = { ...livelockDefaults(), profile: modern, screend: 'on' as const }
+  const machine = new Machine({ ...livelockMachine(config, 'polled'), userSpin: false })
+  try {
+    await machine.powerOn()
+    await machine.source(0, { on: true, rate: 2_000_000 })
+    await machine.pass(3)
+    expect(takeSample(machine).fates.drops['screen_queue_full']).toBeGreaterThan(0) // so the queue is full
+    await machine.halt()
+    expect(await machine.audit()).toEqual([])
+  } finally {
+    await machine.destroy()
+  }
+})
+
 describe('the same run has the same hash', () => {
   test.each([
     [1, 'napi', 'tas', 400_000],
