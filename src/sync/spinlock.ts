@@ -87,7 +87,10 @@ export function spin_lock_init(lock: spinlock_t): void {
 // ---- waiters that sleep ---------------------------------------------------------------------------------------------
 
 function unpark_any(lock: number): void {
-  for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
+  const n = num_cpus()
+  // Round from the holder on: always the same one first would starve the others.
+  for (let k = 1; k <= n; k++) {
+    const cpu = (cpu_id + k) % n
     const slot = cpu_area(cpu) + CPU_WAITS_FOR
     if (load(slot) === lock && cmpxchg(slot, lock, 0) === lock) {
       unpark_cpu(cpu)

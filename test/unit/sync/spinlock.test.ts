@@ -63,14 +63,14 @@ describe('a test-and-set lock', () => {
     tas_unlock(spin.addr)
     expect(woken()).toEqual([])
   })
-  test('wakes one sleeper at a time, each by the one before it', () => {
+  test('wakes one sleeper at a time, round from the holder', () => {
     spin.val = 2 // another CPU holds it, and these sleep
     for (const cpu of [1, 2, 3]) sleeps(cpu, spin.addr)
     tas_unlock(spin.addr)
-    expect(woken()).toEqual([3])
+    expect(woken()).toEqual([1])
     spin.val = 2 // so takes it who slept
     tas_unlock(spin.addr)
-    expect(woken()).toEqual([2, 3])
+    expect(woken()).toEqual([1, 2])
   })
   test('is taken by who was about to sleep as one that others may sleep for', () => {
     spin.val = 1
