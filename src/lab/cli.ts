@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander'
 import { packageVersion } from './config.js'
 import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, errnoText, LabError, MachinePanic } from './errors.js'
 import { optionDescription } from './help.js'
+import { registerExplore } from './verbs/explore.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
@@ -107,6 +108,7 @@ function makeProgram(run: VerbRunner): Command {
   registerForward(program, run)
   registerPaper(program, run)
   registerScale(program, run)
+  registerExplore(program, run)
   return program
 }
 

@@ -46,6 +46,9 @@ export const RANGES = {
   scaleDuration: [1, 1000, 2],
   packets: [100, 1_000_000, 10_000],
   rate: [100, 20_000_000, 0],
+  schedules: [1, 1_000_000_000, 1000],
+  seconds: [1, 86_400, 0],
+  depth: [1, 8, 2],
 } as const satisfies Record<string, readonly [number, number, number]>
 
 /** livelockDefaults - the configuration of a plain `softnet livelock`. */

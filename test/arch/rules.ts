@@ -13,17 +13,19 @@ const ALLOWED: Record<string, string[]> = {
   user: [...below('rcu'), 'syscall', 'user'],
   init: [...below('net/ipv4'), 'drivers/net', 'fs', 'syscall', 'user', 'init'],
   hw: ['lib', 'arch', 'net/wire', 'hw'],
-  lab: ['lib', 'hw', 'lab'],
+  // Controlled runs of anybody's code: no machine and no kernel in them.
+  explore: ['lib', 'explore'],
+  lab: ['lib', 'hw', 'explore', 'lab'],
 }
 /** The lab reads the machine's RAM and types; these are the parts of the kernel it may name in `import type`. */
 const LAB_TYPES = ['arch', 'init', 'abi', 'net/core', 'mm', 'workers']
 
 /** Files that may keep state of the thread in a module-level `let`: it is the CPU's own, or the loader's. */
 const MAY_LET = /^src\/(arch|abi|lab)\//
-const MAY_USE_ATOMICS = /^src\/(arch|lab)\//
-const MAY_USE_NODE = /^src\/lab\//
+const MAY_USE_ATOMICS = /^src\/(arch|explore|lab)\//
+const MAY_USE_NODE = /^src\/(explore|lab)\//
 /** The lab, and the one place where the machine gets its clock. */
-const MAY_ASK_THE_TIME = /^src\/(lab\/|arch\/boot\.ts$)/
+const MAY_ASK_THE_TIME = /^src\/((explore|lab)\/|arch\/boot\.ts$)/
 
 export const MAX_LINES = 500
 

@@ -1,0 +1,134 @@
+/** actor.ts - runs one actor of a scenario on this thread, once for each run. */
+import type { Pending } from './atomics.js'
+import { type Engine, UNWIND } from './engine.js'
+import type { Memory } from './memory.js'
+import { native } from './native.js'
+import { type Actor, type ActorInfo, messageOf } from './scenario.js'
+import { actorAt } from './strategy.js'
+import * as W from './words.js'
+
+/** ActorThread - the actor of this thread. */
+export class ActorThread {
+  readonly #at: number
+
+  constructor(
+    readonly engine: Engine,
+    readonly memory: Memory,
+    readonly pending: Pending,
+    readonly actor: Actor,
+    readonly shared: unknown,
+    readonly info: ActorInfo,
+  ) {
+    this.#at = actorAt(engine.me)
+  }
+
+  /** Run the actor from its start; this thread has the turn. Returns a promise when the actor is an async one. */
+  run(): void | Promise<void> {
+    const { engine } = this
+    this.memory.forgetOwn()
+    engine.w[this.#at + W.A_STARTED] = 1
+    engine.active = true
+    let result: unknown
+    try {
+      result = this.actor(this.shared, this.info)
+    } catch (error) {
+      return this.#end(error)
+    }
+    if (typeof (result as PromiseLike<unknown> | null)?.then !== 'function') return this.#end(UNWIND)
+    return this.#drive(result as PromiseLike<unknown>).then(
+      () => this.#end(UNWIND),
+      error => this.#end(error),
+    )
+  }
+
+  /** An async actor: whenever all of its promises wait, it sleeps until one of them settles. */
+  async #drive(promise: PromiseLike<unknown>): Promise<void> {
+    const state = { settled: false, failed: false, error: undefined as unknown }
+    promise.then(
+      () => (state.settled = true),
+      error => Object.assign(state, { settled: true, failed: true, error }),
+    )
+    for (;;) {
+      await new Promise<void>(resolve => native.setImmediate(() => resolve()))
+      if (state.settled) break
+      this.engine.asyncBlock()
+      this.#settleOne()
+    }
+    if (state.failed) throw state.error
+  }
+
+  /** The oldest sleep that has ended settles its promise. */
+  #settleOne(): void {
+    const { engine, pending } = this
+    const { w } = engine
+    let first = -1
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      if (w[at]! < W.W_NOTIFIED || w[at + W.W_ACTOR] !== engine.me || w[at + W.W_ASYNC] === 0) continue
+      if (first < 0 || w[at + W.W_ORDER]! < w[first + W.W_ORDER]!) first = at
+    }
+    if (first < 0) return
+    const how = w[first]!
+    const id = w[first + W.W_ASYNC]!
+    const address = w[first + W.W_ADDRESS]!
+    w[first] = W.W_FREE
+    if (address >= 0) {
+      const step = engine.record(how === W.W_TIMED_OUT ? W.K_TIMEOUT : W.K_WAKE, address, 4, W.FLAG_NO_CHOICE)
+      w[W.TRACE + step * W.TRACE_WORDS + W.T_OTHER] = w[first + W.W_NOTIFIER]!
+    }
+    pending.settle(id, how)
+  }
+
+  /** The actor has ended: by itself, by an exception of its own, or because the run has. */
+  #end(error: unknown): void {
+    const { engine } = this
+    const { w } = engine
+    engine.active = false
+    this.pending.clear()
+    if (error !== UNWIND && w[W.PHASE] === W.PHASE_RUN) {
+      engine.say(`${messageOf(error)}${placeOf(error)}`)
+      w[W.FOUND_ACTOR] = engine.me
+      w[W.FOUND_STEP] = w[W.STEP]! - 1
+      engine.end(W.FOUND_EXCEPTION)
+    }
+    w[this.#at] = W.STATE_OFF
+    if (w[W.PHASE] === W.PHASE_RUN) {
+      const next = engine.decide(-1)
+      if (next >= 0) {
+        engine.openGate(next)
+        return
+      }
+      engine.end(W.FOUND_NOTHING)
+    }
+    if (engine.me !== 0) engine.openGate(0)
+  }
+}
+
+/** Where an error was made, when it tells. */
+function placeOf(error: unknown): string {
+  if (!(error instanceof Error) || error.stack === undefined) return ''
+  const frame = error.stack.split('\n').find(line => /^\s+at /.test(line) && !ENGINE.test(line))
+  const place = frame === undefined ? '' : siteOf(frame)
+  return place === '' ? '' : ` (${place})`
+}
+
+/** Frames of the engine itself: they are no place in the scenario. */
+const ENGINE = /[\\/](?:src[\\/]explore|workers)[\\/][a-z]+\.js|node:internal/
+
+/** siteOf - file and line of one line of a stack trace. */
+export function siteOf(frame: string): string {
+  const match = /((?:file:\/\/)?[^\s()]+):(\d+):\d+\)?$/.exec(frame)
+  if (match === null) return ''
+  const path = match[1]!.replace(/^file:\/\//, '').replace(/\?.*$/, '')
+  return `${decodeURIComponent(path)}:${match[2]}`
+}
+
+/** here - file and line of the code that runs now, outside the engine. */
+export function here(): string {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 20
+  const lines = (new Error().stack ?? '').split('\n').slice(1)
+  Error.stackTraceLimit = limit
+  const frame = lines.find(line => !ENGINE.test(line))
+  return frame === undefined ? '' : siteOf(frame)
+}

@@ -1,0 +1,150 @@
+/**
+ * cells.ts - what is known of each word of shared memory: its version, its clock, and who accessed it last.
+ *
+ * A cell stands for four bytes. Vector clocks order the steps: an atomic write leaves the writer's clock in the cell (it
+ * replaces what was there: whoever reads it is ordered after this write and what came before it, not after older ones), an
+ * atomic read takes it over. Two accesses of the same bytes of which one writes and one is plain race when neither's clock
+ * has reached the other.
+ */
+import {
+  ACCESS_ATOMIC,
+  ACCESS_WORDS,
+  C_CLOCK,
+  C_GENERATION,
+  C_KEY,
+  C_VERSION,
+  C_WRITER,
+  CELL_COUNT,
+  CLOCKS,
+  GENERATION,
+  IDLE_ROUNDS,
+  type Layout,
+  MAX_ACTORS,
+  STEP,
+} from './words.js'
+
+/** The words are full: a program that touches that many cannot be explored. */
+export class TooManyCells extends Error {}
+
+/** Cells - this thread's view of them. */
+export class Cells {
+  readonly #w: Int32Array
+  readonly #base: number
+  readonly #words: number
+  readonly #mask: number
+  readonly #actors: number
+  readonly #reads: number
+  readonly #me: number
+  readonly #clock: number
+
+  constructor(words: Int32Array, layout: Layout, me: number) {
+    this.#w = words
+    this.#base = layout.cells
+    this.#words = layout.cellWords
+    this.#mask = layout.maxCells - 1
+    this.#actors = layout.actors
+    this.#reads = C_CLOCK + layout.actors
+    this.#me = me
+    this.#clock = CLOCKS + me * MAX_ACTORS
+  }
+
+  /** The cell of the word at `address`, made when it was not there in this run. @returns its place in the words */
+  at(address: number): number {
+    const w = this.#w
+    const key = address >>> 2
+    const generation = w[GENERATION]!
+    for (let slot = (Math.imul(key, 0x9e3779b1) >>> 7) & this.#mask; ; slot = (slot + 1) & this.#mask) {
+      const cell = this.#base + slot * this.#words
+      if (w[cell + C_GENERATION] !== generation) return this.#make(cell, key, generation)
+      if (w[cell + C_KEY] === key) return cell
+    }
+  }
+
+  #make(cell: number, key: number, generation: number): number {
+    const w = this.#w
+    if (++w[CELL_COUNT]! > (this.#mask * 7) >>> 3) throw new TooManyCells()
+    for (let k = 0; k < this.#words; k++) w[cell + k] = 0
+    w[cell + C_KEY] = key
+    w[cell + C_GENERATION] = generation
+    w[cell + C_VERSION] = 1
+    w[cell + C_WRITER] = -1
+    return cell
+  }
+
+  /** The value of the word changed: whoever looked at it may look again. */
+  changed(cell: number): void {
+    this.#w[cell + C_VERSION]!++
+    this.#w[IDLE_ROUNDS] = 0
+  }
+
+  /** This actor learns what the last atomic writer of the cell knew. */
+  acquire(cell: number): void {
+    const w = this.#w
+    for (let a = 0; a < this.#actors; a++) {
+      const theirs = w[cell + C_CLOCK + a]!
+      if (theirs > w[this.#clock + a]!) w[this.#clock + a] = theirs
+    }
+  }
+
+  /** Whoever reads this atomic write will know what this actor knows. */
+  release(cell: number): void {
+    const w = this.#w
+    for (let a = 0; a < this.#actors; a++) w[cell + C_CLOCK + a] = w[this.#clock + a]!
+    w[this.#clock + this.#me]!++
+  }
+
+  /** A notify adds to what the word's last writer knew. */
+  releaseAlso(cell: number): void {
+    const w = this.#w
+    for (let a = 0; a < this.#actors; a++)
+      if (w[this.#clock + a]! > w[cell + C_CLOCK + a]!) w[cell + C_CLOCK + a] = w[this.#clock + a]!
+    w[this.#clock + this.#me]!++
+  }
+
+  /**
+   * Remember an access of the bytes in `mask` (four bits, and ACCESS_ATOMIC), and look for one that it races with.
+   * @returns actor of the other access, with 64 added when that one wrote; -1 for none
+   */
+  access(cell: number, mask: number, isWrite: boolean): number {
+    const w = this.#w
+    const me = this.#me
+    let race = -1
+    for (let a = 0; a < this.#actors && race < 0; a++) {
+      if (a === me) continue
+      const known = w[this.#clock + a]!
+      const write = this.#record(cell, a, true)
+      if (conflict(w[write]!, mask) && w[write + 1]! > known) race = a + 64
+      else if (isWrite) {
+        const read = this.#record(cell, a, false)
+        if (conflict(w[read]!, mask) && w[read + 1]! > known) race = a
+      }
+    }
+    const mine = this.#record(cell, me, isWrite)
+    const clock = w[this.#clock + me]!
+    // Accesses of the same time are kept together; a plain one among them says more than an atomic one.
+    const same = w[mine] !== 0 && w[mine + 1] === clock
+    w[mine] = same ? ((w[mine]! | mask) & 15) | (w[mine]! & mask & ACCESS_ATOMIC) : mask
+    w[mine + 1] = clock
+    w[mine + 2] = w[STEP]! - 1
+    if (isWrite) w[cell + C_WRITER] = w[STEP]! - 1
+    return race
+  }
+
+  /** The step of an actor's last access. */
+  lastStep(cell: number, actor: number, isWrite: boolean): number {
+    return this.#w[this.#record(cell, actor, isWrite) + 2]!
+  }
+
+  version(cell: number): number {
+    return this.#w[cell + C_VERSION]!
+  }
+
+  #record(cell: number, actor: number, isWrite: boolean): number {
+    return cell + this.#reads + (actor * 2 + (isWrite ? 1 : 0)) * ACCESS_WORDS
+  }
+}
+
+/** Do two accesses touch the same bytes, and is one of them a plain one? */
+function conflict(theirs: number, ours: number): boolean {
+  return (theirs & ours & 15) !== 0 && (theirs & ours & ACCESS_ATOMIC) === 0
+}

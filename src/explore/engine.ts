@@ -1,0 +1,494 @@
+/**
+ * engine.ts - the turn of a controlled run, as one of its threads sees it.
+ *
+ * One actor runs at a time. Before each operation that another actor could observe it comes here (`step`), and the one that
+ * has the turn decides who goes on: itself, which costs no more than the decision, or another thread, whose gate it opens.
+ * An actor whose `Atomics.wait` sleeps, or that looks again and again at words that do not change, cannot go on until
+ * somebody wakes it or changes one of them. When nobody can go on the run has ended.
+ *
+ * A run that is over leaves the stacks of its actors by an exception: `UNWIND`.
+ */
+import { Cells, TooManyCells } from './cells.js'
+import type { Effect } from './effects.js'
+import { native } from './native.js'
+import { actorAt, BY_SEARCH, Strategy } from './strategy.js'
+import { Text } from './text.js'
+import * as W from './words.js'
+
+/** Thrown through the code of an actor whose run has ended. */
+export const UNWIND: unique symbol = Symbol('the run has ended')
+
+/** Rounds of looking once more, when all that are left look at words which nobody changes, before that is a stall. */
+const MAX_IDLE_ROUNDS = 12
+/** The same when nobody looked at the clock: time alone will not help them. */
+const IDLE_ROUNDS_WITHOUT_TIME = 1
+const NS_PER_STEP = 1000
+/** A gate is looked at again after so long, so that a thread finds out that its exploration was given up. */
+const GATE_MS = 200
+
+/** The thread was told to end. */
+export class Quit extends Error {}
+
+/** Engine - of one thread. Thread 0 is also the conductor's, which starts the runs. */
+export class Engine {
+  readonly w: Int32Array
+  readonly f: Float64Array
+  readonly layout: W.Layout
+  readonly me: number
+  readonly cells: Cells
+  readonly strategy: Strategy
+  /** Code of an actor runs on this thread now: its operations are steps. */
+  active = false
+  /** Where in the source the running code is; asked only while a run is recorded. */
+  site: () => string = () => ''
+
+  readonly text: Text
+  readonly #at: number
+
+  constructor(shared: SharedArrayBuffer, layout: W.Layout, me: number) {
+    this.w = new Int32Array(shared)
+    this.f = new Float64Array(shared)
+    this.layout = layout
+    this.me = me
+    this.cells = new Cells(this.w, layout, me)
+    this.strategy = new Strategy(this.w, layout)
+    this.#at = actorAt(me)
+    this.text = new Text(shared, layout)
+  }
+
+  // ---- gates ------------------------------------------------------------------------------------------------------------
+
+  /** Let a thread go on that waits at its gate. */
+  openGate(thread: number): void {
+    const gate = actorAt(thread) + W.A_GATE
+    native.store(this.w, gate, 1)
+    native.notify(this.w, gate, 1)
+  }
+
+  /** Wait at this thread's gate. */
+  waitGate(): void {
+    const { w } = this
+    const gate = this.#at + W.A_GATE
+    for (let spins = w[W.SPINS]!; ; spins--) {
+      if (native.load(w, gate) !== 0) break
+      if (spins > 0) continue
+      if (native.load(w, W.PHASE) === W.PHASE_QUIT) throw new Quit()
+      native.wait(w, gate, 0, GATE_MS)
+    }
+    native.store(w, gate, 0)
+    if (w[W.PHASE] === W.PHASE_QUIT) throw new Quit()
+  }
+
+  // ---- who goes on --------------------------------------------------------------------------------------------------------
+
+  /** Who goes on next; -1: nobody can, and the run has ended. `me` is the actor that decides, or -1. */
+  decide(me: number): number {
+    const { w } = this
+    if (w[W.STRATEGY] === BY_SEARCH) {
+      // A search must know everybody's first step before it chooses.
+      for (let a = 0; a < w[W.ACTORS]!; a++) if (w[actorAt(a) + W.A_STARTED] === 0) return a
+    }
+    for (;;) {
+      const enabled = this.enabled()
+      if (enabled === 0) {
+        if (this.#timePasses() || this.#lookAgain()) continue
+        return -1
+      }
+      const only = (enabled & (enabled - 1)) === 0
+      const sleepers = this.#sleepers()
+      if (only && sleepers === 0 && w[W.STRATEGY] !== BY_SEARCH)
+        return this.#chosen(31 - Math.clz32(enabled), me, enabled)
+      w[W.DECISIONS]!++
+      const next = this.strategy.pick(enabled, sleepers, me)
+      if (next < 0) {
+        this.end(W.ENDED_REDUNDANT)
+        return -1
+      }
+      if ((enabled & (1 << next)) === 0) this.#expire(next)
+      return this.#chosen(next, me, enabled)
+    }
+  }
+
+  #chosen(next: number, me: number, enabled: number): number {
+    const { w } = this
+    if (next !== me && me >= 0 && (enabled & (1 << me)) !== 0) w[W.PREEMPTIONS]!++
+    w[W.IN_A_ROW] = next === w[W.LAST] ? w[W.IN_A_ROW]! + 1 : 0
+    w[W.LAST] = next
+    w[W.TURN] = next
+    return next
+  }
+
+  /** Mask of the actors that can go on. */
+  enabled(): number {
+    const { w } = this
+    const n = w[W.ACTORS]!
+    let mask = 0
+    for (let a = 0; a < n; a++) {
+      const at = actorAt(a)
+      const state = w[at]!
+      if (state === W.STATE_READY || (state === W.STATE_SPINNING && this.#looksChanged(at))) mask |= 1 << a
+    }
+    return mask
+  }
+
+  #looksChanged(at: number): boolean {
+    const { w } = this
+    for (let k = 0; k < w[at + W.A_LOOKS]!; k++) {
+      const look = at + W.A_LOOK + k * 3
+      if (this.cells.version(w[look]!) === w[look + 1]!) continue
+      w[at] = W.STATE_READY
+      return true
+    }
+    return false
+  }
+
+  /** Mask of the actors that sleep no longer than a time. */
+  #sleepers(): number {
+    const { w } = this
+    let mask = 0
+    if (w[W.WAIT_ORDER] === 0) return 0
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      if (w[at] === W.W_ASLEEP && this.f[(at + W.W_ALARM) >> 1] !== Infinity) mask |= 1 << w[at + W.W_ACTOR]!
+    }
+    return mask
+  }
+
+  /** Nobody can go on: the sleep that ends first ends. */
+  #timePasses(): boolean {
+    const { w } = this
+    let first = -1
+    let when = Infinity
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      const alarm = this.f[(at + W.W_ALARM) >> 1]!
+      if (w[at] !== W.W_ASLEEP || alarm >= when) continue
+      first = at
+      when = alarm
+    }
+    if (first >= 0) this.#timeOut(first)
+    return first >= 0
+  }
+
+  /** The earliest sleep of `actor` ends now. */
+  #expire(actor: number): void {
+    let first = -1
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      if (this.w[at] !== W.W_ASLEEP || this.w[at + W.W_ACTOR] !== actor) continue
+      if (first < 0 || this.f[(at + W.W_ALARM) >> 1]! < this.f[(first + W.W_ALARM) >> 1]!) first = at
+    }
+    this.#timeOut(first)
+  }
+
+  #timeOut(at: number): void {
+    const { w, f } = this
+    f[W.CLOCK >> 1] = Math.max(f[W.CLOCK >> 1]!, f[(at + W.W_ALARM) >> 1]!)
+    this.wake(at, W.W_TIMED_OUT)
+    w[W.IDLE_ROUNDS] = 0
+  }
+
+  /** All that are left look at words which nobody changes: they may do so once more, later in time. */
+  #lookAgain(): boolean {
+    const { w, f } = this
+    let spinning = false
+    for (let a = 0; a < w[W.ACTORS]!; a++) {
+      if (w[actorAt(a)] !== W.STATE_SPINNING) continue
+      w[actorAt(a)] = W.STATE_READY
+      spinning = true
+    }
+    if (!spinning) return false
+    w[W.CUT_SPINS]!++
+    const rounds = w[W.ASKED_TIME] !== 0 ? MAX_IDLE_ROUNDS : IDLE_ROUNDS_WITHOUT_TIME
+    if (w[W.IDLE_ROUNDS]!++ >= rounds) {
+      for (let a = 0; a < w[W.ACTORS]!; a++) if (w[actorAt(a)] === W.STATE_READY) w[actorAt(a)] = W.STATE_SPINNING
+      return false
+    }
+    // A loop with a deadline looks at the clock as well: it has passed sooner or later.
+    if (w[W.ASKED_TIME] !== 0) f[W.CLOCK >> 1] = f[W.CLOCK >> 1]! + 1e6 * 8 ** w[W.IDLE_ROUNDS]!
+    return true
+  }
+
+  // ---- steps ----------------------------------------------------------------------------------------------------------------
+
+  /** Before an operation on `address`: returns when it is this actor's turn to do it. @returns number of the step */
+  step(kind: number, address: number, bytes: number): number {
+    const { w } = this
+    if (w[W.PHASE] !== W.PHASE_RUN) throw UNWIND
+    const at = this.#at
+    w[at + W.A_KIND] = kind
+    w[at + W.A_ADDRESS] = address
+    this.turn()
+    return this.record(kind, address, bytes, 0)
+  }
+
+  /** A plain access: a step, but nobody else is asked. */
+  plainStep(kind: number, address: number, bytes: number): number {
+    const { w } = this
+    if (w[W.PHASE] !== W.PHASE_RUN) throw UNWIND
+    if (w[W.PLAIN_STEPS] !== 0) {
+      this.step(kind, address, bytes)
+      return this.flag(W.FLAG_PLAIN)
+    }
+    return this.record(kind, address, bytes, W.FLAG_PLAIN | W.FLAG_NO_CHOICE)
+  }
+
+  flag(flags: number): number {
+    const { w } = this
+    const step = w[W.STEP]! - 1
+    w[W.TRACE + step * W.TRACE_WORDS]! |= flags << 24
+    return step
+  }
+
+  /** Ask who goes on, and wait until it is this actor. */
+  turn(): void {
+    const next = this.decide(this.me)
+    if (next === this.me) return
+    if (next < 0) this.nobody()
+    this.w[W.HANDOVERS]!++
+    this.openGate(next)
+    this.await()
+  }
+
+  /** Wait until this actor has the turn. */
+  await(): void {
+    const { w } = this
+    this.waitGate()
+    if (w[W.PHASE] !== W.PHASE_RUN) throw UNWIND
+  }
+
+  /** The step is done now: it goes into the trace. */
+  record(kind: number, address: number, bytes: number, flags: number): number {
+    const { w, layout } = this
+    const step = w[W.STEP]!
+    if (step >= w[W.MAX_STEPS]!) this.stop(W.ENDED_CUT)
+    w[W.STEP] = step + 1
+    const t = W.TRACE + step * W.TRACE_WORDS
+    w[t] = this.me | (kind << 8) | (bytes << 16) | (flags << 24)
+    w[t + W.T_ADDRESS] = address
+    w[t + W.T_BEFORE] = 0
+    w[t + W.T_AFTER] = 0
+    w[t + W.T_SITE] = 0
+    w[t + W.T_OTHER] = -1
+    this.f[W.CLOCK >> 1] = this.f[W.CLOCK >> 1]! + NS_PER_STEP
+    this.w[this.#at + W.A_LAST_STEP] = step
+    w[W.HASH] = Math.imul(w[W.HASH]! ^ (this.me | (kind << 8)), 0x01000193) ^ address
+    if (w[W.STRATEGY] === BY_SEARCH) {
+      w[t + W.T_ENABLED] = this.enabled() | (1 << this.me)
+      for (let a = 0; a < layout.actors; a++) {
+        const p = layout.pending + (step * layout.actors + a) * 2
+        w[p] = w[actorAt(a) + W.A_KIND]!
+        w[p + 1] = w[actorAt(a) + W.A_ADDRESS]!
+      }
+      if (w[W.ASLEEP] !== 0 && step >= w[W.PLAN_LENGTH]!) this.strategy.wakeSleepers(kind, address)
+    }
+    if (w[W.RECORD] !== 0) {
+      const [at, length] = this.text.write(this.site())
+      w[t + W.T_SITE] = at
+      w[t + W.T_SITE_LENGTH] = length
+    }
+    return step
+  }
+
+  /** What the operation of `step` saw and left, and what follows for clocks, races and those who spin. */
+  done(step: number, address: number, before: number, after: number, effect: Effect): void {
+    const { w } = this
+    const t = W.TRACE + step * W.TRACE_WORDS
+    w[t + W.T_BEFORE] = before
+    w[t + W.T_AFTER] = after
+    w[W.HASH] = Math.imul(w[W.HASH]! ^ before, 0x01000193) ^ after
+    const bytes = (w[t]! >>> 16) & 255
+    try {
+      this.#touch(step, address, bytes, effect, effect.writes && before !== after)
+      if (bytes === 8) this.#touch(step, address + 4, 4, effect, effect.writes && before !== after)
+    } catch (error) {
+      if (!(error instanceof TooManyCells)) throw error
+      this.fail(`the actors touch more than ${(this.layout.maxCells * 7) >>> 3} words of shared memory`)
+    }
+  }
+
+  #touch(step: number, address: number, bytes: number, effect: Effect, changed: boolean): void {
+    const { w, cells } = this
+    const cell = cells.at(address)
+    if (changed) {
+      cells.changed(cell)
+      w[this.#at + W.A_LOOKS] = 0
+    } else if (effect.looks) this.look(cell)
+    const bits = bytes >= 4 ? 15 : ((1 << bytes) - 1) << (address & 3)
+    if (effect.atomic && effect.reads) cells.acquire(cell)
+    const mask = effect.atomic ? bits | W.ACCESS_ATOMIC : bits
+    let race = effect.reads && !effect.writes ? cells.access(cell, mask, false) : -1
+    if (effect.writes) race = cells.access(cell, mask, true)
+    if (effect.atomic && effect.writes) cells.release(cell)
+    if (race >= 0 && (w[W.DETECT]! & W.DETECT_RACE) !== 0) {
+      const other = race & 63
+      this.found(W.FOUND_RACE, other, address, cells.lastStep(cell, other, race >= 64), step)
+    }
+  }
+
+  /** An operation that changed nothing. An actor that sees the same thing again and again waits for its change. */
+  look(cell: number): void {
+    const { w } = this
+    const at = this.#at
+    const n = w[at + W.A_LOOKS]!
+    const version = this.cells.version(cell)
+    for (let k = 0; k < n; k++) {
+      const look = at + W.A_LOOK + k * 3
+      if (w[look] !== cell) continue
+      if (w[look + 1] !== version) {
+        w[look + 1] = version
+        w[look + 2] = 1
+      } else if (++w[look + 2]! >= w[W.SPIN_LOOKS]!) this.#spin(at)
+      return
+    }
+    if (n === W.MAX_LOOKS) return
+    const look = at + W.A_LOOK + n * 3
+    w[look] = cell
+    w[look + 1] = version
+    w[look + 2] = 1
+    w[at + W.A_LOOKS] = n + 1
+  }
+
+  #spin(at: number): void {
+    const { w } = this
+    w[W.SPUN]!++
+    for (let k = 0; k < w[at + W.A_LOOKS]!; k++) w[at + W.A_LOOK + k * 3 + 2] = 0
+    w[at] = W.STATE_SPINNING
+  }
+
+  /** The code says itself that it waits (`Atomics.pause`). */
+  relax(): void {
+    if (this.w[this.#at + W.A_LOOKS] !== 0) this.#spin(this.#at)
+  }
+
+  // ---- sleeping ---------------------------------------------------------------------------------------------------------------
+
+  /** An entry in the table of waits. @returns its place */
+  addWait(address: number, expected: number, ms: number, asyncId: number): number {
+    const { w, f } = this
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      if (w[at] !== W.W_FREE) continue
+      w[at] = W.W_ASLEEP
+      w[at + W.W_ADDRESS] = address
+      w[at + W.W_ACTOR] = this.me
+      w[at + W.W_ORDER] = ++w[W.WAIT_ORDER]!
+      w[at + W.W_EXPECTED] = expected
+      w[at + W.W_ASYNC] = asyncId
+      w[at + W.W_STEP] = w[W.STEP]! - 1
+      w[at + W.W_NOTIFIER] = -1
+      f[(at + W.W_ALARM) >> 1] = ms === Infinity ? Infinity : f[W.CLOCK >> 1]! + ms * 1e6
+      return at
+    }
+    return this.fail(`more than ${W.MAX_WAITS} sleeps at once`)
+  }
+
+  /** Sleep in entry `at` until somebody wakes it. @returns how it ended */
+  sleep(at: number): number {
+    const { w } = this
+    w[this.#at] = W.STATE_WAITING
+    w[this.#at + W.A_WAIT] = at
+    w[this.#at + W.A_KIND] = W.K_WAKE
+    w[this.#at + W.A_LOOKS] = 0
+    this.turn()
+    const how = w[at]!
+    const step = this.record(how === W.W_TIMED_OUT ? W.K_TIMEOUT : W.K_WAKE, w[at + W.W_ADDRESS]!, 4, 0)
+    w[W.TRACE + step * W.TRACE_WORDS + W.T_OTHER] = w[at + W.W_NOTIFIER]!
+    w[at] = W.W_FREE
+    return how
+  }
+
+  /** A sleep ends: its actor can go on. */
+  wake(at: number, how: number): void {
+    const { w } = this
+    w[at] = how
+    w[at + W.W_NOTIFIER] = how === W.W_NOTIFIED ? w[W.STEP]! - 1 : -1
+    const actor = actorAt(w[at + W.W_ACTOR]!)
+    const isAsync = w[at + W.W_ASYNC]! !== 0
+    if (w[actor] === (isAsync ? W.STATE_ASYNC : W.STATE_WAITING)) w[actor] = W.STATE_READY
+  }
+
+  /** Wake up to `count` of those who sleep at `address`, first come first served. @returns how many */
+  notify(address: number, count: number): number {
+    const { w } = this
+    let woken = 0
+    while (woken < count) {
+      let first = -1
+      for (let k = 0; k < W.MAX_WAITS; k++) {
+        const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+        if (w[at] !== W.W_ASLEEP || w[at + W.W_ADDRESS] !== address) continue
+        if (first < 0 || w[at + W.W_ORDER]! < w[first + W.W_ORDER]!) first = at
+      }
+      if (first < 0) break
+      this.wake(first, W.W_NOTIFIED)
+      woken++
+    }
+    return woken
+  }
+
+  /** An async actor has nothing more to do until one of its promises settles. */
+  asyncBlock(): void {
+    const { w } = this
+    if (!this.asyncReady()) {
+      w[this.#at] = W.STATE_ASYNC
+      w[this.#at + W.A_KIND] = W.K_WAKE
+      this.turn()
+    }
+  }
+
+  /** Has a sleep of this actor's promises ended? */
+  asyncReady(): boolean {
+    const { w } = this
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      if (w[at]! >= W.W_NOTIFIED && w[at + W.W_ACTOR] === this.me && w[at + W.W_ASYNC] !== 0) return true
+    }
+    return false
+  }
+
+  // ---- how a run ends ---------------------------------------------------------------------------------------------------------
+
+  /** A detector has found something: the run ends here. */
+  found(what: number, other: number, address: number, step: number, step2: number): never {
+    const { w } = this
+    w[W.FOUND_ACTOR] = this.me
+    w[W.FOUND_OTHER] = other
+    w[W.FOUND_ADDRESS] = address
+    w[W.FOUND_STEP] = step
+    w[W.FOUND_STEP2] = step2
+    return this.stop(what)
+  }
+
+  /** The scenario cannot be run: its words say why. */
+  fail(message: string): never {
+    this.say(message)
+    return this.found(W.FOUND_EXCEPTION, -1, -1, this.w[W.STEP]! - 1, -1)
+  }
+
+  /** End the run, and leave the actor's code. */
+  stop(what: number): never {
+    this.end(what)
+    throw UNWIND
+  }
+
+  end(what: number): void {
+    const { w } = this
+    if (w[W.PHASE] !== W.PHASE_RUN) return
+    if (w[W.FOUND] === W.FOUND_NOTHING) w[W.FOUND] = what
+    for (let a = 0; a < w[W.ACTORS]!; a++) w[actorAt(a) + W.A_END] = w[actorAt(a)]!
+    native.store(w, W.PHASE, W.PHASE_ENDED)
+  }
+
+  /** Nobody can go on any more. */
+  nobody(): never {
+    this.end(W.FOUND_NOTHING)
+    throw UNWIND
+  }
+
+  /** Message of a finding, for the conductor. */
+  say(message: string): void {
+    const [at, length] = this.text.write(message)
+    this.w[W.MESSAGE_AT] = at
+    this.w[W.MESSAGE_LENGTH] = length
+  }
+}

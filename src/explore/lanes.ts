@@ -1,0 +1,93 @@
+/** lanes.ts - a finding as text: a lane for each actor, one line for each step, and the sentence that says what went wrong. */
+import { type Finding, type Step, short } from './finding.js'
+
+/** Lines of steps that are shown; what lies between is counted. */
+const MAX_ROWS = 14
+const LANE_GAP = '  '
+
+const SYMBOL: Partial<Record<Step['kind'], string>> = { exchange: 'xchg', compareExchange: 'cas' }
+
+/** What a step did, in a few words. */
+export function said(s: Step): string {
+  const name = SYMBOL[s.kind] ?? s.kind
+  switch (s.kind) {
+    case 'load':
+    case 'read':
+      return `${name} ${s.where} = ${s.before}`
+    case 'store':
+    case 'write':
+      return `${name} ${s.where} = ${s.after}`
+    case 'wait':
+    case 'waitAsync':
+      return s.before === s.after
+        ? `${name} ${s.where} (is ${s.before}: sleeps)`
+        : `${name} ${s.where} (is ${s.before}: goes on)`
+    case 'notify':
+      return `${name} ${s.where} (${s.after === 0 ? 'nobody sleeps' : `wakes ${s.after}`})`
+    case 'wake':
+      return `wakes${s.cause >= 0 ? ` (by step ${s.cause})` : ''}`
+    case 'timeout':
+      return 'times out'
+    case 'compareExchange':
+      return s.before === s.after
+        ? `${name} ${s.where} fails (is ${s.before})`
+        : `${name} ${s.where} ${s.before} -> ${s.after}`
+    default:
+      return `${name} ${s.where} ${s.before} -> ${s.after}`
+  }
+}
+
+/** Which steps to show: those of the finding, and around each change of actor; all when there are few. */
+function chosen(f: Finding): Set<number> {
+  const all = f.steps.map(s => s.n)
+  if (all.length <= MAX_ROWS) return new Set(all)
+  const words = new Set(f.marked.map(n => f.steps[n]?.where).concat(f.stuck.map(s => s.waits)))
+  const weight = (s: Step): number => {
+    const changes = f.steps[s.n - 1]?.actor !== s.actor || f.steps[s.n + 1]?.actor !== s.actor
+    const last = f.steps.findLast(t => t.actor === s.actor) === s
+    return (f.marked.includes(s.n) ? 8 : 0) + (last ? 4 : 0) + (changes ? 2 : 0) + (words.has(s.where) ? 1 : 0)
+  }
+  const best = [...f.steps].sort((a, b) => weight(b) - weight(a) || b.n - a.n).slice(0, MAX_ROWS)
+  return new Set(best.map(s => s.n))
+}
+
+/** lanes - the finding in at most some 20 lines. */
+export function lanes(f: Finding): string {
+  const shown = chosen(f)
+  const rows = f.steps.filter(s => shown.has(s.n))
+  const sites = rows.map(s => short(s.site))
+  const folder = commonFolder(sites)
+  const width = (actor: string): number =>
+    Math.max(actor.length, ...rows.filter(s => s.actor === actor).map(s => said(s).length), 6)
+  const cell = (text: string, actor: string): string => text.padEnd(width(actor))
+  const lines = [
+    `${f.detector}: ${f.sentence}`,
+    '',
+    `   step  ${f.actors.map(a => cell(a, a)).join(LANE_GAP)}${LANE_GAP}at`,
+  ]
+  let next = 0
+  for (const [k, s] of rows.entries()) {
+    if (s.n > next) lines.push(`         ... ${s.n - next} step${s.n - next === 1 ? '' : 's'}`)
+    next = s.n + 1
+    const text = f.actors.map(a => cell(a === s.actor ? said(s) : '', a)).join(LANE_GAP)
+    const mark = f.marked.includes(s.n) ? '>' : ' '
+    lines.push(` ${mark} ${String(s.n).padStart(4)}  ${text}${LANE_GAP}${sites[k]!.slice(folder.length)}`.trimEnd())
+  }
+  if (next < f.steps.length) lines.push(`         ... ${f.steps.length - next} more`)
+  for (const s of f.stuck) lines.push(`   ${s.actor} cannot go on: ${short(s.site)}`)
+  const preemptions = f.preemptions === 1 ? '1 preemption' : `${f.preemptions} preemptions`
+  lines.push(
+    '',
+    `${f.scenario}, found in schedule ${f.schedules} of seed ${f.seed}; ${f.steps.length} steps, ${preemptions}${folder === '' ? '' : `; files below ${folder}`}`,
+    `replay: ${f.replay}`,
+  )
+  return lines.join('\n')
+}
+
+/** The folder that all sites have in common. */
+function commonFolder(sites: readonly string[]): string {
+  const some = sites.filter(s => s !== '')
+  let prefix = some[0]?.replace(/[^/]*$/, '') ?? ''
+  for (const s of some) while (!s.startsWith(prefix)) prefix = prefix.replace(/[^/]*\/$/, '')
+  return prefix
+}

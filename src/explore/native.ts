@@ -1,0 +1,25 @@
+/** native.ts - the operations of the host as they were before any of them was replaced. The engine itself uses only these. */
+
+export const native = {
+  add: Atomics.add,
+  and: Atomics.and,
+  compareExchange: Atomics.compareExchange,
+  exchange: Atomics.exchange,
+  isLockFree: Atomics.isLockFree,
+  load: Atomics.load,
+  notify: Atomics.notify,
+  or: Atomics.or,
+  store: Atomics.store,
+  sub: Atomics.sub,
+  wait: Atomics.wait,
+  waitAsync: (Atomics as { waitAsync?: unknown }).waitAsync,
+  xor: Atomics.xor,
+  random: Math.random,
+  Date,
+  setTimeout: globalThis.setTimeout,
+  clearTimeout: globalThis.clearTimeout,
+  setInterval: globalThis.setInterval,
+  clearInterval: globalThis.clearInterval,
+  setImmediate: globalThis.setImmediate,
+  now: performance.now.bind(performance),
+}

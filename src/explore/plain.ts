@@ -1,0 +1,195 @@
+/**
+ * plain.ts - plain accesses of shared memory, made visible: the functions that the instrumenting loader writes into code, and
+ * the methods of typed arrays and DataView.
+ *
+ * `a[i]` becomes `__softnet.get(a, i)`, `a[i] = v` becomes `__softnet.set(a, i, v)`. For anything but a typed array over
+ * shared memory, and outside of actors, they do what was written.
+ */
+import { READS, WRITES } from './effects.js'
+import type { Engine } from './engine.js'
+import type { Memory } from './memory.js'
+import * as W from './words.js'
+
+type Indexed = Record<PropertyKey, unknown>
+type Typed = ArrayBufferView & { [k: number]: number | bigint; length: number; BYTES_PER_ELEMENT: number }
+
+/** What the instrumented code calls. */
+export interface Plain {
+  get(object: unknown, key: PropertyKey): unknown
+  set(object: unknown, key: PropertyKey, value: unknown): unknown
+  /** `a[i] op= v` and `a[i]++`: `change` makes the new value of the old one. */
+  update(object: unknown, key: PropertyKey, change: (old: unknown) => unknown): unknown
+  /** `a[i]++`: the old value. */
+  post(object: unknown, key: PropertyKey, delta: 1 | -1): unknown
+}
+
+export const PLAIN_NAME = '__softnet'
+
+/** plainAsWritten - until there is anything to watch, the instrumented code does what was written. */
+export function plainAsWritten(): void {
+  const get = (object: unknown, key: PropertyKey): unknown => (object as Indexed)[key]
+  const set = (object: unknown, key: PropertyKey, value: unknown): unknown => ((object as Indexed)[key] = value)
+  const update: Plain['update'] = (object, key, change) => set(object, key, change(get(object, key)))
+  const post: Plain['post'] = (object, key, delta) => {
+    const old = get(object, key)
+    const number = typeof old === 'bigint' ? old : Number(old)
+    set(object, key, typeof number === 'bigint' ? number + BigInt(delta) : number + delta)
+    return number
+  }
+  Object.defineProperty(globalThis, PLAIN_NAME, { value: { get, set, update, post }, configurable: true })
+}
+
+/** A value as the trace holds it. */
+function word(value: unknown): number {
+  return typeof value === 'bigint' ? Number(BigInt.asIntN(32, value)) : Number(value) | 0
+}
+
+/** controlPlain - accesses that an actor makes on this thread are seen from now on. */
+export function controlPlain(engine: Engine, memory: Memory): Plain {
+  const addressOf = (object: unknown, key: unknown): number => {
+    if (!engine.active || !ArrayBuffer.isView(object)) return -1
+    const typed = object as Typed
+    const index = typeof key === 'string' ? Number(key) : key
+    if (typeof index !== 'number' || !(index >= 0 && index < typed.length) || !Number.isInteger(index)) return -1
+    const base = memory.addressOf(typed)
+    return base < 0 ? -1 : base + index * typed.BYTES_PER_ELEMENT
+  }
+
+  const get = (object: unknown, key: PropertyKey): unknown => {
+    const address = addressOf(object, key)
+    if (address < 0) return (object as Indexed)[key]
+    const step = engine.plainStep(W.K_READ, address, (object as Typed).BYTES_PER_ELEMENT)
+    const value = (object as Indexed)[key]
+    engine.done(step, address, word(value), word(value), READS)
+    return value
+  }
+
+  const set = (object: unknown, key: PropertyKey, value: unknown): unknown => {
+    const address = addressOf(object, key)
+    if (address < 0) {
+      ;(object as Indexed)[key] = value
+      return value
+    }
+    const step = engine.plainStep(W.K_WRITE, address, (object as Typed).BYTES_PER_ELEMENT)
+    const before = word((object as Indexed)[key])
+    ;(object as Indexed)[key] = value
+    engine.done(step, address, before, word((object as Indexed)[key]), WRITES)
+    return value
+  }
+
+  const update = (object: unknown, key: PropertyKey, change: (old: unknown) => unknown): unknown =>
+    set(object, key, change(get(object, key)))
+
+  const post = (object: unknown, key: PropertyKey, delta: 1 | -1): unknown => {
+    let old = get(object, key)
+    if (typeof old !== 'bigint') old = Number(old)
+    set(object, key, typeof old === 'bigint' ? old + BigInt(delta) : (old as number) + delta)
+    return old
+  }
+
+  controlMethods(engine, memory)
+  const plain = { get, set, update, post }
+  Object.defineProperty(globalThis, PLAIN_NAME, { value: plain, configurable: true })
+  return plain
+}
+
+/** An access of several bytes by a method, word by word. */
+function range(engine: Engine, address: number, bytes: number, isWrite: boolean, act: () => unknown): unknown {
+  const kind = isWrite ? W.K_WRITE : W.K_READ
+  const effect = isWrite ? WRITES : READS
+  const steps: [number, number][] = []
+  for (let at = address; at < address + bytes; ) {
+    const size = Math.min(4 - (at & 3), address + bytes - at)
+    steps.push([engine.plainStep(kind, at, size), at])
+    at += size
+  }
+  const result = act()
+  // Values are not looked at: a method that writes is taken to have changed every word.
+  for (const [step, at] of steps) engine.done(step, at, 0, isWrite ? 1 : 0, effect)
+  return result
+}
+
+type Method = (this: ArrayBufferView, ...args: never[]) => unknown
+
+/** Replace a method of a prototype by one that says which bytes it touches. */
+function wrap(
+  prototype: object,
+  name: string,
+  touch: (
+    self: ArrayBufferView,
+    args: readonly unknown[],
+  ) => { offset: number; bytes: number; isWrite: boolean } | null,
+  engine: Engine,
+  memory: Memory,
+): void {
+  const host = (prototype as Record<string, Method>)[name]!
+  const replacement = function (this: ArrayBufferView, ...args: never[]): unknown {
+    if (!engine.active || !ArrayBuffer.isView(this)) return host.apply(this, args)
+    const base = memory.addressOf(this)
+    const what = base < 0 ? null : touch(this, args)
+    if (what === null || what.bytes <= 0) return host.apply(this, args)
+    return range(engine, base + what.offset, what.bytes, what.isWrite, () => host.apply(this, args))
+  }
+  Object.defineProperty(replacement, 'name', { value: name })
+  Object.defineProperty(prototype, name, { value: replacement, configurable: true, writable: true })
+}
+
+const SIZES = {
+  Int8: 1,
+  Uint8: 1,
+  Int16: 2,
+  Uint16: 2,
+  Int32: 4,
+  Uint32: 4,
+  Float32: 4,
+  Float64: 8,
+  BigInt64: 8,
+  BigUint64: 8,
+}
+
+function controlMethods(engine: Engine, memory: Memory): void {
+  for (const [name, bytes] of Object.entries(SIZES)) {
+    for (const isWrite of [false, true]) {
+      const touch = (self: ArrayBufferView, [offset]: readonly unknown[]) => {
+        const at = Number(offset)
+        return at >= 0 && at + bytes <= self.byteLength ? { offset: at, bytes, isWrite } : null
+      }
+      wrap(DataView.prototype, `${isWrite ? 'set' : 'get'}${name}`, touch, engine, memory)
+    }
+  }
+  const typed = Object.getPrototypeOf(Int32Array.prototype) as object
+  wrap(
+    typed,
+    'set',
+    (self, [source, offset]) => {
+      const { BYTES_PER_ELEMENT: size, length } = self as Typed
+      const from = Number(offset ?? 0)
+      const n = Number((source as { length?: number } | null)?.length ?? 0)
+      return from >= 0 && from + n <= length ? { offset: from * size, bytes: n * size, isWrite: true } : null
+    },
+    engine,
+    memory,
+  )
+  wrap(
+    typed,
+    'fill',
+    (self, [, start, end]) => {
+      const { BYTES_PER_ELEMENT: size, length } = self as Typed
+      const from = relative(start, 0, length)
+      const to = relative(end, length, length)
+      return { offset: from * size, bytes: (to - from) * size, isWrite: true }
+    },
+    engine,
+    memory,
+  )
+  for (const name of ['slice', 'join', 'indexOf', 'includes', 'reduce', 'forEach', 'map', 'every', 'some', 'find']) {
+    wrap(typed, name, self => ({ offset: 0, bytes: self.byteLength, isWrite: false }), engine, memory)
+  }
+}
+
+/** An index as `fill` takes it: negative ones count from the end. */
+function relative(index: unknown, otherwise: number, length: number): number {
+  if (index === undefined) return otherwise
+  const n = Math.trunc(Number(index)) || 0
+  return n < 0 ? Math.max(0, length + n) : Math.min(n, length)
+}

@@ -1,0 +1,245 @@
+/**
+ * runs.ts - one run after the other: the part of thread 0 that starts them, and looks at how they end.
+ *
+ * Thread 0 runs actor 0 as well, so that a run needs no thread more than it has actors.
+ */
+import { prng_seed } from '../lib/prng.js'
+import type { ActorThread } from './actor.js'
+import { PRIVATE } from './memory.js'
+import { native } from './native.js'
+import { messageOf } from './scenario.js'
+import { actorAt, seedRun } from './strategy.js'
+import * as W from './words.js'
+
+/** What one run came to. */
+export interface Outcome {
+  /** FOUND_* or ENDED_*. */
+  found: number
+  steps: number
+  hash: number
+  preemptions: number
+  decisions: number
+  /** Of a plan: the step from which on it could not be followed, or -1. */
+  diverged: number
+  /** Of findings of one cause this is the same. */
+  signature: string
+  message: string
+}
+
+export interface RunOptions {
+  how: number
+  seed: number
+  depth?: number
+  /** About how long a run is, for PCT. */
+  length?: number
+  plan?: readonly number[]
+  /** Actors that need not be tried after the plan, for an exhaustive search. */
+  asleep?: number
+  record?: boolean
+}
+
+/** Runs - of a scenario on the threads that stand ready. */
+export class Runs {
+  readonly #snapshot: [Uint8Array, Uint8Array][]
+  readonly #thread: ActorThread
+  readonly #invariant: ((shared: unknown) => unknown) | null
+  readonly #names: readonly string[]
+
+  constructor(thread: ActorThread, invariant: ((shared: unknown) => unknown) | null, names: readonly string[]) {
+    this.#thread = thread
+    this.#invariant = invariant
+    this.#names = names
+    this.#snapshot = thread.memory.shared.map(b => [new Uint8Array(b), new Uint8Array(b).slice()])
+  }
+
+  get w(): Int32Array {
+    return this.#thread.engine.w
+  }
+
+  /** Run the scenario once, from its snapshot. */
+  async run(options: RunOptions): Promise<Outcome> {
+    const { engine } = this.#thread
+    const { w } = engine
+    this.#reset(options)
+    native.store(w, W.PHASE, W.PHASE_RUN)
+    const first = engine.decide(-1)
+    if (first > 0) engine.openGate(first)
+    if (first === 0) await this.#thread.run()
+    while (w[W.PHASE] === W.PHASE_RUN) {
+      engine.waitGate()
+      if (w[W.PHASE] !== W.PHASE_RUN) break
+      await this.#thread.run()
+    }
+    this.#clearStacks()
+    w[W.SCHEDULES]!++
+    engine.f[W.TOTAL >> 1] = engine.f[W.TOTAL >> 1]! + w[W.STEP]!
+    if (w[W.FOUND] === W.FOUND_NOTHING) this.#lookAtSleepers()
+    if (w[W.FOUND] === W.FOUND_NOTHING) await this.#askInvariant()
+    return this.#outcome()
+  }
+
+  /** Whose each step was. */
+  executed(): number[] {
+    const { w } = this
+    return Array.from({ length: w[W.STEP]! }, (_, k) => w[W.TRACE + k * W.TRACE_WORDS]! & 255)
+  }
+
+  #reset(options: RunOptions): void {
+    const { w, f, layout } = this.#thread.engine
+    const n = layout.actors
+    w[W.STEP] = 0
+    w[W.FOUND] = W.FOUND_NOTHING
+    w[W.FOUND_ACTOR] = -1
+    w[W.FOUND_OTHER] = -1
+    w[W.FOUND_ADDRESS] = -1
+    w[W.HASH] = 0
+    w[W.PREEMPTIONS] = 0
+    w[W.DECISIONS] = 0
+    w[W.GENERATION]!++
+    w[W.CELL_COUNT] = 0
+    w[W.TEXT_AT] = 0
+    w[W.MESSAGE_LENGTH] = 0
+    w[W.IDLE_ROUNDS] = 0
+    w[W.LAST] = -1
+    w[W.IN_A_ROW] = 0
+    w[W.ASKED_TIME] = 0
+    w[W.DIVERGED] = -1
+    w[W.ASLEEP] = options.asleep ?? 0
+    w[W.RECORD] = options.record === true ? 1 : 0
+    f[W.CLOCK >> 1] = 0
+    if (w[W.WAIT_ORDER] !== 0) w.fill(0, W.WAIT_TABLE, W.WAIT_TABLE + W.MAX_WAITS * W.WAIT_WORDS)
+    w[W.WAIT_ORDER] = 0
+    w.fill(0, W.CLOCKS, W.CLOCKS + W.MAX_ACTORS * W.MAX_ACTORS)
+    for (let a = 0; a < n; a++) {
+      const at = actorAt(a)
+      w.fill(0, at, at + W.A_GATE)
+      w[at] = W.STATE_READY
+      w[at + W.A_KIND] = W.K_START
+      w[W.CLOCKS + a * W.MAX_ACTORS + a] = 1
+      prng_seed(w.subarray(at + W.A_RNG, at + W.A_RNG + 4), w[W.SEED]! + a)
+    }
+    const plan = options.plan ?? []
+    w[W.PLAN_LENGTH] = plan.length
+    w[W.PLAN_SHIFT] = 0
+    for (let k = 0; k < plan.length; k++) w[layout.plan + k] = plan[k]!
+    seedRun(w, options.how, options.seed, options.depth ?? 0, options.length ?? 0)
+    for (const [bytes, saved] of this.#snapshot) bytes.set(saved)
+  }
+
+  /** Actors that the end of the run found inside their code leave it now. */
+  #clearStacks(): void {
+    const { engine } = this.#thread
+    const { w } = engine
+    for (let a = 1; a < engine.layout.actors; a++) {
+      const at = actorAt(a)
+      if (w[at] === W.STATE_OFF) continue
+      if (w[at + W.A_STARTED] === 0) w[at] = W.STATE_OFF
+      else engine.openGate(a)
+      while (native.load(w, at) !== W.STATE_OFF) engine.waitGate()
+    }
+    native.store(w, actorAt(0) + W.A_GATE, 0)
+  }
+
+  /** Nobody can go on, but some have not ended: what do they wait for? */
+  #lookAtSleepers(): void {
+    const { engine, memory } = this.#thread
+    const { w } = engine
+    const stuck = Array.from({ length: engine.layout.actors }, (_, a) => a).filter(a => this.#end(a) !== W.STATE_OFF)
+    if (stuck.length === 0) return
+    w[W.FOUND_ACTOR] = stuck[0]!
+    w[W.FOUND] = W.FOUND_DEADLOCK
+    const spinner = stuck.find(a => this.#end(a) === W.STATE_SPINNING)
+    if (spinner !== undefined) {
+      w[W.FOUND_ACTOR] = spinner
+      w[W.FOUND] = W.FOUND_STALL
+    }
+    for (let k = 0; k < W.MAX_WAITS; k++) {
+      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
+      const address = w[at + W.W_ADDRESS]!
+      if (w[at] !== W.W_ASLEEP || address < 0) continue
+      const missed = this.missedNotify(at)
+      const now = address < PRIVATE ? this.#wordAt(memory.shared, address) : w[at + W.W_EXPECTED]!
+      if (w[W.FOUND] === W.FOUND_DEADLOCK) w[W.FOUND_ADDRESS] = address
+      if (missed < 0 && now === w[at + W.W_EXPECTED]) continue
+      w[W.FOUND] = W.FOUND_LOST_WAKEUP
+      w[W.FOUND_ACTOR] = w[at + W.W_ACTOR]!
+      w[W.FOUND_ADDRESS] = address
+      w[W.FOUND_STEP] = w[at + W.W_STEP]!
+      w[W.FOUND_STEP2] = missed
+      return
+    }
+  }
+
+  /**
+   * The last notify by another actor at the word that the sleeper of entry `at` sleeps on, before it slept, when it woke
+   * nobody and the word has not changed since; or -1.
+   */
+  missedNotify(at: number): number {
+    const { w } = this
+    for (let step = w[at + W.W_STEP]! - 1; step >= 0; step--) {
+      const t = W.TRACE + step * W.TRACE_WORDS
+      if (w[t + W.T_ADDRESS] !== w[at + W.W_ADDRESS]) continue
+      const kind = (w[t]! >>> 8) & 255
+      if (changes(kind) && w[t + W.T_BEFORE] !== w[t + W.T_AFTER]) return -1
+      if (kind !== W.K_NOTIFY || (w[t]! & 255) === w[at + W.W_ACTOR]) continue
+      return w[t + W.T_AFTER] === 0 ? step : -1
+    }
+    return -1
+  }
+
+  #wordAt(buffers: readonly SharedArrayBuffer[], address: number): number {
+    for (const buffer of buffers) {
+      const offset = address - this.#thread.memory.baseOf(buffer)
+      if (offset >= 0 && offset < buffer.byteLength) return new Int32Array(buffer, offset & ~3, 1)[0]!
+    }
+    return 0
+  }
+
+  #end(actor: number): number {
+    return this.w[actorAt(actor) + W.A_END]!
+  }
+
+  async #askInvariant(): Promise<void> {
+    if (this.#invariant === null) return
+    let message = ''
+    try {
+      const answer = await this.#invariant(this.#thread.shared)
+      if (answer === false) message = 'it returned false'
+    } catch (error) {
+      message = messageOf(error)
+    }
+    if (message === '') return
+    this.#thread.engine.say(message)
+    this.w[W.FOUND] = W.FOUND_INVARIANT
+  }
+
+  #outcome(): Outcome {
+    const { engine } = this.#thread
+    const { w } = engine
+    const found = w[W.FOUND]!
+    const message = engine.text.read(w[W.MESSAGE_AT]!, w[W.MESSAGE_LENGTH]!)
+    return {
+      found,
+      steps: w[W.STEP]!,
+      hash: w[W.HASH]!,
+      preemptions: w[W.PREEMPTIONS]!,
+      decisions: w[W.DECISIONS]!,
+      diverged: w[W.DIVERGED]!,
+      message,
+      signature: this.#signature(found, message),
+    }
+  }
+
+  #signature(found: number, message: string): string {
+    const { w } = this
+    const address = w[W.FOUND_ADDRESS]!
+    if (found === W.FOUND_EXCEPTION || found === W.FOUND_INVARIANT) return `${found} ${message.replace(/\d+/g, '#')}`
+    if (found !== W.FOUND_RACE) return `${found} ${address}`
+    const pair = [w[W.FOUND_ACTOR]!, w[W.FOUND_OTHER]!].sort((a, b) => a - b).map(a => this.#names[a])
+    return `${found} ${address} ${pair.join(' ')}`
+  }
+}
+
+function changes(kind: number): boolean {
+  return (kind >= W.K_STORE && kind <= W.K_CAS) || kind === W.K_WRITE
+}

@@ -1,0 +1,251 @@
+/**
+ * words.ts - the state of a controlled run: one Int32Array that all its threads share.
+ *
+ * Everything that decides who goes on lies here, so that whoever has the turn can take the decision itself. Only the thread
+ * that has the turn touches any of it: nothing is atomic but the gates.
+ *
+ *   header     what runs, how far it has come, what was found
+ *   actors     a record each: state, the operation it is about to do, what it looked at last, its gate
+ *   waits      who sleeps on which word (Atomics.wait, waitAsync) or until when (setTimeout)
+ *   clocks     a vector clock for each actor
+ *   trace      a record for each step that was done
+ *   plan       whose each step is to be, when a run is replayed
+ *   cells      for each word of shared memory that was touched: version, clock, last accesses of each actor
+ *   text       messages and places in the source
+ */
+
+export const MAX_ACTORS = 16
+
+// ---- header -----------------------------------------------------------------------------------------------------------
+
+export const PHASE = 0
+export const ACTORS = 1
+export const TURN = 2
+/** Steps done in this run. */
+export const STEP = 3
+export const MAX_STEPS = 4
+/** Four words: the generator of the strategy's choices. */
+export const RNG = 8
+export const STRATEGY = 12
+/** PCT: steps at which the running actor falls behind all others; -1 for none. */
+export const CHANGES = 13
+export const MAX_CHANGES = 8
+export const PLAN_LENGTH = 21
+/** Step at which a plan could not be followed, or -1. */
+export const DIVERGED = 22
+/** Tries before a thread that waits for its gate sleeps. */
+export const SPINS = 23
+export const CLOCK = 24 // ns, f64 in words 24 and 25
+export const DETECT = 26
+export const RECORD = 27
+/** What was found: FOUND_*, then whose, what address, steps that belong to it. */
+export const FOUND = 28
+export const FOUND_ACTOR = 29
+export const FOUND_OTHER = 30
+export const FOUND_ADDRESS = 31
+export const FOUND_STEP = 32
+export const FOUND_STEP2 = 33
+export const HASH = 34
+export const PREEMPTIONS = 35
+export const HANDOVERS = 36
+/** A cell of another generation is an empty one. */
+export const GENERATION = 37
+export const CELL_COUNT = 38
+export const TEXT_AT = 39
+export const WAIT_ORDER = 40
+/** Times in a row that nobody could go on but by looking once more. */
+export const IDLE_ROUNDS = 41
+/** Actor that ran last, and how many steps in a row. */
+export const LAST = 42
+export const IN_A_ROW = 43
+/** Looks at an unchanged word after which an actor is taken to wait for its change. */
+export const SPIN_LOOKS = 58
+/** Times that one was, in all runs. */
+export const SPUN = 59
+export const ASLEEP = 44 // actors that an exhaustive search need not try now
+export const MESSAGE_AT = 45
+export const MESSAGE_LENGTH = 46
+/** Steps that were decisions: more than one actor could have gone on. */
+export const DECISIONS = 47
+/** Counted over the whole exploration, for who watches it. */
+export const SCHEDULES = 48
+export const TOTAL_STEPS = 49 // f64 in words 50 and 51: see totalSteps
+export const TOTAL = 50
+/** Somebody asked for the time while looking. */
+export const ASKED_TIME = 52
+export const STOP = 53
+export const CUT_SPINS = 54
+export const SEED = 55
+/** Plain accesses are steps at which another actor may go on. */
+export const PLAIN_STEPS = 56
+/** Steps of a plan that fell away, since their actors could not go on. */
+export const PLAN_SHIFT = 57
+
+export const PHASE_IDLE = 0
+export const PHASE_RUN = 1
+export const PHASE_ENDED = 2
+export const PHASE_QUIT = 3
+
+// how a run ended, in FOUND
+export const FOUND_NOTHING = 0
+export const FOUND_DEADLOCK = 1
+export const FOUND_LOST_WAKEUP = 2
+export const FOUND_STALL = 3
+export const FOUND_RACE = 4
+export const FOUND_EXCEPTION = 5
+export const FOUND_INVARIANT = 6
+/** No finding: the run was longer than it may be, or an exhaustive search has seen the like. */
+export const ENDED_CUT = 7
+export const ENDED_REDUNDANT = 8
+export const ENDED_STOPPED = 9
+
+// ---- actors -------------------------------------------------------------------------------------------------------------
+
+export const ACTOR_TABLE = 128
+export const ACTOR_WORDS = 64
+
+export const A_STATE = 0
+export const A_KIND = 1
+export const A_ADDRESS = 2
+export const A_PRIORITY = 3
+export const A_STARTED = 4
+/** The entry of the table of waits that a blocked actor sleeps in. */
+export const A_WAIT = 5
+export const A_RNG = 6 // four words: its Math.random
+export const A_LOOKS = 10 // how many there are in the list
+export const A_LOOK = 11 // cell, version, hits: three words each
+export const MAX_LOOKS = 8
+export const A_LAST_STEP = 36
+/** Its state when the run ended. */
+export const A_END = 37
+export const A_GATE = 48 // a line of its own
+
+export const STATE_OFF = 0
+export const STATE_READY = 1
+/** In Atomics.wait. */
+export const STATE_WAITING = 2
+/** Looks at words that do not change. */
+export const STATE_SPINNING = 3
+/** An async actor whose promises all wait. */
+export const STATE_ASYNC = 4
+
+// ---- waits --------------------------------------------------------------------------------------------------------------
+
+export const WAIT_TABLE = ACTOR_TABLE + MAX_ACTORS * ACTOR_WORDS
+export const WAIT_WORDS = 10
+export const MAX_WAITS = 128
+
+export const W_STATE = 0
+export const W_ADDRESS = 1 // -1 for a timer
+export const W_ACTOR = 2
+export const W_ORDER = 3
+export const W_EXPECTED = 4
+export const W_ASYNC = 5
+export const W_ALARM = 6 // ns, f64
+export const W_STEP = 8
+export const W_NOTIFIER = 9
+
+export const W_FREE = 0
+export const W_ASLEEP = 1
+export const W_NOTIFIED = 2
+export const W_TIMED_OUT = 3
+
+// ---- clocks, trace, plan, cells, text -----------------------------------------------------------------------------------------
+
+export const CLOCKS = WAIT_TABLE + MAX_WAITS * WAIT_WORDS
+export const TRACE = CLOCKS + MAX_ACTORS * MAX_ACTORS
+export const TRACE_WORDS = 8
+
+export const T_WHO = 0 // actor, kind << 8, bytes << 16, flags << 24
+export const T_ADDRESS = 1
+export const T_BEFORE = 2
+export const T_AFTER = 3
+export const T_ENABLED = 4 // mask of who could have gone on
+export const T_SITE = 5 // where its text begins, or 0
+export const T_SITE_LENGTH = 6
+export const T_OTHER = 7 // of a wake-up: the step that caused it
+
+/** The access is a plain one, not an atomic one. */
+export const FLAG_PLAIN = 1
+/** Nobody else was asked: the step is no decision. */
+export const FLAG_NO_CHOICE = 2
+
+// Cells: four words, then a clock, then for each actor its last read and its last write (mask, clock, step).
+export const C_KEY = 0
+export const C_GENERATION = 1
+export const C_VERSION = 2
+export const C_WRITER = 3 // step of the last write
+export const C_CLOCK = 4
+export const ACCESS_WORDS = 3
+/** In the mask of an access: it was an atomic one. */
+export const ACCESS_ATOMIC = 16
+
+/** What a step does. */
+export const KINDS = [
+  'start',
+  'load',
+  'store',
+  'add',
+  'sub',
+  'and',
+  'or',
+  'xor',
+  'exchange',
+  'compareExchange',
+  'wait',
+  'notify',
+  'waitAsync',
+  'wake',
+  'read',
+  'write',
+  'timeout',
+] as const
+export type Kind = (typeof KINDS)[number]
+
+export const K_START = 0
+export const K_LOAD = 1
+export const K_STORE = 2
+export const K_ADD = 3
+export const K_SUB = 4
+export const K_AND = 5
+export const K_OR = 6
+export const K_XOR = 7
+export const K_EXCHANGE = 8
+export const K_CAS = 9
+export const K_WAIT = 10
+export const K_NOTIFY = 11
+export const K_WAIT_ASYNC = 12
+export const K_WAKE = 13
+export const K_READ = 14
+export const K_WRITE = 15
+export const K_TIMEOUT = 16
+
+// detectors, in DETECT
+export const DETECT_RACE = 1
+
+/** Where the parts of variable size begin, in words. */
+export interface Layout {
+  actors: number
+  maxSteps: number
+  plan: number
+  /** Number of an actor's pending operation at each step, two words for each actor; for exhaustive searches. */
+  pending: number
+  cells: number
+  cellWords: number
+  maxCells: number
+  text: number
+  textWords: number
+  words: number
+}
+
+/** layoutOf - for `actors` and at most `maxSteps` steps. */
+export function layoutOf(actors: number, maxSteps: number, maxCells: number): Layout {
+  const plan = TRACE + maxSteps * TRACE_WORDS
+  const pending = plan + maxSteps
+  const cells = pending + maxSteps * actors * 2
+  const cellWords = C_CLOCK + actors + actors * 2 * ACCESS_WORDS
+  const text = cells + maxCells * cellWords
+  const textWords = 1 << 18
+  const words = text + textWords
+  return { actors, maxSteps, plan, pending, cells, cellWords, maxCells, text, textWords, words }
+}

@@ -1,0 +1,173 @@
+import { describe, expect, test } from 'vitest'
+import { type Detector, ExploreError, type ExploreOptions, explore, type Finding } from '../../src/explore/index.js'
+import { apply, type Op, type Program } from './scenarios/program.js'
+
+const scenario = (name: string): URL => new URL(`./scenarios/${name}.js`, import.meta.url)
+const look = (name: string, options: ExploreOptions = {}) => explore(scenario(name), { throws: false, ...options })
+
+/** What the exploration finds, without what the clock of the host says. */
+async function finding(name: string, options: ExploreOptions = {}): Promise<Finding> {
+  const { findings } = await look(name, options)
+  expect(findings).toHaveLength(1)
+  return findings[0]!
+}
+
+describe('a broken scenario and its sound twin', () => {
+  test.each<[string, Detector, number]>([
+    ['busted_lock', 'invariant', 2],
+    ['lost_wakeup', 'lost wakeup', 1],
+    ['abba', 'deadlock', 1],
+    ['race', 'data race', 0],
+  ])('%s: %s', async (name, detector, preemptions) => {
+    const found = await finding(name, { schedules: 200 })
+    expect(found.detector).toBe(detector)
+    expect(found.preemptions).toBeLessThanOrEqual(preemptions)
+    expect(found.steps.every(s => s.site.includes('/scenarios/'))).toBe(true)
+  })
+
+  test.each(['sound_lock', 'sound_barrier', 'async_waiters', 'deadline', 'ring'])('%s: nothing', async name => {
+    const result = await look(name, { schedules: 2000 })
+    expect(result.findings).toEqual([])
+    expect(result).toMatchObject({ schedules: 2000, cut: 0 })
+  })
+
+  test('the error is the explanation', async () => {
+    const error = await explore(scenario('lost_wakeup'), { schedules: 200 }).catch((e: unknown) => e)
+    expect(error).toBeInstanceOf(ExploreError)
+    const text = (error as Error).message
+    expect(text).toMatch(/^lost wakeup: . sleeps on condition/)
+    expect(text.split('\n').length).toBeLessThanOrEqual(20)
+    expect(text).toContain('replay: 1.')
+  })
+})
+
+describe('a finding', () => {
+  test('is the same whenever the seed is the same', async () => {
+    const [one, two] = [await finding('busted_lock', { seed: 5 }), await finding('busted_lock', { seed: 5 })]
+    expect(two).toEqual(one)
+  })
+
+  test('is replayed step for step', async () => {
+    for (const name of ['busted_lock', 'lost_wakeup', 'abba', 'race']) {
+      const found = await finding(name)
+      const again = await look(name, { replay: found.replay })
+      expect(again.forkedAt).toBe(-1)
+      expect(again.findings[0]).toMatchObject({ detector: found.detector, steps: found.steps, replay: found.replay })
+    }
+  })
+
+  test('forks where the code is no longer what it was, and says so', async () => {
+    const found = await finding('busted_lock')
+    const other = await look('sound_lock', { replay: found.replay })
+    expect(other.forkedAt).toBeGreaterThanOrEqual(0)
+    expect(other.findings).toEqual([])
+  })
+
+  test('of another cause is another one', async () => {
+    const { findings } = await look('race', { all: true, schedules: 500 })
+    expect(findings.map(f => f.steps[f.marked[0]!]!.where).sort()).toEqual(['flag'])
+  })
+})
+
+describe('an exhaustive search', () => {
+  const words = ['load', 'store', 'add', 'cas'] as const
+
+  /** All outcomes, by trying every order there is. */
+  function everyOrder(p: Program): Set<string> {
+    const seen = new Set<string>()
+    const go = (memory: number[], at: number[]): void => {
+      let ended = true
+      for (const [a, ops] of p.actors.entries()) {
+        const op = ops[at[a]!]
+        if (op === undefined) continue
+        ended = false
+        const next = memory.slice()
+        next[p.words + a * 8 + at[a]!] = apply(op, next, false)
+        go(
+          next,
+          at.map((n, k) => (k === a ? n + 1 : n)),
+        )
+      }
+      if (ended) seen.add(`${p.words}:${memory.join()}`)
+    }
+    go(
+      new Array<number>(p.words + p.actors.length * 8).fill(0),
+      p.actors.map(() => 0),
+    )
+    return seen
+  }
+
+  /** A program made of numbers, so that a failure can be read from the test's name. */
+  function programOf(seed: number): Program {
+    let state = seed
+    const below = (n: number): number => {
+      state = (Math.imul(state, 1103515245) + 12345) >>> 0
+      return (state >>> 8) % n
+    }
+    const n = 1 + below(3)
+    const op = (): Op => ({ op: words[below(4)]!, word: below(n), value: 1 + below(3), expected: below(3) })
+    return { words: n, actors: [0, 1, 2].map(() => Array.from({ length: 1 + below(4) }, op)) }
+  }
+
+  test.each(Array.from({ length: 12 }, (_, k) => 77 + k * 31))(
+    'sees every outcome of program %i, and no other',
+    async seed => {
+      const program = programOf(seed)
+      const result = await look('program', { strategy: 'exhaustive', args: program })
+      expect(result).toMatchObject({ exhausted: true, spun: 0, findings: [] })
+      expect(Object.keys(result.outcomes).sort()).toEqual([...everyOrder(program)].sort())
+    },
+  )
+
+  test('says when all is seen, and when it is not', async () => {
+    expect(await look('sound_barrier', { strategy: 'exhaustive' })).toMatchObject({ exhausted: true, findings: [] })
+    expect(await look('sound_lock', { strategy: 'exhaustive', schedules: 50 })).toMatchObject({ exhausted: false })
+    expect((await finding('lost_wakeup', { strategy: 'exhaustive' })).detector).toBe('lost wakeup')
+  })
+})
+
+describe('time and chance', () => {
+  test('are under the seed', async () => {
+    const one = await look('chance', { strategy: 'round-robin', schedules: 5, seed: 3 })
+    const two = await look('chance', { strategy: 'round-robin', schedules: 5, seed: 3 })
+    const other = await look('chance', { strategy: 'round-robin', schedules: 5, seed: 4 })
+    expect(Object.keys(one.outcomes)).toHaveLength(1)
+    expect(one.outcomes).toEqual(two.outcomes)
+    expect(one.outcomes).not.toEqual(other.outcomes)
+  })
+})
+
+describe('every strategy', () => {
+  test.each(['random', 'pct', 'round-robin', 'exhaustive', 'mix'] as const)(
+    '%s finds the lock that is none',
+    async strategy => {
+      expect((await finding('busted_lock', { strategy, depth: 3, schedules: 500 })).detector).toBe('invariant')
+    },
+  )
+})
+
+describe('a scenario that cannot be explored gets one clear line', () => {
+  test.each([
+    ['setup throws', {}, /broken\.js: setup failed: no memory today/],
+    ['not cloneable', {}, /what setup returns cannot reach other threads/],
+    ['keeps state', {}, /two runs of one schedule differ from step \d+ on/],
+    ['never comes back', { hangSeconds: 1 }, /A did nothing that others can see for 1 s/],
+    ['ends the process', {}, /the thread of [AB] ended/],
+  ])('%s', async (args, options, message) => {
+    const error = await look('broken', { args, ...options }).catch((e: unknown) => e)
+    expect(error).toMatchObject({ name: 'ScenarioError' })
+    expect((error as Error).message).toMatch(message)
+    expect((error as Error).message).not.toContain('\n')
+  })
+
+  test.each([
+    ['./scenarios/nowhere.js', /nowhere\.js does not load/],
+    ['../../src/explore/words.js', /exports no 'actors'/],
+  ])('%s', async (file, message) => {
+    await expect(explore(new URL(file, import.meta.url))).rejects.toThrow(message)
+  })
+
+  test('a replay id that is none', async () => {
+    await expect(look('abba', { replay: 'nonsense' })).rejects.toThrow(/is no replay id/)
+  })
+})
