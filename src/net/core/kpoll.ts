@@ -21,7 +21,7 @@ import { local_irq_restore, local_irq_save, now_ns, tick } from '../../arch/cpu.
 import { config, hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
-import { MAX_NICS } from '../../lib/limits.js'
+import { NR_IRQS } from '../../lib/limits.js'
 import {
   cond_resched,
   kernel_thread,
@@ -69,7 +69,7 @@ class kpoll_state extends Struct {
 const KPOLL: Layout<kpoll_state> = layout('kpoll', kpoll_state, {
   task: own(ptr(() => TASK)),
   timer: embed(TIMER), // the end of a period
-  devices: own(bytes(MAX_NICS * 8)), // pairs of {ops, device}
+  devices: own(bytes(NR_IRQS * 8)), // pairs of {ops, queue}: as many as a machine has interrupt lines
   ndevices: own(word),
   scheduled: own(word), // some device needs service
   inhibited: own(word),
