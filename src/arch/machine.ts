@@ -6,7 +6,7 @@ import { boot } from './boot.js'
 import { VIRTUAL } from './cost.js'
 import { HALTING, OFF, PANIC, POWER } from './power.js'
 import { BOOT_PAGE, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
-import { actor_wake } from './turnstile.js'
+import { actor_wake, turnstile_freeze } from './turnstile.js'
 
 export * from './power.js'
 
@@ -121,6 +121,7 @@ export function power_down(state: number = HALTING): boolean {
 
 /** publish_panic - first caller wins: write the dump where the host finds it, and stop everybody. */
 export function publish_panic(text: string): boolean {
+  if (VIRTUAL) turnstile_freeze()
   if (!power_down(PANIC)) return false
   const n = Math.min(text.length, PANIC_MAX)
   for (let k = 0; k < n; k++) u8[PANIC_TEXT + k] = text.charCodeAt(k) & 0xff

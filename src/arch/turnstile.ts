@@ -264,6 +264,11 @@ export function turnstile_leave(): void {
   }
 }
 
+/** turnstile_freeze - this CPU dies, and with it the machine: it gives the turn to nobody while it writes its dump. */
+export function turnstile_freeze(): void {
+  outside = true
+}
+
 /** actor_wake - what the actor that has the turn does reaches `actor` now. */
 export function actor_wake(actor: number, delay: number): void {
   if (outside) return

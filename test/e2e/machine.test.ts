@@ -6,6 +6,7 @@ import { LIVELOCK_PORTS, livelockMachine } from '../../src/lab/bench2544.js'
 import { livelockDefaults } from '../../src/lab/config.js'
 import { MachinePanic, RunError } from '../../src/lab/errors.js'
 import { Machine, type MachineConfig, sleep } from '../../src/lab/machine.js'
+import { type CostProfile, readProfile } from '../../src/lab/profile.js'
 import { drain, takeSample, unbalanced } from '../../src/lab/sample.js'
 import type { LockKind, RxArch } from '../../src/lab/types.js'
 
@@ -308,9 +309,9 @@ describe('what cannot be set up is said in one line', () => {
 })
 
 describe('a CPU that dies takes the whole machine with it, and says why', () => {
-  async function die(how: number): Promise<Error> {
+  async function die(how: number, profile: CostProfile | null = null): Promise<Error> {
     const machine = new Machine({
-      ...livelockMachine({ ...livelockDefaults(), cpus: 2 }, 'napi'),
+      ...livelockMachine({ ...livelockDefaults(), cpus: 2, profile }, 'napi'),
       programs: [new URL('../torture/scenarios/dies.js', import.meta.url).href],
     })
     try {
@@ -318,7 +319,7 @@ describe('a CPU that dies takes the whole machine with it, and says why', () => 
       await machine.source(0, { on: true, rate: 50_000 })
       machine.ram.i32[machine.ram.address('test_fate', 'how') >> 2] = how
       for (let k = 0; k < 400; k++) {
-        await sleep(5)
+        await machine.pass(5)
         machine.check()
       }
       throw new Error('it lives')
@@ -329,10 +330,12 @@ describe('a CPU that dies takes the whole machine with it, and says why', () => 
     }
   }
   test.each([
-    [1, /Kernel panic - BUG: broken invariant/, /EIP is at fall_over/],
-    [2, /Oops: TypeError: .*gone/, /EIP is at fall_over/],
-  ])('way %i', async (how, title, where) => {
-    const error = await die(how)
+    [1, null, /Kernel panic - BUG: broken invariant/, /EIP is at fall_over/],
+    [2, null, /Oops: TypeError: .*gone/, /EIP is at fall_over/],
+    [1, 'modern', /Kernel panic - BUG: broken invariant/, /EIP is at fall_over/],
+    [2, 'modern', /Oops: TypeError: .*gone/, /EIP is at fall_over/],
+  ])('way %i, costs %s', async (how, profile, title, where) => {
+    const error = await die(how, profile === null ? null : readProfile(profile))
     expect(error).toBeInstanceOf(MachinePanic)
     expect(error.message).toMatch(title)
     expect(error.message).toMatch(where)
