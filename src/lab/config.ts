@@ -85,7 +85,15 @@ export function livelockDefaults(): LivelockConfig {
 
 /** forwardDefaults - all of a forwarding run but its files. */
 export function forwardDefaults(): Omit<ForwardConfig, 'inputs' | 'outputs' | 'routes'> {
-  return { cpus: RANGES.cpus[2], rx: 'napi', lock: 'tas', seed: RANGES.seed[2], hz: RANGES.hz[2], speed: 0 }
+  return {
+    cpus: RANGES.cpus[2],
+    rx: 'napi',
+    lock: 'tas',
+    seed: RANGES.seed[2],
+    hz: RANGES.hz[2],
+    speed: 0,
+    profile: null,
+  }
 }
 
 /** configRecord - the configuration under the names of the JSON file. */

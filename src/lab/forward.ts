@@ -1,10 +1,8 @@
 /** forward.ts - captures through the emulated router: one in for each wire, one out for each wire. */
-
-import { performance } from 'node:perf_hooks'
 import type { CapturedFrames } from '../hw/types.js'
 import { autoQueues } from './bench2544.js'
 import { RunError, UsageError } from './errors.js'
-import { Machine, type MachineConfig, sleep } from './machine.js'
+import { Machine, type MachineConfig } from './machine.js'
 import { type Capture, cutNotice, PcapWriter, readPcap } from './pcap.js'
 import { type RoutesFile, readRoutes } from './routesFile.js'
 import { drain, takeSample, unbalanced } from './sample.js'
@@ -50,6 +48,7 @@ function machineConfig(config: ForwardConfig, routes: RoutesFile, captures: Map<
     userSpin: false,
     trace: false,
     idleSpinNs: 50_000,
+    ...(config.profile === null ? {} : { profile: config.profile }),
   }
 }
 
@@ -76,26 +75,36 @@ function onOneClock(captures: readonly Capture[]): void {
   }
 }
 
-/** No frame offered for so long, ms: nothing will come of it any more. */
+/** No frame offered for so long of the machine's time, ms: nothing will come of it any more. */
 const STALLED_MS = 20_000
+/** How often that is looked at. Never by the host's time: in virtual time what the host does is a part of the run. */
+const LOOK_MS = 20
 
 /** Send everything, wait until it has gone somewhere. */
 async function play(machine: Machine, total: number, hooks: ProgressHook): Promise<void> {
   const flat = machine.config.ports.some(p => p.source?.kind === 'replay' && p.source.mode === 'flat')
-  let moved = performance.now()
+  let moved = machine.nowMs
   let before = 0
   const ports = machine.config.ports.map((p, k) => ({ k, source: p.source })).filter(p => p.source !== null)
-  await Promise.all(ports.map(({ k }) => machine.source(k, { on: true }))) // all at once, or their clocks would differ
-  while (!ports.every(({ k }) => machine.ram.portFinished(k))) {
+  const offered = (): number => ports.reduce((n, { k }) => n + machine.ram.port(k).offered, 0)
+  const look = (): void => {
     hooks.signal?.throwIfAborted()
-    machine.check()
-    const sent = ports.reduce((n, { k }) => n + machine.ram.port(k).offered, 0)
-    if (sent !== before) moved = performance.now()
-    before = sent
-    if (flat && performance.now() - moved > STALLED_MS)
-      throw new RunError(`the router takes no more frames: ${sent} of ${total} went in`)
+    const sent = offered()
     hooks.progress?.(sent, total, `${sent} of ${total} frames`)
-    await sleep(20)
+  }
+  await machine.sources(
+    ports.map(({ k }) => k),
+    { on: true }, // all at once, or their clocks would differ
+  )
+  while (!ports.every(({ k }) => machine.ram.portFinished(k))) {
+    machine.check()
+    look()
+    const sent = offered()
+    if (sent !== before) moved = machine.nowMs
+    before = sent
+    if (flat && machine.nowMs - moved > STALLED_MS)
+      throw new RunError(`the router takes no more frames: ${sent} of ${total} went in`)
+    await machine.pass(LOOK_MS, look)
   }
   await drain(machine)
 }
@@ -113,6 +122,7 @@ function count(machine: Machine): ForwardResult {
     delivered: fates.delivered,
     icmp_sent: fates.icmpSent,
     dropped,
+    ...(machine.turns === null ? {} : { hash: machine.turns.hash.toString(16).padStart(8, '0') }),
   }
 }
 

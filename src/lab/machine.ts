@@ -25,6 +25,7 @@ import { obituary } from './obituary.js'
 import { costTable } from './profile.js'
 import { RamReader } from './ramReader.js'
 import { TurnstileHost } from './turnstileHost.js'
+import type { SourceRequest } from './types.js'
 
 const PAGE = 65536
 const OFF = 0
@@ -36,6 +37,8 @@ const PANIC = 4
 const HALT_MS = 2000
 /** And how long after the plug was pulled, before their threads are ended from outside. */
 const PLUG_MS = 3000
+/** A machine in virtual time that has not booted by then, ms, never will: its profile leaves no time between two ticks. */
+const BOOT_MS = 20_000
 /** Cycles that a CPU may be ahead: less than an interrupt takes. */
 const SLACK = 1000
 /** Tries of a thread that waits for its turn, where the host has a core for each. */
@@ -194,6 +197,10 @@ export class Machine {
     await this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
     while (this.power === BOOTING) {
       this.check()
+      if (this.virtual && this.nowMs > BOOT_MS)
+        throw new RunError(
+          `the machine does not come up within ${BOOT_MS / 1000} s of its time: a tick costs more than lies between two (profile ${config.profile!.name})`,
+        )
       await this.pass(1)
     }
     this.check()
@@ -229,10 +236,19 @@ export class Machine {
 
   // ---- time ---------------------------------------------------------------------------------------------------------
 
-  /** Lets `ms` of the machine's time pass: host time, or exactly so much virtual time. */
-  async pass(ms: number): Promise<void> {
-    if (this.turnstile === null) await sleep(ms)
-    else await this.turnstile.pass(ms * 1e6, () => this.check())
+  /**
+   * Lets `ms` of the machine's time pass: host time, or exactly so much virtual time, which may take long. `look` is called
+   * now and then meanwhile, and may throw: the machine is good for nothing but destroy() then.
+   */
+  async pass(ms: number, look?: () => void): Promise<void> {
+    if (this.turnstile === null) {
+      await sleep(ms)
+      return
+    }
+    await this.turnstile.pass(ms * 1e6, () => {
+      this.check()
+      look?.()
+    })
   }
 
   /** The machine's time, ms. */
@@ -252,9 +268,13 @@ export class Machine {
   // ---- control of the ports -----------------------------------------------------------------------------------------
 
   /** Tell a port's source what to do; resolves when the board has done it. */
-  async source(port: number, request: { on?: boolean; rate?: number; resetLatency?: boolean }): Promise<void> {
-    const seq = this.ram.portRequest(port, request)
-    while (!this.ram.portAcknowledged(port, seq)) {
+  async source(port: number, request: SourceRequest): Promise<void> {
+    await this.sources([port], request)
+  }
+  /** The same for several ports, at one time of the machine. */
+  async sources(ports: readonly number[], request: SourceRequest): Promise<void> {
+    const asked = ports.map(port => ({ port, seq: this.ram.portRequest(port, request) }))
+    while (!asked.every(({ port, seq }) => this.ram.portAcknowledged(port, seq))) {
       this.check()
       if (!this.running) throw new RunError('the machine is not running')
       await this.pass(0)

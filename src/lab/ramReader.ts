@@ -18,6 +18,7 @@ import {
   CTL_SEQ,
 } from '../hw/control.js'
 import type { SystemMap } from '../init/system_map.js'
+import type { SourceRequest } from './types.js'
 
 export interface PortCounters {
   offered: number
@@ -140,7 +141,7 @@ export class RamReader {
   }
 
   /** Writes a request for the board. @returns its number */
-  portRequest(port: number, request: { on?: boolean; rate?: number; resetLatency?: boolean }): number {
+  portRequest(port: number, request: SourceRequest): number {
     const at = this.control(port)
     if (request.on !== undefined) this.i32[(at + CTL_ON) >> 2] = request.on ? 1 : 0
     if (request.rate !== undefined) this.f64[(at + CTL_RATE) >> 3] = request.rate

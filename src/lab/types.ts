@@ -232,6 +232,8 @@ export interface ForwardConfig {
   hz: number
   /** Replay so many times as fast as captured; 0: as fast as the router takes it, losing none. */
   speed: number
+  /** Costs of virtual time; null: the host's clock. */
+  profile: CostProfile | null
 }
 
 /** received = forwarded + delivered + the sum of dropped. */
@@ -241,6 +243,8 @@ export interface ForwardResult {
   delivered: number
   icmp_sent: number
   dropped: Record<string, number>
+  /** Virtual time only: a hash of all interrupts with their times. Equal hashes are equal runs. */
+  hash?: string
 }
 
 export type TraceSlice = 'hardirq' | 'softirq' | 'process' | 'idle'
@@ -266,4 +270,12 @@ export interface TraceCapture {
   /** When it begins. */
   fromNs: number
   records: readonly TraceRecord[]
+}
+
+/** What the source of a port shall do. */
+export interface SourceRequest {
+  on?: boolean
+  /** Packets per second. */
+  rate?: number
+  resetLatency?: boolean
 }

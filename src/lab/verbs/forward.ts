@@ -6,9 +6,21 @@ import type { CaptureSink } from '../forward.js'
 import { startProgress } from '../progress.js'
 import { forwardReport } from '../report/terminal.js'
 import type { ForwardConfig, ForwardResult, LockKind, PortFile, RxArch } from '../types.js'
-import { OutputFiles, oneOf, readableFile, type VerbRunner, warnOvercommit, wholeNumber } from './verb.js'
+import {
+  type ClockOptions,
+  clockOption,
+  OutputFiles,
+  oneOf,
+  profileInput,
+  profileOf,
+  profileOption,
+  readableFile,
+  type VerbRunner,
+  warnOvercommit,
+  wholeNumber,
+} from './verb.js'
 
-interface ForwardOptions {
+interface ForwardOptions extends ClockOptions {
   in: PortFile[]
   out: PortFile[]
   routes: string
@@ -87,6 +99,8 @@ export function registerForward(program: Command, run: VerbRunner): void {
         .argParser(timing)
         .default(d.speed, 'flat'),
     )
+    .addOption(clockOption())
+    .addOption(profileOption())
     .option('--json <file>', 'write the counts as JSON; - writes them to standard output instead of the summary')
     .helpOption('-h, --help', 'print help')
     .addHelpText('after', EXAMPLES)
@@ -103,7 +117,11 @@ function checkOptions(o: Partial<ForwardOptions>): ForwardOptions {
   if (routes === undefined) throw new UsageError('--routes: a file is needed')
   const { cpus, rx, lock, seed } = { ...forwardDefaults(), ...o }
   const timing = o.timing ?? forwardDefaults().speed
-  return { in: inputs, out, routes, cpus, rx, lock, seed, timing, ...(json === undefined ? {} : { json }) }
+  const { clock = 'real', profile = 'modern' } = o
+  return {
+    ...{ in: inputs, out, routes, cpus, rx, lock, seed, timing, clock, profile },
+    ...(json === undefined ? {} : { json }),
+  }
 }
 
 /** What was received has gone somewhere. */
@@ -117,11 +135,13 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
   const files = new OutputFiles({ ...Object.fromEntries(captures), '--json': json }, [
     ...inputs.map(p => p.file),
     routes,
+    profileInput(options.profile),
   ])
   try {
-    warnOvercommit(cpus, '; the packets that come out are the same')
+    const profile = profileOf(options)
+    if (profile === null) warnOvercommit(cpus, '; the packets that come out are the same')
     const { hz } = forwardDefaults()
-    const config = { inputs, outputs, routes, cpus, rx, lock, seed, speed, hz }
+    const config = { inputs, outputs, routes, cpus, rx, lock, seed, speed, hz, profile }
     const result = await convey(config, (iface, bytes) => files.get(`--out ${iface}`)?.write(bytes), signal)
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()

@@ -12,7 +12,6 @@ import {
   SCREENDS,
 } from '../config.js'
 import { EXIT_CLEAN } from '../errors.js'
-import { profileNames, readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import { livelockCsv } from '../report/csv.js'
 import { livelockHtml } from '../report/html.js'
@@ -30,10 +29,14 @@ import type {
 } from '../types.js'
 import {
   burst,
+  type ClockOptions,
+  clockOption,
   frameSizes,
   OutputFiles,
   oneOf,
   profileInput,
+  profileOf,
+  profileOption,
   rateList,
   readableFile,
   someOf,
@@ -42,7 +45,7 @@ import {
   wholeNumber,
 } from './verb.js'
 
-interface LivelockOptions {
+interface LivelockOptions extends ClockOptions {
   cpus: number
   rx: RxArch[]
   lock: LockKind
@@ -67,8 +70,6 @@ interface LivelockOptions {
   hz: number
   irqWork: number
   pcap?: string
-  clock: 'real' | 'virtual'
-  profile: string
   json?: string
   csv?: string
   html?: string
@@ -194,13 +195,8 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
       oneOf('--pcap-timing', PCAP_TIMINGS),
       d.pcapTiming,
     )
-    .option(
-      '--clock <kind>',
-      'real, or virtual: exact and the same on every host, with the costs of a profile',
-      oneOf('--clock', ['real', 'virtual'] as const),
-      'real' as const,
-    )
-    .option('--profile <name>', `costs in virtual time: ${profileNames().join(', ')}, or a file`, 'modern')
+    .addOption(clockOption())
+    .addOption(profileOption())
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
     .option('--csv <file>', 'write one line per point')
     .option('--html <file>', 'write one self-contained page with interactive charts')
@@ -238,7 +234,7 @@ function toConfig(o: LivelockOptions): LivelockConfig {
     hz: o.hz,
     irqWork: o.irqWork,
     pcap: o.pcap ?? null,
-    profile: o.clock === 'virtual' ? readProfile(o.profile) : null,
+    profile: profileOf(o),
     trace: o.trace !== undefined,
   }
 }

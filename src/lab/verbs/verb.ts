@@ -1,11 +1,11 @@
 /** verb.ts - what the verbs share: parsers of option values, output files, the notices before a run. */
 import { accessSync, constants, statSync } from 'node:fs'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { IMIX } from '../../hw/imix.js'
 import { AtomicFile } from '../atomicWrite.js'
 import { hostCores, RANGES } from '../config.js'
 import { errnoText, UsageError } from '../errors.js'
-import { profileNames } from '../profile.js'
+import { type CostProfile, profileNames, readProfile } from '../profile.js'
 import { fileIdentity } from '../sameFile.js'
 
 /** The work of a verb once its options stand; resolves to the exit code. */
@@ -132,6 +132,31 @@ export function overcommit(cpus: number, cores: number, instead: string): string
 export function warnOvercommit(cpus: number, instead: string): void {
   const text = overcommit(cpus, hostCores(), instead)
   if (text !== null) process.stderr.write(`softnet: warning: ${text}\n`)
+}
+
+/** What the two options of the clock say. */
+export interface ClockOptions {
+  clock: 'real' | 'virtual'
+  profile: string
+}
+
+/** clockOption - `--clock`, of the verbs that know both. */
+export function clockOption(): Option {
+  return new Option('--clock <kind>', 'real, or virtual: exact and the same on every host, with the costs of a profile')
+    .argParser(oneOf('--clock', ['real', 'virtual'] as const))
+    .default('real')
+}
+
+/** profileOption - `--profile`, which counts in virtual time alone. */
+export function profileOption(): Option {
+  return new Option('--profile <name>', `costs in virtual time: ${profileNames().join(', ')}, or a file`).default(
+    'modern',
+  )
+}
+
+/** profileOf - costs of virtual time, or null with a real clock. */
+export function profileOf({ clock, profile }: ClockOptions): CostProfile | null {
+  return clock === 'virtual' ? readProfile(profile) : null
 }
 
 /** profileInput - the file that a profile is read from, when it is the user's. */
