@@ -21,16 +21,16 @@ import { COSTS, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
 import {
   actor_block,
+  actor_stand,
+  actor_stood,
   actor_wake,
   ahead,
   note,
   ns_per_cycle,
   spend,
   switch_turn,
-  turnstile_entry,
   WHY_BUSY,
   WHY_IDLE,
-  WHY_LOCK,
   WHY_STOPPED,
 } from './turnstile.js'
 
@@ -283,10 +283,13 @@ export function park_announce(lock: number, ticket: number): void {
   store(AREA + CPU_WAITS_FOR, lock)
 }
 
-/** park - give the host core away until unparked or interrupted. */
-export function park(): void {
+/**
+ * park - give the host core away until unparked or interrupted. `lock`: what is waited for, with HELD_READ or HELD_WRITE
+ * for an rwlock; only virtual time wants to know.
+ */
+export function park(lock: number): void {
   if (VIRTUAL) {
-    stand_at_lock()
+    stand_at_lock(lock)
     return
   }
   store(AREA + CPU_PARKED, 1)
@@ -298,10 +301,16 @@ export function park(): void {
 }
 
 /** park() of virtual time: the CPU spins, which costs nobody anything, until the lock is handed to it. */
-function stand_at_lock(): void {
+function stand_at_lock(lock: number): void {
   const pending = i32[PENDING]
-  if (pending >= 0 && (pending === 0 || i32[IF] === 0)) tally(COST_SPIN, actor_block(WHY_LOCK))
-  if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
+  if (pending >= 0 && (pending === 0 || i32[IF] === 0)) {
+    tally(COST_SPIN, actor_stand(lock))
+    if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
+    cpu_relax()
+    actor_stood()
+    return
+  }
+  if (pending < 0) fetch_and(AREA, ~UNPARK)
   cpu_relax()
 }
 
@@ -365,13 +374,20 @@ export const HELD_READ = 1
 export const HELD_WRITE = 2
 const HELD_AS = ['', '(r)', '(w)', '']
 
+/** Frames that a panic has a look at: those of the panic itself do not count. */
+const FRAMES = 20
+
+/** describe_lock - its name for dumps, with how it is held or wanted. */
+export function describe_lock(lock: number): string {
+  return `${entry.describe(lock & ~3)}${HELD_AS[lock & 3]}`
+}
+
 function where(): string {
   const context = CONTEXT_NAMES[i32[CONTEXT] & 7] ?? '?'
   const count = i32[PREEMPT] >>> 0
   let held = ''
   for (let k = 0; k < i32[(AREA + CPU_HELD) >> 2]; k++) {
-    const lock = i32[(AREA + CPU_HELD_STACK + k * 4) >> 2]
-    held += ` ${entry.describe(lock & ~3)}${HELD_AS[lock & 3]}`
+    held += ` ${describe_lock(i32[(AREA + CPU_HELD_STACK + k * 4) >> 2])}`
   }
   return (
     `CPU: ${cpu_id}  context: ${context}  preempt_count: 0x${count.toString(16)}  ` +
@@ -388,15 +404,19 @@ function frames(error: Error, skip: RegExp): string[] {
 
 /** dump - what the host prints when a machine dies: the function, the CPU, the context, the held locks, the call trace. */
 export function dump(title: string, error: Error): string {
-  const trace = frames(error, /\b(panic|BUG_ON|dump|BUG)\b/)
+  const trace = frames(
+    error,
+    /\b(panic|BUG_ON|dump|BUG|stuck|stands|actor_block|actor_stand|stand_at_lock|park|nobody|switch_turn)\b/,
+  )
   const name = trace[0]?.replace(/^at (\S+).*$/, '$1') ?? '?'
   return `${title}\nEIP is at ${name}\n${where()}\nCall Trace:\n ${trace.slice(0, 12).join('\n ')}\n`
 }
 
-/** panic - stop the whole machine. @context any */
-export function panic(why: string): never {
+/** panic - stop the whole machine. `report`: more lines for the dump. @context any */
+export function panic(why: string, report = ''): never {
+  Error.stackTraceLimit = FRAMES
   const error = new KernelPanic(why)
-  publish_panic(dump(`Kernel panic - ${why}`, error))
+  publish_panic(dump(`Kernel panic - ${why}${report}`, error))
   throw error
 }
 
@@ -425,8 +445,4 @@ export function cpu_reset(): void {
   i32[PRIORITY] = PRIORITY_NONE
   i32[CONTEXT] = SYSTEM
   f64[CLOCK] = now_ns()
-}
-
-turnstile_entry.stuck = why => {
-  panic(`BUG: no CPU can go on: ${why}`)
 }

@@ -5,7 +5,7 @@ import { cmpxchg, fetch_or, load, store, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
 import { VIRTUAL } from './cost.js'
 import { HALTING, OFF, PANIC, POWER } from './power.js'
-import { BOOT_PAGE, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
+import { BOOT_PAGE, PANIC_MAX, PANIC_TEXT, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { actor_wake, turnstile_freeze } from './turnstile.js'
 
 export * from './power.js'
@@ -25,8 +25,6 @@ export const DOORBELL_ARG = BOOT_PAGE + 32
 export const DOORBELL_RESULT = BOOT_PAGE + 36 // 0, or a negative errno
 export const JIFFIES = BOOT_PAGE + 128 // on a line of its own: read everywhere, written by one
 export const CONFIG = BOOT_PAGE + 256
-export const PANIC_TEXT = BOOT_PAGE + 1024
-const PANIC_MAX = 3000
 
 export const DOORBELL_CPU_DOWN = 1
 export const DOORBELL_CPU_UP = 2

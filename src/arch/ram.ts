@@ -2,10 +2,11 @@
  * ram.ts - the shared image that holds every kernel object, and its map.
  *
  *   0x000000  page 0           never mapped: address 0 is NULL
- *   0x001000  boot page        power state, configuration, panic text, heap pointer
+ *   0x001000  boot page        power state, configuration, heap pointer
  *   0x002000  interrupt lines  64 lines of 128 bytes (irqchip.ts)
  *   0x004000  turnstile        actors and their clocks (turnstile.ts)
  *   0x005000  costs            cycles of each function, from the profile (cost.ts)
+ *   0x006000  panic text       16 KiB
  *   0x010000  NIC registers    8 KiB for each of 8 NICs (nic_regs.ts)
  *   0x020000  statics          .data and .bss, placed by DEFINE_STATIC in module order
  *   0x100000  per-CPU areas    32 of 64 KiB; the first three cache lines of each belong to arch
@@ -39,6 +40,8 @@ export const BOOT_PAGE = 0x1000
 export const IRQ_LINES = 0x2000
 export const TURNSTILE = 0x4000
 export const COSTS = 0x5000
+export const PANIC_TEXT = 0x6000
+export const PANIC_MAX = 0x4000
 export const NIC_REGS = 0x10000
 export const NIC_PAGE_SHIFT = 13
 export const STATIC_BASE = 0x20000

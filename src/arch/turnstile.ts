@@ -6,6 +6,8 @@
  *   +0  clock   cycles, f64: how far it has come                    +16 state   off, ready, or blocked
  *   +8  alarm   cycles, f64: a blocked actor goes on by itself then  +20 thread  the thread that runs it
  *   +24 why     what a blocked actor waits for                       +32 gate    of a thread: 1 when the turn is one of its actors'
+ *   +28 depth   at how many locks it stands: an interrupt that comes while it stands at one may stand at another
+ *   +36 locks   which, the innermost last; in the low bits how an rwlock is wanted
  *
  * Only the actor that has the turn changes any of this, so nothing here is atomic but the gates. It takes the scheduling
  * decision itself, when its clock has passed `LIMIT`, the clock of the next one: at once before it does what others can
@@ -17,7 +19,7 @@
  */
 import { wait_on_address, wake_by_address, wasm_ops } from './atomic.js'
 import { boot } from './boot.js'
-import { HALTING, OFF, POWER, PowerOff, RUNNING } from './power.js'
+import { HALTING, OFF, POWER, PowerOff } from './power.js'
 import { RAM, TURNSTILE } from './ram.js'
 
 // Gates and the power word are no business of the machine's caches, and are looked at as often as the host likes.
@@ -53,7 +55,11 @@ export const ACTOR_ALARM = 8
 export const ACTOR_STATE = 16
 export const ACTOR_THREAD = 20
 export const ACTOR_WHY = 24
+export const ACTOR_DEPTH = 28
 export const ACTOR_GATE = 32
+export const ACTOR_LOCKS = 36
+/** So many fit into a record. */
+export const MAX_LOCKS = 7
 
 export const ACTOR_OFF = 0
 export const ACTOR_READY = 1
@@ -86,9 +92,11 @@ const hosted: (((now: number) => void) | undefined)[] = []
 
 /** Points that other floors fill: a machine in which nobody can go on says so by its kernel's means. */
 export const turnstile_entry = {
-  stuck: (_why: string): void => {
-    throw new Error('turnstile: nobody can go on')
+  stuck: (why: string): void => {
+    throw new Error(`turnstile: ${why}`)
   },
+  /** This CPU stands at a lock from now on: is it one that can never be had? */
+  stands: (): void => {},
 }
 
 /** actor_host - this thread also runs `actor`: `step` does what is due at its clock, and sets its alarm. */
@@ -186,8 +194,8 @@ function run_hosted(actor: number): void {
 
 /** A machine that halts has nobody left in the end; any other is stuck. */
 function nobody(): number {
-  if (load(POWER) !== RUNNING) leave()
-  turnstile_entry.stuck('no event is due')
+  if (died() || load(POWER) === HALTING) leave()
+  turnstile_entry.stuck('nobody has anything to do, and nothing is due')
   return ME
 }
 
@@ -298,9 +306,26 @@ export function actor_block(why: number, cycles = Infinity): number {
   f64[(at + ACTOR_ALARM) >> 3] = since + cycles
   i32[(at + ACTOR_WHY) >> 2] = why
   i32[(at + ACTOR_STATE) >> 2] = ACTOR_BLOCKED
-  if (why === WHY_LOCK && everybody_waits()) turnstile_entry.stuck('every CPU waits for a lock')
+  if (why === WHY_LOCK) {
+    turnstile_entry.stands()
+    if (everybody_waits()) turnstile_entry.stuck('no CPU runs that could release a lock')
+  }
   switch_turn()
   return f64[MY_CLOCK] - since
+}
+
+/** actor_stand - this CPU blocks until `lock` is handed to it, or an interrupt comes. @returns cycles that passed */
+export function actor_stand(lock: number): number {
+  const at = actor_record(ME) >> 2
+  const depth = i32[at + (ACTOR_DEPTH >> 2)]
+  if (depth < MAX_LOCKS) i32[at + (ACTOR_LOCKS >> 2) + depth] = lock
+  i32[at + (ACTOR_DEPTH >> 2)] = depth + 1
+  return actor_block(WHY_LOCK)
+}
+
+/** actor_stood - it looks at the lock again, after the interrupts that came. */
+export function actor_stood(): void {
+  i32[(actor_record(ME) + ACTOR_DEPTH) >> 2]--
 }
 
 /** Does no CPU run that could release a lock? */

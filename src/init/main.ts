@@ -48,6 +48,7 @@ import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sche
 import { screend_sym } from '../user/screend.js'
 import { spin_sym } from '../user/spin.js'
 import { doorbell_init } from './doorbell.js'
+import './wait_graph.js' // it hooks into the turnstile
 import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'

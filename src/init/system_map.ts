@@ -27,11 +27,10 @@ import {
   DOORBELL_RESULT,
   ONLINE,
   PANIC_LEN,
-  PANIC_TEXT,
   POWER,
 } from '../arch/machine.js'
 import { STAT_RX_DOWN, STAT_RX_FILTERED, STAT_RX_MISSED, STAT_RX_OVERSIZE, STAT_RX_RUNT } from '../arch/nic_regs.js'
-import { COSTS, IRQ_LINES, NIC_PAGE_SHIFT, NIC_REGS, PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
+import { COSTS, IRQ_LINES, NIC_PAGE_SHIFT, NIC_REGS, PANIC_TEXT, PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
 import { TRACE_BYTES, TRACE_RECORDS } from '../arch/trace.js'
 import {
   ACTOR_SHIFT,

@@ -37,7 +37,7 @@ const PANIC = 4
 const HALT_MS = 2000
 /** And how long after the plug was pulled, before their threads are ended from outside. */
 const PLUG_MS = 3000
-/** A machine in virtual time that has not booted by then, ms, never will: its profile leaves no time between two ticks. */
+/** A machine in virtual time that has not booted by then, ms, never will: its profile leaves it no time between two ticks. */
 const BOOT_MS = 20_000
 /** Cycles that a CPU may be ahead: less than an interrupt takes. */
 const SLACK = 1000
@@ -199,7 +199,7 @@ export class Machine {
       this.check()
       if (this.virtual && this.nowMs > BOOT_MS)
         throw new RunError(
-          `the machine does not come up within ${BOOT_MS / 1000} s of its time: a tick costs more than lies between two (profile ${config.profile!.name})`,
+          `the machine does not come up within ${BOOT_MS / 1000} s of its time: init sleeps, or a tick costs more than lies between two (profile ${config.profile!.name})`,
         )
       await this.pass(1)
     }

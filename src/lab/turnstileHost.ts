@@ -8,7 +8,7 @@ const BOARD = 32
 const HOST = 33
 const [OFF, READY, BLOCKED] = [0, 1, 2]
 // offsets in an actor's record
-const [CLOCK, ALARM, STATE, THREAD, GATE] = [0, 8, 16, 20, 32]
+const [CLOCK, ALARM, STATE, THREAD, DEPTH, GATE] = [0, 8, 16, 20, 28, 32]
 /** How often the host looks whether the machine still lives, ms. */
 const LOOK_MS = 50
 
@@ -64,6 +64,7 @@ export class TurnstileHost {
       const clock = (this.record(actor) + CLOCK) >> 3
       this.f64[clock] = Math.max(this.f64[clock]!, now)
       this.i32[(this.record(actor) + GATE) >> 2] = 0
+      this.i32[(this.record(actor) + DEPTH) >> 2] = 0
       this.state(actor, READY)
     }
     this.i32[this.at.turn >> 2] = HOST
@@ -85,7 +86,7 @@ export class TurnstileHost {
     return this.i32[this.at.handovers >> 2]! >>> 0
   }
 
-  /** pass - let `ns` of virtual time pass. `check` is called now and then, and throws when the machine has died. */
+  /** pass - let `ns` of virtual time pass; Infinity: until the machine dies. `check` is called now and then, and throws when the machine has died. */
   async pass(ns: number, check: () => void): Promise<void> {
     const until = this.now + Math.max(1, Math.ceil(ns / this.f64[this.at.ns_per_cycle >> 3]!))
     this.f64[(this.record(HOST) + ALARM) >> 3] = until

@@ -270,9 +270,8 @@ export function* rest(): Generator<void, void, void> {
 
 /** tasks_not_at_rest - names of the tasks that a snapshot would lose. @context a halted machine */
 export function tasks_not_at_rest(): string[] {
-  return objects_out(task_cache as unknown as kmem_cache<Struct>)
-    .map(addr => TASK.ref(addr))
-    .filter(p => p.state !== TASK_DEAD && p.at_rest === 0 && stack_begun(p))
+  return all_tasks()
+    .filter(p => p.at_rest === 0 && stack_begun(p))
     .map(task_name)
 }
 
@@ -281,7 +280,15 @@ function stack_begun(p: task_struct): boolean {
   return p.begun !== 0
 }
 
-function task_name(p: task_struct): string {
+/** all_tasks - that have not ended, for dumps. */
+export function all_tasks(): task_struct[] {
+  return objects_out(task_cache as unknown as kmem_cache<Struct>)
+    .map(addr => TASK.ref(addr))
+    .filter(p => p.state !== TASK_DEAD)
+}
+
+/** task_name - and its pid, for dumps. */
+export function task_name(p: task_struct): string {
   let name = ''
   for (let k = 0; k < 16 && u8[p.comm + k] !== 0; k++) name += String.fromCharCode(u8[p.comm + k])
   return `${name} (${p.pid})`

@@ -144,6 +144,18 @@ export function waits_of_ended_tasks(): [strays: number, out: number] {
 }
 const TASK_PTR = WAIT.offset('task')
 
+/** queue_of - address of the queue that a task sleeps on, or 0: for dumps. */
+export function queue_of(p: task_struct): number {
+  const entries = objects_out(wait_cache as unknown as kmem_cache<Struct>)
+  const mine = entries.find(addr => i32[(addr + TASK_PTR) >> 2] === p.addr)
+  if (mine === undefined) return 0
+  const nodes = new Set(entries.map(addr => WAIT.ref(addr).task_list.addr))
+  const first = WAIT.ref(mine).task_list.addr
+  let at = i32[first >> 2]
+  while (nodes.has(at) && at !== first) at = i32[at >> 2]
+  return at === first || at === 0 ? 0 : WAIT_QUEUE_HEAD.container_of('task_list', at).addr
+}
+
 /** waitqueue_active - is anybody there? A hint, unless q.lock is held. */
 export function waitqueue_active(q: wait_queue_head_t): boolean {
   return q.task_list.next !== q.task_list.addr

@@ -28,7 +28,7 @@ import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { local_bh_enable } from './bh.js'
 import { add_preempt_count, SOFTIRQ_OFFSET } from './preempt.js'
-import { held_pop, held_push } from './spinlock.js'
+import { held_pop, held_push, recursion } from './spinlock.js'
 
 const i32 = RAM.i32
 const PREEMPT = (cpu_area(Math.max(cpu_id, 0)) + CPU_PREEMPT) >> 2
@@ -70,7 +70,7 @@ function wait(addr: number, write: boolean): void {
     park_announce(addr, 0)
     fetch_add(addr + 4, 1)
     const won = write ? try_write(addr) : try_read(addr)
-    if (!won) park()
+    if (!won) park(addr | (write ? HELD_WRITE : HELD_READ))
     fetch_add(addr + 4, -1)
     park_done()
     if (won) return
@@ -87,7 +87,7 @@ function wake_waiters(addr: number): void {
 /** read_lock - shared. @context any, when every writer keeps that context out */
 export function read_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
-  if (lock.owner === ME) panic('rwlock recursion')
+  if (lock.owner === ME) recursion('rwlock', lock.addr)
   if (!try_read(lock.addr)) wait(lock.addr, false)
   held_push(lock.addr | HELD_READ)
 }
@@ -101,7 +101,7 @@ export function read_unlock(lock: rwlock_t): void {
 /** write_lock - exclusive. */
 export function write_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
-  if (lock.owner === ME) panic('rwlock recursion')
+  if (lock.owner === ME) recursion('rwlock', lock.addr)
   if (!try_write(lock.addr)) wait(lock.addr, true)
   lock.owner = ME
   held_push(lock.addr | HELD_WRITE)

@@ -32,6 +32,7 @@ import {
   cpu_area,
   cpu_id,
   cpu_relax,
+  describe_lock,
   local_irq_restore,
   local_irq_save,
   panic,
@@ -126,7 +127,7 @@ function tas_slow(lock: number): void {
     taken = 2
     park_announce(lock, 0)
     const won = xchg(lock, 2) === 0
-    if (!won) park()
+    if (!won) park(lock)
     park_done()
     if (won) return
   }
@@ -155,7 +156,7 @@ function ticket_slow(lock: number, ticket: number): void {
   fetch_add(lock + 8, 1)
   fetch_or(lock + 4, 1)
   while ((load(lock + 4) & ~1) !== ticket) {
-    park()
+    park(lock)
     park_announce(lock, ticket) // an interrupt taken meanwhile may have waited for another lock
   }
   park_done()
@@ -190,11 +191,11 @@ export function mcs_lock(lock: number): void {
   i32[node >> 2] = 0
   i32[(node >> 2) + 1] = 1
   const prev = xchg(lock, node)
-  if (prev !== 0) mcs_slow(prev, node)
+  if (prev !== 0) mcs_slow(lock, prev, node)
   i32[(lock >> 2) + 1] = node // no interrupt comes between winning and this: there is no tick
 }
 
-function mcs_slow(prev: number, node: number): void {
+function mcs_slow(lock: number, prev: number, node: number): void {
   store(prev, node)
   for (let spins = i32[SPIN]; spins > 0; spins--) {
     if (load(node + 4) === 0) return
@@ -202,7 +203,7 @@ function mcs_slow(prev: number, node: number): void {
   }
   park_announce(node, 0)
   while (load(node + 4) !== 0) {
-    park()
+    park(lock)
     park_announce(node, 0)
   }
   park_done()
@@ -247,6 +248,11 @@ function held_remove(addr: number, top: number): void {
   for (; at < top; at++) i32[HELD_STACK + at] = i32[HELD_STACK + at + 1]
 }
 
+/** recursion - a CPU that waits for what it holds itself waits for ever. */
+export function recursion(kind: string, lock: number): never {
+  panic(`${kind} recursion: CPU ${cpu_id} waits for ${describe_lock(lock)} held by CPU ${cpu_id} itself`)
+}
+
 /** spin_lock - @context any, but see _irqsave and _bh for locks shared with interrupts. @locks takes lock */
 export function spin_lock(lock: spinlock_t): void {
   if (VIRTUAL) {
@@ -254,7 +260,7 @@ export function spin_lock(lock: spinlock_t): void {
     return
   }
   i32[PREEMPT]++
-  if (lock.owner === ME) panic('spinlock recursion')
+  if (lock.owner === ME) recursion('spinlock', lock.addr)
   acquire(lock)
 }
 
@@ -262,7 +268,7 @@ export function spin_lock(lock: spinlock_t): void {
 function spin_lock_timed(lock: spinlock_t): void {
   charge_cost(COST_LOCK)
   i32[PREEMPT]++
-  if (lock.owner === ME) panic('spinlock recursion')
+  if (lock.owner === ME) recursion('spinlock', lock.addr)
   const since = my_clock()
   const contended = spin_is_locked(lock)
   acquire(lock)
