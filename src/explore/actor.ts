@@ -88,7 +88,7 @@ export class ActorThread {
     if (error !== UNWIND && w[W.PHASE] === W.PHASE_RUN) {
       engine.say(`${messageOf(error)}${placeOf(error)}`)
       w[W.FOUND_ACTOR] = engine.me
-      w[W.FOUND_STEP] = w[W.STEP]! - 1
+      w[W.FOUND_STEP] = w[W.TRACED]! - 1
       engine.end(W.FOUND_EXCEPTION)
     }
     w[this.#at] = W.STATE_OFF

@@ -67,7 +67,7 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
       const step = engine.step(kind, address, view.BYTES_PER_ELEMENT)
       const before = peek(view, index)
       const result = operation(view, index, value)
-      engine.done(step, address, word(before), word(peek(view, index)), effect)
+      engine.done(step, address, view.BYTES_PER_ELEMENT, word(before), word(peek(view, index)), effect)
       return result
     }
 
@@ -76,7 +76,7 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
     if (address < 0) return peek(view, index)
     const step = engine.step(W.K_LOAD, address, view.BYTES_PER_ELEMENT)
     const value = peek(view, index)
-    engine.done(step, address, word(value), word(value), LOADS)
+    engine.done(step, address, view.BYTES_PER_ELEMENT, word(value), word(value), LOADS)
     return value
   }
 
@@ -90,7 +90,7 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
     const after = peek(view, index)
     // Succeeding with the value that is there already cannot be told from failing by the word alone.
     const wrote = before !== after || sameElement(view, before, expected)
-    engine.done(step, address, word(before), word(after), wrote ? UPDATES : FAILS)
+    engine.done(step, address, view.BYTES_PER_ELEMENT, word(before), word(after), wrote ? UPDATES : FAILS)
     return result
   }
 
@@ -107,7 +107,7 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
     const step = engine.step(kind, address, view.BYTES_PER_ELEMENT)
     const value = peek(view, index)
     const same = sameElement(view, value, expected)
-    engine.done(step, address, word(value), word(expected), same ? SLEEPS : LOADS)
+    engine.done(step, address, view.BYTES_PER_ELEMENT, word(value), word(expected), same ? SLEEPS : LOADS)
     return same
   }
 

@@ -20,7 +20,7 @@ import {
   IDLE_ROUNDS,
   type Layout,
   MAX_ACTORS,
-  STEP,
+  TRACED,
 } from './words.js'
 
 /** The words are full: a program that touches that many cannot be explored. */
@@ -125,8 +125,8 @@ export class Cells {
     const same = w[mine] !== 0 && w[mine + 1] === clock
     w[mine] = same ? ((w[mine]! | mask) & 15) | (w[mine]! & mask & ACCESS_ATOMIC) : mask
     w[mine + 1] = clock
-    w[mine + 2] = w[STEP]! - 1
-    if (isWrite) w[cell + C_WRITER] = w[STEP]! - 1
+    w[mine + 2] = w[TRACED]! - 1
+    if (isWrite) w[cell + C_WRITER] = w[TRACED]! - 1
     return race
   }
 

@@ -1,6 +1,6 @@
 /** conductor.ts - an exploration: which runs, in what order, and what becomes of a finding. */
 import type { ActorThread } from './actor.js'
-import { type Finding, findingOf, stepsOf } from './finding.js'
+import { type Finding, findingOf, isChoice, stepsOf } from './finding.js'
 import { namesIn } from './memory.js'
 import { native } from './native.js'
 import { Search } from './reduce.js'
@@ -237,7 +237,7 @@ export class Conductor {
     const { scenario, seed } = this.#config
     const facts = { scenario, actors: this.#actors, names, schedules: 1, shrunkBy: 0, seed }
     const finding = findingOf(this.#thread, this.#runs, outcome, facts)
-    const steps = stepsOf(this.#thread, facts)
+    const steps = stepsOf(this.#thread, facts).filter(isChoice)
     const fork = replay.checks.find(({ step, check }) => {
       const done = steps[step]
       return done === undefined || checkOf(done) !== check

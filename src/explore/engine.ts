@@ -222,7 +222,7 @@ export class Engine {
     return this.record(kind, address, bytes, 0)
   }
 
-  /** A plain access: a step, but nobody else is asked. */
+  /** A plain access: nobody else is asked. @returns its record in the trace, or -1: none is kept */
   plainStep(kind: number, address: number, bytes: number): number {
     const { w } = this
     if (w[W.PHASE] !== W.PHASE_RUN) throw UNWIND
@@ -230,12 +230,13 @@ export class Engine {
       this.step(kind, address, bytes)
       return this.flag(W.FLAG_PLAIN)
     }
+    if (w[W.RECORD] === 0) return -1
     return this.record(kind, address, bytes, W.FLAG_PLAIN | W.FLAG_NO_CHOICE)
   }
 
   flag(flags: number): number {
     const { w } = this
-    const step = w[W.STEP]! - 1
+    const step = w[W.TRACED]! - 1
     w[W.TRACE + step * W.TRACE_WORDS]! |= flags << 24
     return step
   }
@@ -260,9 +261,10 @@ export class Engine {
   /** The step is done now: it goes into the trace. */
   record(kind: number, address: number, bytes: number, flags: number): number {
     const { w, layout } = this
-    const step = w[W.STEP]!
+    const step = w[W.TRACED]!
     if (step >= w[W.MAX_STEPS]!) this.stop(W.ENDED_CUT)
-    w[W.STEP] = step + 1
+    w[W.TRACED] = step + 1
+    if ((flags & W.FLAG_PLAIN) === 0) w[W.STEP]!++
     const t = W.TRACE + step * W.TRACE_WORDS
     w[t] = this.me | (kind << 8) | (bytes << 16) | (flags << 24)
     w[t + W.T_ADDRESS] = address
@@ -291,13 +293,14 @@ export class Engine {
   }
 
   /** What the operation of `step` saw and left, and what follows for clocks, races and those who spin. */
-  done(step: number, address: number, before: number, after: number, effect: Effect): void {
+  done(step: number, address: number, bytes: number, before: number, after: number, effect: Effect): void {
     const { w } = this
-    const t = W.TRACE + step * W.TRACE_WORDS
-    w[t + W.T_BEFORE] = before
-    w[t + W.T_AFTER] = after
+    if (step >= 0) {
+      const t = W.TRACE + step * W.TRACE_WORDS
+      w[t + W.T_BEFORE] = before
+      w[t + W.T_AFTER] = after
+    }
     w[W.HASH] = Math.imul(w[W.HASH]! ^ before, 0x01000193) ^ after
-    const bytes = (w[t]! >>> 16) & 255
     try {
       this.#touch(step, address, bytes, effect, effect.writes && before !== after)
       if (bytes === 8) this.#touch(step, address + 4, 4, effect, effect.writes && before !== after)
@@ -375,7 +378,7 @@ export class Engine {
       w[at + W.W_ORDER] = ++w[W.WAIT_ORDER]!
       w[at + W.W_EXPECTED] = expected
       w[at + W.W_ASYNC] = asyncId
-      w[at + W.W_STEP] = w[W.STEP]! - 1
+      w[at + W.W_STEP] = w[W.TRACED]! - 1
       w[at + W.W_NOTIFIER] = -1
       f[(at + W.W_ALARM) >> 1] = ms === Infinity ? Infinity : f[W.CLOCK >> 1]! + ms * 1e6
       return at
@@ -402,7 +405,7 @@ export class Engine {
   wake(at: number, how: number): void {
     const { w } = this
     w[at] = how
-    w[at + W.W_NOTIFIER] = how === W.W_NOTIFIED ? w[W.STEP]! - 1 : -1
+    w[at + W.W_NOTIFIER] = how === W.W_NOTIFIED ? w[W.TRACED]! - 1 : -1
     const actor = actorAt(w[at + W.W_ACTOR]!)
     const isAsync = w[at + W.W_ASYNC]! !== 0
     if (w[actor] === (isAsync ? W.STATE_ASYNC : W.STATE_WAITING)) w[actor] = W.STATE_READY
@@ -462,7 +465,7 @@ export class Engine {
   /** The scenario cannot be run: its words say why. */
   fail(message: string): never {
     this.say(message)
-    return this.found(W.FOUND_EXCEPTION, -1, -1, this.w[W.STEP]! - 1, -1)
+    return this.found(W.FOUND_EXCEPTION, -1, -1, this.w[W.TRACED]! - 1, -1)
   }
 
   /** End the run, and leave the actor's code. */

@@ -20,6 +20,8 @@ export interface Step {
   before: number
   after: number
   plain: boolean
+  /** Nobody else could have gone on before it. */
+  unasked: boolean
   /** File and line. */
   site: string
   /** For a wake-up: the step that caused it, or -1. */
@@ -104,7 +106,7 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
     marked,
     stuck,
     preemptions: outcome.preemptions,
-    replay: replayId(runs.executed().slice(0, (steps.at(-1)?.n ?? -1) + 1), all),
+    replay: replayId(runs.executed((steps.at(-1)?.n ?? -1) + 1), all.filter(isChoice)),
     schedules: facts.schedules,
     shrunkBy: facts.shrunkBy,
     seed: facts.seed,
@@ -120,7 +122,7 @@ function markedOf(w: Int32Array, outcome: Outcome): number[] {
 export function stepsOf(thread: ActorThread, facts: Facts): Step[] {
   const { engine } = thread
   const { w } = engine
-  return Array.from({ length: w[W.STEP]! }, (_, n) => {
+  return Array.from({ length: w[W.TRACED]! }, (_, n) => {
     const t = W.TRACE + n * W.TRACE_WORDS
     return {
       n,
@@ -130,10 +132,16 @@ export function stepsOf(thread: ActorThread, facts: Facts): Step[] {
       before: w[t + W.T_BEFORE]!,
       after: w[t + W.T_AFTER]!,
       plain: ((w[t]! >>> 24) & W.FLAG_PLAIN) !== 0,
+      unasked: w[t]! >>> 24 === W.UNASKED,
       site: engine.text.read(w[t + W.T_SITE]!, w[t + W.T_SITE_LENGTH]!),
       cause: w[t + W.T_OTHER]!,
     }
   })
+}
+
+/** isChoice - is it a step at which another actor could have gone on? */
+export function isChoice(s: Step): boolean {
+  return !s.unasked
 }
 
 /** Of the looks that end a stall the first ones are enough. */

@@ -60,7 +60,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     if (address < 0) return (object as Indexed)[key]
     const step = engine.plainStep(W.K_READ, address, (object as Typed).BYTES_PER_ELEMENT)
     const value = (object as Indexed)[key]
-    engine.done(step, address, word(value), word(value), READS)
+    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, word(value), word(value), READS)
     return value
   }
 
@@ -73,7 +73,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     const step = engine.plainStep(W.K_WRITE, address, (object as Typed).BYTES_PER_ELEMENT)
     const before = word((object as Indexed)[key])
     ;(object as Indexed)[key] = value
-    engine.done(step, address, before, word((object as Indexed)[key]), WRITES)
+    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, before, word((object as Indexed)[key]), WRITES)
     return value
   }
 
@@ -97,15 +97,15 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
 function range(engine: Engine, address: number, bytes: number, isWrite: boolean, act: () => unknown): unknown {
   const kind = isWrite ? W.K_WRITE : W.K_READ
   const effect = isWrite ? WRITES : READS
-  const steps: [number, number][] = []
+  const steps: [number, number, number][] = []
   for (let at = address; at < address + bytes; ) {
     const size = Math.min(4 - (at & 3), address + bytes - at)
-    steps.push([engine.plainStep(kind, at, size), at])
+    steps.push([engine.plainStep(kind, at, size), at, size])
     at += size
   }
   const result = act()
   // Values are not looked at: a method that writes is taken to have changed every word.
-  for (const [step, at] of steps) engine.done(step, at, 0, isWrite ? 1 : 0, effect)
+  for (const [step, at, size] of steps) engine.done(step, at, size, 0, isWrite ? 1 : 0, effect)
   return result
 }
 

@@ -54,7 +54,7 @@ export class Search {
   #extend(w: Int32Array, layout: W.Layout): void {
     const n = this.#actors
     let asleep = this.#asleep
-    for (let j = this.#stack.length; j < w[W.STEP]!; j++) {
+    for (let j = this.#stack.length; j < w[W.TRACED]!; j++) {
       const t = W.TRACE + j * W.TRACE_WORDS
       const actor = w[t]! & 255
       const kind = (w[t]! >>> 8) & 255

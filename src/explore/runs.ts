@@ -78,16 +78,22 @@ export class Runs {
     return this.#outcome()
   }
 
-  /** Whose each step was. */
-  executed(): number[] {
+  /** Whose each step was, of the first `records` in the trace. */
+  executed(records = this.w[W.TRACED]!): number[] {
     const { w } = this
-    return Array.from({ length: w[W.STEP]! }, (_, k) => w[W.TRACE + k * W.TRACE_WORDS]! & 255)
+    const whose: number[] = []
+    for (let k = 0; k < records; k++) {
+      const t = w[W.TRACE + k * W.TRACE_WORDS]!
+      if (t >>> 24 !== W.UNASKED) whose.push(t & 255)
+    }
+    return whose
   }
 
   #reset(options: RunOptions): void {
     const { w, f, layout } = this.#thread.engine
     const n = layout.actors
     w[W.STEP] = 0
+    w[W.TRACED] = 0
     w[W.FOUND] = W.FOUND_NOTHING
     w[W.FOUND_ACTOR] = -1
     w[W.FOUND_OTHER] = -1

@@ -21,7 +21,7 @@ export const MAX_ACTORS = 16
 export const PHASE = 0
 export const ACTORS = 1
 export const TURN = 2
-/** Steps done in this run. */
+/** Steps done in this run at which another actor could have gone on. */
 export const STEP = 3
 export const MAX_STEPS = 4
 /** Four words: the generator of the strategy's choices. */
@@ -78,6 +78,8 @@ export const CUT_SPINS = 54
 export const SEED = 55
 /** Plain accesses are steps at which another actor may go on. */
 export const PLAIN_STEPS = 56
+/** Records in the trace: the steps, and when a run is recorded also the plain accesses between them. */
+export const TRACED = 60
 /** Steps of a plan that fell away, since their actors could not go on. */
 export const PLAN_SHIFT = 57
 
@@ -169,6 +171,8 @@ export const T_OTHER = 7 // of a wake-up: the step that caused it
 export const FLAG_PLAIN = 1
 /** Nobody else was asked: the step is no decision. */
 export const FLAG_NO_CHOICE = 2
+/** A plain access between two steps. */
+export const UNASKED = FLAG_PLAIN | FLAG_NO_CHOICE
 
 // Cells: four words, then a clock, then for each actor its last read and its last write (mask, clock, step).
 export const C_KEY = 0
