@@ -92,6 +92,17 @@ export const fetch_add = ops.fetch_add
 export const fetch_or = ops.fetch_or
 export const fetch_and = ops.fetch_and
 
+/**
+ * Operations on words that only this machine has: who sleeps for a lock, and the wake-up. A CPU that spins needs no such
+ * words, so in virtual time their lines cost nothing.
+ */
+export const quiet_ops: AtomicOps = boot.plainAtomics === true ? plain_ops : wasm_ops
+
+/** want_line - in virtual time: get the line of `addr` for writing, as an atomic operation on it would. */
+export function want_line(addr: number): void {
+  line_entry.write(addr)
+}
+
 /** wait_on_address - sleep on the host until somebody wakes the word, unless it no longer holds `value`. */
 export function wait_on_address(addr: number, value: number, timeout_ms: number): void {
   Atomics.wait(i32, addr >> 2, value, timeout_ms)

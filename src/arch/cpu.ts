@@ -12,11 +12,11 @@
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
-import { fetch_and, fetch_or, load, store, wait_on_address, wake_by_address } from './atomic.js'
+import { fetch_and, load, quiet_ops, store, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
 import { now_ns } from './clock.js'
-import { COST_BURN, COST_RELAX, COST_SPIN, COST_WAKE, MAX_COSTS, VIRTUAL } from './cost.js'
-import { HALTING, KernelPanic, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
+import { COST_BURN, COST_LINE, COST_RELAX, COST_SPIN, COST_WAKE, MAX_COSTS, VIRTUAL } from './cost.js'
+import { HALTING, KernelPanic, num_cpus, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
 import { COSTS, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 import { trace_switch } from './trace.js'
 import {
@@ -220,7 +220,7 @@ export function take_interrupts(): void {
       continue
     }
     if (pending < 0) {
-      fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
+      quiet_ops.fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
       continue
     }
     const below = i32[PRIORITY]
@@ -280,7 +280,7 @@ export function cpu_relax(): void {
 /** park_announce - say which lock (and ticket) this CPU is about to sleep for. The caller then looks at the lock once more. */
 export function park_announce(lock: number, ticket: number): void {
   i32[(AREA + CPU_TICKET) >> 2] = ticket
-  store(AREA + CPU_WAITS_FOR, lock)
+  quiet_ops.store(AREA + CPU_WAITS_FOR, lock)
 }
 
 /**
@@ -305,24 +305,40 @@ function stand_at_lock(lock: number): void {
   const pending = i32[PENDING]
   if (pending >= 0 && (pending === 0 || i32[IF] === 0)) {
     tally(COST_SPIN, actor_stand(lock))
-    if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
+    if (i32[PENDING] < 0) quiet_ops.fetch_and(AREA, ~UNPARK)
     cpu_relax()
     actor_stood()
     return
   }
-  if (pending < 0) fetch_and(AREA, ~UNPARK)
+  if (pending < 0) quiet_ops.fetch_and(AREA, ~UNPARK)
   cpu_relax()
+}
+
+/**
+ * standing_at - virtual time: how many CPUs stand at `lock`. Each of them has a copy of its line, and wants it again when
+ * the line was written.
+ */
+export function standing_at(lock: number): number {
+  let n = 0
+  for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) if (i32[(cpu_area(cpu) + CPU_WAITS_FOR) >> 2] === lock) n++
+  return n
+}
+
+/** lines_pass - virtual time: wait for the ways of `n` lines, one after another. */
+export function lines_pass(n: number): void {
+  if (n > 0) charge(COST_LINE, n * f64[COST_TABLE + COST_LINE])
 }
 
 /** park_done - this CPU waits no longer. */
 export function park_done(): void {
-  store(AREA + CPU_WAITS_FOR, 0)
+  quiet_ops.store(AREA + CPU_WAITS_FOR, 0)
 }
 
 /** unpark_cpu - hand-over to a CPU that sleeps for a lock. */
 export function unpark_cpu(cpu: number): void {
   const area = cpu_area(cpu)
-  fetch_or(area, UNPARK)
+  if (VIRTUAL) seen()
+  quiet_ops.fetch_or(area, UNPARK)
   if (VIRTUAL) actor_wake(cpu, 0)
   else if (load(area + CPU_PARKED) !== 0) wake_by_address(area, 1)
 }

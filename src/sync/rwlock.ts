@@ -7,7 +7,7 @@
  * It only reads `more` then: the lock's memory may be gone already.
  */
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
-import { cmpxchg, fetch_add, load } from '../arch/atomic.js'
+import { cmpxchg, fetch_add, quiet_ops } from '../arch/atomic.js'
 import {
   CPU_PREEMPT,
   CPU_WAITS_FOR,
@@ -68,19 +68,19 @@ function wait(addr: number, write: boolean): void {
       cpu_relax()
     }
     park_announce(addr, 0)
-    fetch_add(addr + 4, 1)
+    quiet_ops.fetch_add(addr + 4, 1)
     const won = write ? try_write(addr) : try_read(addr)
     if (!won) park(addr | (write ? HELD_WRITE : HELD_READ))
-    fetch_add(addr + 4, -1)
+    quiet_ops.fetch_add(addr + 4, -1)
     park_done()
     if (won) return
   }
 }
 
 function wake_waiters(addr: number): void {
-  if (load(addr + 4) === 0) return
+  if (quiet_ops.load(addr + 4) === 0) return
   for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
-    if (load(cpu_area(cpu) + CPU_WAITS_FOR) === addr) unpark_cpu(cpu)
+    if (quiet_ops.load(cpu_area(cpu) + CPU_WAITS_FOR) === addr) unpark_cpu(cpu)
   }
 }
 

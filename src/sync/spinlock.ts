@@ -13,11 +13,17 @@
  * the lock before it looks for sleepers; both are sequentially consistent, so one of the two sees the other.
  * A waiter that spins or sleeps with interrupts enabled takes them, as a real one does.
  *
+ * In virtual time a waiter that sleeps stands for one that spins: the words of sleeping and waking cost nothing, but the
+ * lock's line does. After each unlock every waiter of a TAS or ticket lock reads the line anew, one after another; those of
+ * TAS then all try to write it. So the next holder has it after as many transfers as there are waiters (TAS), after half as
+ * many on average (ticket), or after those of its own node (MCS). As in Boyd-Wickizer, Kaashoek, Morris and Zeldovich,
+ * "Non-scalable locks are dangerous", Linux Symposium 2012.
+ *
  * Never under a spinlock: sleeping, waiting for another CPU's interrupt.
  */
 
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
-import { cmpxchg, fetch_add, fetch_and, fetch_or, load, store, xchg } from '../arch/atomic.js'
+import { cmpxchg, fetch_add, load, quiet_ops, store, want_line, xchg } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { cost, VIRTUAL } from '../arch/cost.js'
 import {
@@ -33,12 +39,14 @@ import {
   cpu_id,
   cpu_relax,
   describe_lock,
+  lines_pass,
   local_irq_restore,
   local_irq_save,
   panic,
   park,
   park_announce,
   park_done,
+  standing_at,
   unpark_cpu,
 } from '../arch/cpu.js'
 import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
@@ -93,7 +101,7 @@ function unpark_any(lock: number): void {
   for (let k = 1; k <= n; k++) {
     const cpu = (cpu_id + k) % n
     const slot = cpu_area(cpu) + CPU_WAITS_FOR
-    if (load(slot) === lock && cmpxchg(slot, lock, 0) === lock) {
+    if (quiet_ops.load(slot) === lock && quiet_ops.cmpxchg(slot, lock, 0) === lock) {
       unpark_cpu(cpu)
       return
     }
@@ -103,7 +111,7 @@ function unpark_any(lock: number): void {
 function unpark_ticket(lock: number, ticket: number): void {
   for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
     const area = cpu_area(cpu)
-    if (load(area + CPU_WAITS_FOR) === lock && i32[(area + CPU_TICKET) >> 2] === ticket) {
+    if (quiet_ops.load(area + CPU_WAITS_FOR) === lock && i32[(area + CPU_TICKET) >> 2] === ticket) {
       unpark_cpu(cpu)
       return
     }
@@ -129,7 +137,9 @@ function tas_slow(lock: number): void {
     const won = xchg(lock, 2) === 0
     if (!won) park(lock)
     park_done()
-    if (won) return
+    if (!won) continue
+    if (VIRTUAL) lines_pass(standing_at(lock))
+    return
   }
 }
 
@@ -153,16 +163,17 @@ function ticket_slow(lock: number, ticket: number): void {
     cpu_relax()
   }
   park_announce(lock, ticket)
-  fetch_add(lock + 8, 1)
-  fetch_or(lock + 4, 1)
+  quiet_ops.fetch_add(lock + 8, 1)
+  quiet_ops.fetch_or(lock + 4, 1)
   while ((load(lock + 4) & ~1) !== ticket) {
     park(lock)
     park_announce(lock, ticket) // an interrupt taken meanwhile may have waited for another lock
   }
   park_done()
-  if (fetch_add(lock + 8, -1) !== 1) return
-  fetch_and(lock + 4, ~1) // only the holder takes the mark away, so nobody misses it meanwhile
-  if (load(lock + 8) !== 0) fetch_or(lock + 4, 1)
+  if (VIRTUAL) lines_pass(standing_at(lock) >> 1)
+  if (quiet_ops.fetch_add(lock + 8, -1) !== 1) return
+  quiet_ops.fetch_and(lock + 4, ~1) // only the holder takes the mark away, so nobody misses it meanwhile
+  if (quiet_ops.load(lock + 8) !== 0) quiet_ops.fetch_or(lock + 4, 1)
 }
 
 /** One addition serves the next ticket and tells of sleepers: the lock's memory may be gone right after it. */
@@ -221,7 +232,7 @@ export function mcs_unlock(lock: number): void {
   }
   store(next + 4, 0)
   const cpu = (next - PERCPU_BASE) >> PERCPU_SHIFT
-  if (load(cpu_area(cpu) + CPU_WAITS_FOR) === next) unpark_cpu(cpu)
+  if (quiet_ops.load(cpu_area(cpu) + CPU_WAITS_FOR) === next) unpark_cpu(cpu)
   node_put(node)
 }
 
@@ -270,6 +281,7 @@ function spin_lock_timed(lock: spinlock_t): void {
   i32[PREEMPT]++
   if (lock.owner === ME) recursion('spinlock', lock.addr)
   const since = my_clock()
+  want_line(lock.addr) // so that the look at the lock costs nothing of its own
   const contended = spin_is_locked(lock)
   acquire(lock)
   lockstat_acquired(lock.addr, contended, my_clock() - since)
@@ -285,6 +297,7 @@ function acquire(lock: spinlock_t): void {
 
 /** spin_trylock - true when taken. */
 export function spin_trylock(lock: spinlock_t): boolean {
+  if (VIRTUAL) want_line(lock.addr) // 2.6.11 exchanges at once; and who is behind in time comes first
   if (!raw_trylock(lock.addr)) return false
   if (VIRTUAL) lockstat_acquired(lock.addr, false, 0)
   i32[PREEMPT]++
@@ -324,7 +337,8 @@ export function spin_unlock(lock: spinlock_t): void {
 
 /** spin_is_locked - for assertions and statistics only. */
 export function spin_is_locked(lock: spinlock_t): boolean {
-  return KIND === LOCK_TICKET ? load(lock.addr) !== (load(lock.addr + 4) & ~1) : load(lock.addr) !== 0
+  const { load: look } = quiet_ops
+  return KIND === LOCK_TICKET ? look(lock.addr) !== (look(lock.addr + 4) & ~1) : look(lock.addr) !== 0
 }
 
 /** lockdep_assert_held - first statement of a function whose caller must hold the lock. */
