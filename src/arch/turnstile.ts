@@ -12,8 +12,9 @@
  * Only the actor that has the turn changes any of this, so nothing here is atomic but the gates. It takes the scheduling
  * decision itself, when its clock has passed `LIMIT`, the clock of the next one: at once before it does what others can
  * see (it takes a cache line that is not its own, rings a doorbell, sends an interrupt), and otherwise when it is `SLACK`
- * cycles ahead. Until then a tick costs an addition and a comparison. A thread may run several actors: the board is run by the thread of CPU 0, so a machine of one CPU
- * never hands its turn to another thread. Who is first among equals follows from the seed.
+ * cycles ahead. Until then a tick costs an addition and a comparison. A thread may run several actors: the board is run by
+ * the thread of CPU 0, so a machine of one CPU never hands its turn to another thread. With several CPUs the board may be
+ * LAG cycles behind them, as a card is behind a bus. Who is first among equals follows from the seed.
  *
  * What an actor does to others at its own time t reaches them at t: `actor_wake` moves the clock of a blocked one there.
  */
@@ -46,6 +47,8 @@ export const TURN_LIMIT = TURNSTILE + 24
 export const TURN_NS = TURNSTILE + 32 // ns a cycle, f64
 /** Cycles that a CPU may be ahead of another while it does nothing that others can see, f64. */
 export const TURN_SLACK = TURNSTILE + 40
+/** Cycles that the board may be behind when a CPU does something that others can see, f64. */
+export const TURN_LAG = TURNSTILE + 48
 export const TURN_TABLE = TURNSTILE + 128
 export const ACTOR_SHIFT = 6
 
@@ -75,6 +78,7 @@ const LIMIT = TURN_LIMIT >> 3
 const HASH = TURN_HASH >> 2
 const NS = TURN_NS >> 3
 const SLACK = TURN_SLACK >> 3
+const LAG = TURN_LAG >> 3
 
 export function actor_record(actor: number): number {
   return TURN_TABLE + (actor << ACTOR_SHIFT)
@@ -132,6 +136,16 @@ function wants(actor: number): number {
   return state === ACTOR_BLOCKED ? f64[(at + ACTOR_ALARM) >> 3] : Infinity
 }
 
+/**
+ * As wants, for the order of turns: the board comes when it is LAG cycles behind (and then catches up), or each doorbell and
+ * each frame that arrives would cost two hand-overs; and the host comes after it, so that it sees all that was due.
+ */
+function place(actor: number): number {
+  const when = wants(actor)
+  if (actor < ACTOR_BOARD || f64[LAG] === 0) return when
+  return actor === ACTOR_BOARD ? when + f64[LAG] : when + f64[LAG] + 1
+}
+
 /** Who is first among equals: an order that the seed picks, mixed so that it changes from cycle to cycle. */
 function rank(actor: number, when: number): number {
   let h = Math.imul(actor + 1, 0x9e3779b1) ^ Math.imul(i32[TURN_SEED >> 2] + (when | 0), 0x85ebca6b)
@@ -142,24 +156,26 @@ function rank(actor: number, when: number): number {
 /** The actor whose turn it is, or -1: nobody can go on. Leaves the clock of the next but one in LIMIT. */
 function choose(): number {
   const ncpus = i32[TURN_CPUS >> 2]
+  const catches_up = i32[TURN >> 2] === ACTOR_BOARD
   let best = -1
   let first = Infinity
   let second = Infinity
   for (let k = 0; k < ncpus + 2; k++) {
     const actor = k < ncpus ? k : ACTOR_BOARD + k - ncpus
-    const when = wants(actor)
+    const later = place(actor)
+    const when = actor === ACTOR_BOARD && catches_up ? wants(actor) : later
     if (when > first || when === Infinity) {
-      if (when < second) second = when
+      if (later < second) second = later
       continue
     }
     const wins = when < first || rank(actor, when) < rank(best, when)
-    second = wins ? first : when
+    second = wins ? first : later
     if (!wins) continue
     best = actor
     first = when
   }
   f64[LIMIT] = second
-  if (best >= 0) begin(best, first)
+  if (best >= 0) begin(best, wants(best))
   return best
 }
 
@@ -285,7 +301,8 @@ export function actor_wake(actor: number, delay: number): void {
   const now = f64[actor_record(i32[TURN >> 2]) >> 3] + delay
   if (now > f64[at >> 3]) f64[at >> 3] = now
   i32[(at + ACTOR_STATE) >> 2] = ACTOR_READY
-  if (f64[at >> 3] < f64[LIMIT]) f64[LIMIT] = f64[at >> 3]
+  const when = place(actor)
+  if (when < f64[LIMIT]) f64[LIMIT] = when
 }
 
 /** actor_alarm - a hosted actor says when it wants the turn next, cycles. */

@@ -38,6 +38,7 @@ import {
   TURN_CPUS,
   TURN_HANDOVERS,
   TURN_HASH,
+  TURN_LAG,
   TURN_LIMIT,
   TURN_NS,
   TURN_SEED,
@@ -86,6 +87,7 @@ export interface SystemMap {
     limit: number
     ns_per_cycle: number
     slack: number
+    lag: number
     table: number
     shift: number
   }
@@ -152,6 +154,7 @@ export function system_map(): SystemMap {
       limit: TURN_LIMIT,
       ns_per_cycle: TURN_NS,
       slack: TURN_SLACK,
+      lag: TURN_LAG,
       table: TURN_TABLE,
       shift: ACTOR_SHIFT,
     },

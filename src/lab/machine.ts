@@ -41,6 +41,8 @@ const PLUG_MS = 3000
 const BOOT_MS = 20_000
 /** Cycles that a CPU may be ahead: less than an interrupt takes. */
 const SLACK = 1000
+/** Cycles that the board may be behind the CPUs: less than an interrupt takes, and about what a bus and its bridges take. */
+const BOARD_LAG = 2000
 /** Tries of a thread that waits for its turn, where the host has a core for each. */
 const TURN_SPIN = 20_000
 
@@ -216,6 +218,7 @@ export class Machine {
       seed,
       spin,
       this.config.slackCycles ?? SLACK,
+      BOARD_LAG,
     )
   }
 
