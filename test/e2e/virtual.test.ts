@@ -85,6 +85,29 @@ test('a machine is halted while packets wait for their screening process: none l
   }
 })
 
+test('what a machine of several CPUs died of is told, though its thread has no turn afterwards', async () => {
+  const config = { ...livelockDefaults(), profile: modern, cpus: 3, flows: 64 }
+  const programs = [new URL('../torture/scenarios/dies.js', import.meta.url).href]
+  const machine = new Machine({ ...livelockMachine(config, 'napi'), userSpin: false, programs })
+  try {
+    await machine.powerOn()
+    await machine.source(0, { on: true, rate: 1_000_000 })
+    await machine.pass(1)
+    machine.ram.i32[machine.ram.address('test_fate', 'how') >> 2] = 1
+    const death = (async () => {
+      for (let k = 0; k < 100; k++) await machine.pass(5)
+    })()
+    await expect(death).rejects.toThrow(/Kernel panic - BUG: broken invariant\nEIP is at fall_over/)
+  } finally {
+    await machine.destroy()
+  }
+})
+
+test('the polling thread serves every queue of both devices', async () => {
+  const { forwarded } = await play({ cpus: 8, rx: ['polled'], flows: 64 }, 400_000, 4)
+  expect(forwarded).toBe(1600)
+})
+
 describe('the same run has the same hash', () => {
   test.each([
     [1, 'napi', 'tas', 400_000],

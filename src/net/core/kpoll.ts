@@ -17,7 +17,7 @@ import { bytes, embed, type Layout, layout, own, ptr, Struct, word } from '../..
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
-import { local_irq_restore, local_irq_save, now_ns, tick } from '../../arch/cpu.js'
+import { BUG_ON, local_irq_restore, local_irq_save, now_ns, tick } from '../../arch/cpu.js'
 import { config, hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
@@ -80,6 +80,7 @@ const s = DEFINE_STATIC('kpoll', KPOLL)
 
 /** kpoll_register - @context process, boot */
 export function kpoll_register(ops: Sym<poll_ops>, dev: number): void {
+  BUG_ON(s.ndevices >= NR_IRQS, 'too many polled devices')
   i32[(s.devices >> 2) + s.ndevices * 2] = ops
   i32[(s.devices >> 2) + s.ndevices * 2 + 1] = dev
   s.ndevices++
