@@ -43,7 +43,7 @@ export const RANGES = {
   queues: [0, 32, 0],
   hz: [100, 1000, 1000],
   irqWork: [0, 4096, 0],
-  scaleDuration: [1, 1000, 2],
+  scaleDuration: [1, 1000, 4],
   packets: [100, 1_000_000, 10_000],
   rate: [100, 20_000_000, 0],
   schedules: [1, 1_000_000_000, 1000],

@@ -8,11 +8,17 @@ import { livelockDefaults } from './config.js'
 import { RunError } from './errors.js'
 import { Machine, type MachineConfig } from './machine.js'
 import type { CostProfile } from './profile.js'
-import { drain, dropsBetween, takeSample, unbalanced } from './sample.js'
-import { cycleShares, cyclesBetween, lockStats, locksBetween } from './tallies.js'
+import { drain, dropsBetween, type Sample, takeSample, unbalanced } from './sample.js'
+import { type CycleShare, cycleShares, cyclesBetween, type LockStat, lockStats, locksBetween } from './tallies.js'
 import type { LivelockConfig, ProgressHook, ScaleLock, ScalePoint, ScaleResult } from './types.js'
 
-const WARM_MS = 1
+/** Until the route cache is warm, and the rings and queues as full as they get. */
+const WARM_MS = 2
+/** Halves of a window may differ by so much of the larger one; else the window is made twice as long, so many times at most. */
+const UNSTEADY = 0.1
+const DOUBLINGS = 4
+/** Packets in each half: fewer may agree by chance, for they leave by whole transmit rings. */
+const HALF_PACKETS = 1000
 /** Offered per CPU: more than one forwards. */
 const OFFERED_PER_CPU = 2_500_000
 const TOP_FUNCTIONS = 8
@@ -24,7 +30,10 @@ interface Variant {
   name: string
   what: string
   config: Partial<LivelockConfig>
+  txRing?: number
 }
+
+const LONG_RING = 1024
 
 /** What is varied: each differs from the first in one thing. */
 export const VARIANTS: readonly Variant[] = [
@@ -34,6 +43,13 @@ export const VARIANTS: readonly Variant[] = [
   { name: 'few-flows', what: `${FEW} flows`, config: { flows: FEW } },
   { name: 'ticket', what: 'ticket locks', config: { lock: 'ticket' } },
   { name: 'mcs', what: 'MCS locks', config: { lock: 'mcs' } },
+  { name: 'long-ring', what: `a transmit ring of ${LONG_RING} frames, not 256`, config: {}, txRing: LONG_RING },
+  {
+    name: 'long-ring-mcs',
+    what: 'such a ring and MCS locks',
+    config: { lock: 'mcs' },
+    txRing: LONG_RING,
+  },
   { name: 'cache-miss', what: `${ALL} destinations: the route cache misses`, config: { flows: ALL } },
 ]
 
@@ -42,7 +58,7 @@ export interface ScaleOptions {
   seed: number
   cpus: readonly number[]
   variants: readonly string[]
-  /** Virtual time of a point, ms. */
+  /** Virtual time of a point that is steady, ms. */
   durationMs: number
   parallel: number
   hooks?: ProgressHook
@@ -61,7 +77,7 @@ function scaleMachine(options: ScaleOptions, variant: Variant, cpus: number): Ma
   const source = machine.ports[0]!.source as GeneratorConfig
   const order = variant.name === 'cache-miss' ? 'random' : 'round-robin'
   machine.ports[0]!.source = { ...source, order }
-  return { ...machine, userSpin: false }
+  return { ...machine, userSpin: false, ...(variant.txRing === undefined ? {} : { txRing: variant.txRing }) }
 }
 
 async function locksOf(machine: Machine, locks: ReturnType<typeof locksBetween>): Promise<ScaleLock[]> {
@@ -81,23 +97,57 @@ async function locksOf(machine: Machine, locks: ReturnType<typeof locksBetween>)
     .slice(0, TOP_LOCKS)
 }
 
+/** Did enough packets come out of the two halves of a window, and the same number, more or less? */
+export function isSteady([first, second]: readonly [number, number]): boolean {
+  return Math.min(first, second) >= HALF_PACKETS && Math.abs(first - second) <= UNSTEADY * Math.max(first, second)
+}
+
+interface Look {
+  sample: Sample
+  cycles: CycleShare[]
+  locks: Map<number, LockStat>
+}
+
+function look(machine: Machine): Look {
+  const { ram, config } = machine
+  return {
+    sample: takeSample(machine),
+    cycles: cycleShares(ram, config.cpus),
+    locks: lockStats(ram, config.cpus),
+  }
+}
+
+interface Window {
+  before: Look
+  after: Look
+  halves: [number, number]
+}
+
+/** A window whose halves agree, if there is one: each longer one begins with all of the last. */
+async function steadyWindow(machine: Machine, durationMs: number): Promise<Window> {
+  const sent = (): number => machine.ram.port(1).sent
+  const before = look(machine)
+  const start = sent()
+  await machine.pass(durationMs / 2)
+  let middle = sent()
+  await machine.pass(durationMs / 2)
+  for (let k = 0, half = durationMs / 2; ; k++) {
+    const end = sent()
+    const halves: [number, number] = [middle - start, end - middle]
+    if (isSteady(halves) || k === DOUBLINGS) return { before, after: look(machine), halves }
+    half *= 2
+    middle = end
+    await machine.pass(half)
+  }
+}
+
 async function runPoint(options: ScaleOptions, variant: Variant, cpus: number): Promise<ScalePoint> {
   const machine = new Machine(scaleMachine(options, variant, cpus))
   try {
     await machine.powerOn()
     await machine.source(0, { on: true, rate: OFFERED_PER_CPU * cpus })
     await machine.pass(WARM_MS)
-    const before = {
-      sample: takeSample(machine),
-      cycles: cycleShares(machine.ram, cpus),
-      locks: lockStats(machine.ram, cpus),
-    }
-    await machine.pass(options.durationMs)
-    const after = {
-      sample: takeSample(machine),
-      cycles: cycleShares(machine.ram, cpus),
-      locks: lockStats(machine.ram, cpus),
-    }
+    const { before, after, halves } = await steadyWindow(machine, options.durationMs)
     await machine.source(0, { on: false })
     await drain(machine)
     const wrong = unbalanced(machine)
@@ -116,6 +166,9 @@ async function runPoint(options: ScaleOptions, variant: Variant, cpus: number): 
       variant: variant.name,
       cpus,
       delivered_pps: Math.round(delivered / seconds),
+      window_ms: Math.round(seconds * 1000),
+      halves_pps: [Math.round((halves[0] * 2) / seconds), Math.round((halves[1] * 2) / seconds)],
+      steady: isSteady(halves),
       cycles_per_packet: delivered === 0 ? null : Math.round(cycles.reduce((n, c) => n + c.cycles, 0) / delivered),
       drops: dropsBetween(before.sample, after.sample),
       functions: cycles

@@ -197,6 +197,12 @@ export interface ScalePoint {
   variant: string
   cpus: number
   delivered_pps: number
+  /** Virtual time that it was measured for. */
+  window_ms: number
+  /** Delivered in the two halves of that time. */
+  halves_pps: [number, number]
+  /** Do the halves differ by no more than a tenth? Otherwise the point was made longer as often as allowed, to no avail. */
+  steady: boolean
   cycles_per_packet: number | null
   drops: Record<string, number>
   /** Where most cycles went; `share` is of all CPUs' time. */

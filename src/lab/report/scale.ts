@@ -5,7 +5,7 @@ import { kpps } from './format.js'
 import { type Chart, chartPage } from './page.js'
 import { plainTable } from './plainTable.js'
 
-const COLORS = ['#dd3333', '#3366cc', '#22aa22', '#dd9900', '#8844bb', '#00aaaa', '#777777']
+const COLORS = ['#dd3333', '#3366cc', '#22aa22', '#dd9900', '#8844bb', '#00aaaa', '#996633', '#dd66aa', '#777777']
 
 function variantsOf(result: ScaleResult): string[] {
   return [...new Set(result.points.map(p => p.variant))]
@@ -20,11 +20,17 @@ function throughput(result: ScaleResult): string {
     v,
     ...cpus.map(n => {
       const p = result.points.find(q => q.variant === v && q.cpus === n)
-      return p === undefined ? '-' : kpps(p.delivered_pps)
+      return p === undefined ? '-' : `${kpps(p.delivered_pps)}${p.steady ? '' : '*'}`
     }),
     VARIANTS.find(x => x.name === v)?.what ?? '',
   ])
-  return `Forwarded, thousands of packets a second, by CPUs\n${plainTable(['', ...cpus.map(String), ''], rows)}`
+  const table = `Forwarded, thousands of packets a second, by CPUs\n${plainTable(['', ...cpus.map(String), ''], rows)}`
+  const rough = result.points.filter(p => !p.steady)
+  if (rough.length === 0) return table
+  const halves = rough.map(
+    p => `${p.variant} on ${p.cpus}: ${p.halves_pps.map(kpps).join(' and ')} in ${p.window_ms} ms`,
+  )
+  return `${table}\n* not steady; by halves of its time, ${halves.join('; ')}`
 }
 
 /** Where the time of the largest machine of a variant went. */
@@ -37,8 +43,13 @@ function details(p: ScalePoint): string {
     String(l.wait_cycles),
     (l.hold_cycles / l.acquisitions).toFixed(0),
   ])
+  const drops = Object.entries(p.drops)
+    .sort((a, b) => b[1] - a[1])
+    .map(([why, n]) => `${why} ${n}`)
+    .join(', ')
   return (
-    `${p.variant}, ${p.cpus} CPUs: ${p.cycles_per_packet ?? '-'} cycles a packet\n` +
+    `${p.variant}, ${p.cpus} CPUs, ${p.window_ms} ms: ${p.cycles_per_packet ?? '-'} cycles a packet\n` +
+    (drops === '' ? '' : `dropped: ${drops}\n`) +
     `${plainTable(['function', 'context', 'of all time'], functions)}\n` +
     plainTable(['lock', 'acquisitions', 'contentions', 'cycles waited', 'cycles held each'], locks)
   )

@@ -17,7 +17,7 @@ interface ScaleOptions {
   html?: string
 }
 
-const NAMES = ['base', 'one-queue', 'pinned', 'few-flows', 'ticket', 'mcs', 'cache-miss']
+const NAMES = ['base', 'one-queue', 'pinned', 'few-flows', 'ticket', 'mcs', 'long-ring', 'long-ring-mcs', 'cache-miss']
 
 /** A parser for numbers of CPUs with commas between. */
 function cpuList(text: string): number[] {
@@ -38,7 +38,12 @@ export function registerScale(program: Command, run: VerbRunner): void {
     .option('--cpus <list>', 'numbers of CPUs', cpuList, [1, 2, 4, 8, 16, 32])
     .option('--variants <list>', `all, or some of ${NAMES.join(', ')}`, someOf('--variants', NAMES), NAMES)
     .option('--profile <name>', 'costs', 'modern')
-    .option('--duration <ms>', 'virtual time of a point', wholeNumber('--duration', 'scaleDuration'), 2)
+    .option(
+      '--duration <ms>',
+      'virtual time of a steady point',
+      wholeNumber('--duration', 'scaleDuration'),
+      RANGES.scaleDuration[2],
+    )
     .option('--seed <n>', 'seed', wholeNumber('--seed', 'seed'), RANGES.seed[2])
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
     .option('--html <file>', 'write one self-contained page')
@@ -75,7 +80,7 @@ async function measure(options: ScaleOptions, signal: AbortSignal): Promise<Scal
       cpus: options.cpus,
       variants: options.variants,
       durationMs: options.duration,
-      parallel: Math.max(1, Math.floor(hostCores() / 2)),
+      parallel: hostCores(), // of each machine one thread runs at a time
       hooks: { progress: bar.update, signal },
     })
   } finally {
