@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import Table from 'cli-table3'
 import { Command, InvalidArgumentError } from 'commander'
+import { determinism } from './determinism.js'
 import { LeftOut, packageRoot } from './lib/comparator.js'
 import { type Measure, type MeasureRow, makeContext, reached } from './lib/measure.js'
 import { MEASURES } from './macro/index.js'
@@ -33,7 +34,9 @@ function integer(text: string): number {
 
 function parse(): Options {
   const command = new Command('bench')
-    .description('measures the kernel beside its rivals')
+    .description(
+      'measures the kernel beside its rivals; `determinism` as the first word: do runs in virtual time differ?',
+    )
     .option('--only <name...>', `only these measures (${MEASURES.map(m => m.name).join(', ')})`)
     .option('--json <file>', 'write the results there instead of bench/results/')
     .option('--seed <n>', 'seed of traffic and tables', integer, 1)
@@ -106,6 +109,18 @@ function host(): Record<string, unknown> {
   }
 }
 
+/** Processors differ by a factor of two in their atomic operations, so a result is named after its own. */
+function resultFile(prefix: string): string {
+  const date = new Date().toISOString().slice(0, 10)
+  const model = (cpus()[0]?.model ?? 'unknown').replace(/\(R\)|\(TM\)|processor|CPU/gi, '').trim()
+  const slug = model
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '')
+  const kind = `${process.platform}-${process.arch}-${slug}-${availableParallelism()}core`
+  return join(packageRoot(), 'bench', 'results', `${prefix}${kind}-${process.version}-${date}.json`)
+}
+
 function keep(file: string, report: unknown): void {
   mkdirSync(dirname(file), { recursive: true })
   const tmp = `${file}.${process.pid}.tmp`
@@ -138,16 +153,7 @@ async function main(): Promise<void> {
   }
   print(rows, leftOut)
   for (const f of failed) console.error(`  failed: ${f.name}: ${f.why}`)
-  const date = new Date().toISOString().slice(0, 10)
-  // Processors differ by a factor of two in their atomic operations, so a result is named after its own.
-  const model = (cpus()[0]?.model ?? 'unknown').replace(/\(R\)|\(TM\)|processor|CPU/gi, '').trim()
-  const slug = model
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-|-$/g, '')
-  const kind = `${process.platform}-${process.arch}-${slug}-${availableParallelism()}core`
-  const file = options.json ?? join(packageRoot(), 'bench', 'results', `${kind}-${process.version}-${date}.json`)
-  keep(file, {
+  keep(options.json ?? resultFile(''), {
     schema: 'softnet.bench/1',
     date: new Date().toISOString(),
     host: host(),
@@ -159,7 +165,11 @@ async function main(): Promise<void> {
 }
 
 try {
-  await main()
+  if (process.argv[2] === 'determinism') {
+    const write = (prefix: string, file: string | undefined, report: unknown): void =>
+      keep(file ?? resultFile(prefix), report)
+    process.exitCode = await determinism(process.argv.slice(3), write)
+  } else await main()
 } catch (e) {
   console.error(`error: ${e instanceof Error ? (process.env['DEBUG'] ? e.stack : e.message) : String(e)}`)
   process.exit(1)
