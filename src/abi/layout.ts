@@ -7,6 +7,7 @@
  * A lens is a stateless view of one struct at one address: `SKB.at(addr)` is the same object every time on a thread, so
  * `===` and `null` work. All words are int32 in RAM. Guards (`by`, `own`, `rcu`, `konst`) are kept as data for reports.
  */
+import { boot } from '../arch/boot.js'
 import { RAM } from '../arch/ram.js'
 
 const i32 = RAM.i32
@@ -114,10 +115,11 @@ export class Layout<T extends Struct> {
 
   /** Note a field; install() writes the accessors of all fields at once. */
   private define(key: string, field: Field, offset: number): void {
-    const at = `i32[this.$w + ${offset >> 2}]`
+    const at = `this.$w + ${offset >> 2}`
     if (field.kind === 'embed') this.embeds.push({ name: key, offset, layout: field.target!() })
     else if (field.kind === 'bytes') this.source.push(`get ${key}() { return this.addr + ${offset} }`)
-    else if (field.kind === 'word') this.source.push(`get ${key}() { return ${at} }`, `set ${key}(v) { ${at} = v }`)
+    else if (field.kind === 'word')
+      this.source.push(`get ${key}() { return ${read(at)} }`, `set ${key}(v) { ${write(at, 'v')} }`)
     else {
       this.pointers.push({ key, at, target: field.target! })
     }
@@ -129,14 +131,14 @@ export class Layout<T extends Struct> {
    */
   private install(): void {
     const getters = this.pointers.map(
-      ({ key, at }, k) => `get ${key}() { const a = ${at}; return a === 0 ? null : t[${k}]().ref(a) }`,
+      ({ key, at }, k) => `get ${key}() { const a = ${read(at)}; return a === 0 ? null : t[${k}]().ref(a) }`,
     )
     const targets = this.pointers.map(p => p.target)
     this.define_accessors([...this.source, ...getters, ...this.setters()], { t: targets })
   }
 
   private setters(): string[] {
-    return this.pointers.map(({ key, at }) => `set ${key}(v) { ${at} = v === null ? 0 : v.addr }`)
+    return this.pointers.map(({ key, at }) => `set ${key}(v) { ${write(at, 'v === null ? 0 : v.addr')} }`)
   }
 
   private define_accessors(source: string[], captured: Record<string, unknown>): void {
@@ -151,7 +153,7 @@ export class Layout<T extends Struct> {
   settle(): void {
     const getters = this.pointers.map(({ key, at, target }, k) => {
       const found = target().lookup(`l${k}`, `t${k}`)
-      return `get ${key}() { const a = ${at}; if (a === 0) return null; ${found} }`
+      return `get ${key}() { const a = ${read(at)}; if (a === 0) return null; ${found} }`
     })
     const captured = Object.fromEntries(
       this.pointers.flatMap(({ target }, k) => [
@@ -243,6 +245,15 @@ export class Layout<T extends Struct> {
     )
     return `struct ${this.name} { /* size ${this.size}, align ${this.align} */\n${rows.join('\n')}\n}`
   }
+}
+
+/** The flavours of the accessors: under control each access is watched (src/explore/plain.ts). */
+const CHECKED = boot.controlled === true
+function read(at: string): string {
+  return CHECKED ? `__softnet.get(i32, ${at})` : `i32[${at}]`
+}
+function write(at: string, value: string): string {
+  return CHECKED ? `__softnet.set(i32, ${at}, ${value})` : `i32[${at}] = ${value}`
 }
 
 /** A function or object from source text, with the captured values as constants. */

@@ -82,7 +82,8 @@ const virtual_ops: AtomicOps = {
   },
 }
 
-const ops = boot.plainAtomics === true ? plain_ops : boot.virtual === true ? virtual_ops : wasm_ops
+const PLAIN = boot.plainAtomics === true || boot.controlled === true
+const ops = PLAIN ? plain_ops : boot.virtual === true ? virtual_ops : wasm_ops
 
 export const load = ops.load
 export const store = ops.store
@@ -96,7 +97,7 @@ export const fetch_and = ops.fetch_and
  * Operations on words that only this machine has: who sleeps for a lock, and the wake-up. A CPU that spins needs no such
  * words, so in virtual time their lines cost nothing.
  */
-export const quiet_ops: AtomicOps = boot.plainAtomics === true ? plain_ops : wasm_ops
+export const quiet_ops: AtomicOps = PLAIN ? plain_ops : wasm_ops
 
 /** want_line - in virtual time: get the line of `addr` for writing, as an atomic operation on it would. */
 export function want_line(addr: number): void {
@@ -105,8 +106,24 @@ export function want_line(addr: number): void {
 
 /** wait_on_address - sleep on the host until somebody wakes the word, unless it no longer holds `value`. */
 export function wait_on_address(addr: number, value: number, timeout_ms: number): void {
-  Atomics.wait(i32, addr >> 2, value, timeout_ms)
+  // Under control a wake-up that is missing must be seen, not made good for.
+  Atomics.wait(i32, addr >> 2, value, boot.controlled === true ? undefined : timeout_ms)
 }
+
+/**
+ * READ_ONCE - a plain load of a word that others change meanwhile, and that is meant to be one: to see it late does no
+ * harm. Under control it is a step, at which others may go on, and no data race.
+ */
+export const READ_ONCE: (addr: number) => number =
+  boot.controlled === true ? addr => Atomics.load(i32, addr >> 2) : addr => i32[addr >> 2]
+
+/** WRITE_ONCE - a plain store of a word that others read meanwhile. */
+export const WRITE_ONCE: (addr: number, value: number) => void =
+  boot.controlled === true
+    ? (addr, value) => void Atomics.store(i32, addr >> 2, value)
+    : (addr, value) => {
+        i32[addr >> 2] = value
+      }
 
 /** wake_by_address - wake up to `n` threads that sleep on the word. */
 export function wake_by_address(addr: number, n: number): void {

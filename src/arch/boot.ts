@@ -11,6 +11,11 @@ export interface BootInfo {
   lockKind: number
   /** Virtual time: one actor of the machine runs at a time, and its clock goes on by what it is charged. */
   virtual?: boolean
+  /**
+   * Controlled: a strategy picks every interleaving. All operations go through the global Atomics, accesses of struct fields
+   * through what watches them, and nobody looks again by himself after a time.
+   */
+  controlled?: boolean
   /** Use the plain twin of the lock module, whose every access goes through the global Atomics. */
   plainAtomics?: boolean
 }

@@ -12,7 +12,7 @@
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
-import { fetch_and, load, quiet_ops, store, wait_on_address, wake_by_address } from './atomic.js'
+import { fetch_and, load, quiet_ops, READ_ONCE, store, WRITE_ONCE, wait_on_address, wake_by_address } from './atomic.js'
 import { boot } from './boot.js'
 import { now_ns } from './clock.js'
 import { COST_BURN, COST_LINE, COST_RELAX, COST_SPIN, COST_WAKE, MAX_COSTS, VIRTUAL } from './cost.js'
@@ -65,7 +65,6 @@ export const CPU_TALLY = 0xc000
 /** Statistics of the locks that this CPU took, in virtual time (sync/lockstat.ts). */
 export const CPU_LOCKSTAT = 0xe000
 
-const PENDING = AREA >> 2
 const IF = (AREA + CPU_IF) >> 2
 const PREEMPT = (AREA + CPU_PREEMPT) >> 2
 const CONTEXT = (AREA + CPU_CONTEXT) >> 2
@@ -77,6 +76,11 @@ const TALLY = (AREA + CPU_TALLY) >> 3
 const COST_TABLE = COSTS >> 3
 /** Priority of a CPU that serves no interrupt: every vector may come. */
 const PRIORITY_NONE = 31
+
+/** What others have set in the pending word. It is only ever set by them: the worst is to see it late. */
+function pending_now(): number {
+  return READ_ONCE(AREA)
+}
 
 /** cpu_area - address of a CPU's area. */
 export function cpu_area(cpu: number): number {
@@ -158,7 +162,7 @@ export function local_irq_save(): number {
 /** local_irq_restore - back to the saved flag; pending interrupts are taken at once when that enables them. */
 export function local_irq_restore(flags: number): void {
   i32[IF] = flags
-  if (flags !== 0 && i32[PENDING] !== 0) take_interrupts()
+  if (flags !== 0 && pending_now() !== 0) take_interrupts()
 }
 
 export function local_irq_disable(): void {
@@ -167,7 +171,7 @@ export function local_irq_disable(): void {
 
 export function local_irq_enable(): void {
   i32[IF] = 1
-  if (i32[PENDING] !== 0) take_interrupts()
+  if (pending_now() !== 0) take_interrupts()
 }
 
 export function irqs_disabled(): boolean {
@@ -177,7 +181,7 @@ export function irqs_disabled(): boolean {
 /** tick - a kernel function of weight says what it costs (its number, from cost()), and lets a pending interrupt in. */
 export function tick(id: number): void {
   if (VIRTUAL) charge(id, f64[COST_TABLE + id])
-  if (i32[PENDING] !== 0 && i32[IF] !== 0) take_interrupts()
+  if (pending_now() !== 0 && i32[IF] !== 0) take_interrupts()
 }
 
 /** charge - virtual time: `cycles` have passed on this CPU. Others whose clocks are behind go on first. */
@@ -188,8 +192,8 @@ export function charge(id: number, cycles: number): void {
 
 /** busy - virtual time: compute for `cycles` that others see nothing of, unless an interrupt comes first, which is taken. */
 export function busy(id: number, cycles: number): void {
-  if (i32[PENDING] === 0 || i32[IF] === 0) tally(id, actor_block(WHY_BUSY, cycles))
-  if (i32[PENDING] !== 0 && i32[IF] !== 0) take_interrupts()
+  if (pending_now() === 0 || i32[IF] === 0) tally(id, actor_block(WHY_BUSY, cycles))
+  if (pending_now() !== 0 && i32[IF] !== 0) take_interrupts()
 }
 
 /** seen - virtual time: others whose clocks are behind go on first, for what comes now they can see. */
@@ -212,7 +216,7 @@ function tally(id: number, cycles: number): void {
  */
 export function take_interrupts(): void {
   while (i32[IF] !== 0) {
-    let pending = i32[PENDING]
+    let pending = pending_now()
     if ((pending & (1 << VEC_HALT)) !== 0) {
       if (load(POWER) !== HALTING) power_gone()
       fetch_and(AREA, ~(1 << VEC_HALT))
@@ -272,14 +276,14 @@ const PARK_MS = 2 // a parked waiter looks again by itself: insurance against a 
 /** cpu_relax - one turn of a spin loop: lets interrupts in, and sees the power go. */
 export function cpu_relax(): void {
   if (VIRTUAL) tick(COST_RELAX)
-  if (i32[PENDING] === 0) return
+  if (pending_now() === 0) return
   if (i32[IF] !== 0) take_interrupts()
-  else if ((i32[PENDING] & (1 << VEC_HALT)) !== 0 && load(POWER) !== HALTING) power_gone()
+  else if ((pending_now() & (1 << VEC_HALT)) !== 0 && load(POWER) !== HALTING) power_gone()
 }
 
 /** park_announce - say which lock (and ticket) this CPU is about to sleep for. The caller then looks at the lock once more. */
 export function park_announce(lock: number, ticket: number): void {
-  i32[(AREA + CPU_TICKET) >> 2] = ticket
+  WRITE_ONCE(AREA + CPU_TICKET, ticket)
   quiet_ops.store(AREA + CPU_WAITS_FOR, lock)
 }
 
@@ -296,16 +300,16 @@ export function park(lock: number): void {
   const pending = load(AREA)
   if (pending >= 0 && (pending === 0 || i32[IF] === 0)) wait_on_address(AREA, pending, PARK_MS)
   store(AREA + CPU_PARKED, 0)
-  if (i32[PENDING] < 0) fetch_and(AREA, ~UNPARK)
+  if (pending_now() < 0) fetch_and(AREA, ~UNPARK)
   cpu_relax()
 }
 
 /** park() of virtual time: the CPU spins, which costs nobody anything, until the lock is handed to it. */
 function stand_at_lock(lock: number): void {
-  const pending = i32[PENDING]
+  const pending = pending_now()
   if (pending >= 0 && (pending === 0 || i32[IF] === 0)) {
     tally(COST_SPIN, actor_stand(lock))
-    if (i32[PENDING] < 0) quiet_ops.fetch_and(AREA, ~UNPARK)
+    if (pending_now() < 0) quiet_ops.fetch_and(AREA, ~UNPARK)
     cpu_relax()
     actor_stood()
     return
@@ -346,7 +350,7 @@ export function unpark_cpu(cpu: number): void {
 /** idle_wait - wait for the next interrupt: spin for `spin_ns`, then sleep. Interrupts are on. */
 export function idle_wait(spin_ns: number): void {
   if (VIRTUAL) {
-    if (i32[PENDING] !== 0) return
+    if (pending_now() !== 0) return
     actor_block(WHY_IDLE)
     tick(COST_WAKE)
     return
@@ -354,7 +358,7 @@ export function idle_wait(spin_ns: number): void {
   if (spin_ns > 0) {
     const end = now_ns() + spin_ns
     do {
-      for (let k = 0; k < 64; k++) if (i32[PENDING] !== 0) return
+      for (let k = 0; k < 64; k++) if (pending_now() !== 0) return
     } while (now_ns() < end)
   }
   store(AREA + CPU_PARKED, 1)

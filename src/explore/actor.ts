@@ -113,7 +113,9 @@ function placeOf(error: unknown): string {
 }
 
 /** Frames of the engine itself: they are no place in the scenario. */
-const ENGINE = /[\\/](?:src[\\/]explore|workers)[\\/][a-z]+\.js|node:internal/
+const ENGINE = /[\\/](?:src[\\/]explore|workers)[\\/]\w+\.[jt]s|node:internal/
+/** Accessors that were made as text, and the machine's own operations: who called them is the place. */
+const BELOW = /<anonymous>:|\beval at\b|[\\/]src[\\/](?:arch|abi)[\\/]/
 
 /** siteOf - file and line of one line of a stack trace. */
 export function siteOf(frame: string): string {
@@ -129,6 +131,7 @@ export function here(): string {
   Error.stackTraceLimit = 20
   const lines = (new Error().stack ?? '').split('\n').slice(1)
   Error.stackTraceLimit = limit
-  const frame = lines.find(line => !ENGINE.test(line))
+  const outside = lines.filter(line => !ENGINE.test(line))
+  const frame = outside.find(line => !BELOW.test(line)) ?? outside[0]
   return frame === undefined ? '' : siteOf(frame)
 }

@@ -63,7 +63,11 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
   const rmw = (kind: number, operation: Rmw, effect: Effect): Rmw =>
     function update(view, index, value) {
       const address = addressOf(view, index)
-      if (address < 0) return operation(view, index, value)
+      if (address < 0) {
+        if (engine.tracking && ArrayBuffer.isView(view))
+          engine.markDirty(memory.addressOf(view) + index * view.BYTES_PER_ELEMENT)
+        return operation(view, index, value)
+      }
       const step = engine.step(kind, address, view.BYTES_PER_ELEMENT)
       const before = peek(view, index)
       const result = operation(view, index, value)
@@ -83,7 +87,11 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
   const compareExchange = (view: AnyView, index: number, expected: Value, value: Value): Value => {
     const cas = native.compareExchange as unknown as (v: AnyView, i: number, e: Value, x: Value) => Value
     const address = addressOf(view, index)
-    if (address < 0) return cas(view, index, expected, value)
+    if (address < 0) {
+      if (engine.tracking && ArrayBuffer.isView(view))
+        engine.markDirty(memory.addressOf(view) + index * view.BYTES_PER_ELEMENT)
+      return cas(view, index, expected, value)
+    }
     const step = engine.step(W.K_CAS, address, view.BYTES_PER_ELEMENT)
     const before = peek(view, index)
     const result = cas(view, index, expected, value)

@@ -1,7 +1,7 @@
 /** conductor.ts - an exploration: which runs, in what order, and what becomes of a finding. */
 import type { ActorThread } from './actor.js'
 import { type Finding, findingOf, isChoice, stepsOf } from './finding.js'
-import { namesIn } from './memory.js'
+import { type Name, namesIn } from './memory.js'
 import { native } from './native.js'
 import { Search } from './reduce.js'
 import { checkOf, parseReplayId } from './replayId.js'
@@ -78,6 +78,7 @@ export class Conductor {
   #length = 1
 
   readonly #outcome: Loaded['outcome']
+  readonly #describe: Loaded['describe']
 
   constructor(thread: ActorThread, loaded: Loaded, config: ExploreConfig) {
     this.#thread = thread
@@ -85,6 +86,7 @@ export class Conductor {
     const actors = loaded.names
     this.#actors = actors
     this.#outcome = loaded.outcome
+    this.#describe = loaded.describe
     this.#runs = new Runs(thread, loaded.invariant, actors)
     const { scenario, seed } = config
     const strategy = config.replay === null ? config.strategy : 'replay'
@@ -204,6 +206,15 @@ export class Conductor {
     return !this.#config.all
   }
 
+  /** How to speak of addresses: what setup returned, and of a kernel's RAM what the kernel says. */
+  #names(): Name[] {
+    const { memory, shared } = this.#thread
+    const names = namesIn(shared, memory)
+    for (const buffer of memory.shared)
+      names.push({ path: 'RAM', address: memory.baseOf(buffer), bytes: buffer.byteLength, element: 0 })
+    return names
+  }
+
   #countOutcome(): void {
     if (this.#outcome === null) return
     const { outcomes } = this.#result
@@ -212,7 +223,6 @@ export class Conductor {
   }
 
   async #record(plan: readonly number[], schedules: number, shrunkBy: number): Promise<void> {
-    const { memory, shared } = this.#thread
     const outcome = await this.#runs.run({ how: BY_PLAN, seed: 0, plan, record: true })
     if (outcome.found === W.FOUND_NOTHING || outcome.found >= W.ENDED_CUT)
       throw new ScenarioError(
@@ -220,7 +230,15 @@ export class Conductor {
         'run',
       )
     const { scenario, seed } = this.#config
-    const facts = { scenario, actors: this.#actors, names: namesIn(shared, memory), schedules, shrunkBy, seed }
+    const facts = {
+      scenario,
+      actors: this.#actors,
+      names: this.#names(),
+      describe: this.#describe,
+      schedules,
+      shrunkBy,
+      seed,
+    }
     this.#result.findings.push(findingOf(this.#thread, this.#runs, outcome, facts))
   }
 
@@ -231,11 +249,17 @@ export class Conductor {
       throw new ScenarioError(
         `the replay id is of a scenario with more actors than the ${this.#actors.length} of this one`,
       )
-    const { memory, shared } = this.#thread
     const outcome = await this.#runs.run({ how: BY_PLAN, seed: 0, plan: replay.plan, record: true })
-    const names = namesIn(shared, memory)
     const { scenario, seed } = this.#config
-    const facts = { scenario, actors: this.#actors, names, schedules: 1, shrunkBy: 0, seed }
+    const facts = {
+      scenario,
+      actors: this.#actors,
+      names: this.#names(),
+      describe: this.#describe,
+      schedules: 1,
+      shrunkBy: 0,
+      seed,
+    }
     const finding = findingOf(this.#thread, this.#runs, outcome, facts)
     const steps = stepsOf(this.#thread, facts).filter(isChoice)
     const fork = replay.checks.find(({ step, check }) => {

@@ -39,6 +39,8 @@ export class Engine {
   readonly strategy: Strategy
   /** Code of an actor runs on this thread now: its operations are steps. */
   active = false
+  /** Writes outside of actors are remembered, too: an invariant may make some. */
+  tracking = false
   /** Where in the source the running code is; asked only while a run is recorded. */
   site: () => string = () => ''
 
@@ -211,6 +213,12 @@ export class Engine {
 
   // ---- steps ----------------------------------------------------------------------------------------------------------------
 
+  /** The page at `address` is no longer what it was when the run began. */
+  markDirty(address: number): void {
+    const page = address >>> W.PAGE_SHIFT
+    if (page < W.MAX_PAGES) this.w[this.layout.dirty + (page >>> 5)]! |= 1 << (page & 31)
+  }
+
   /** Before an operation on `address`: returns when it is this actor's turn to do it. @returns number of the step */
   step(kind: number, address: number, bytes: number): number {
     const { w } = this
@@ -313,6 +321,7 @@ export class Engine {
   #touch(step: number, address: number, bytes: number, effect: Effect, changed: boolean): void {
     const { w, cells } = this
     const cell = cells.at(address)
+    if (effect.writes) this.markDirty(address)
     if (changed) {
       cells.changed(cell)
       w[this.#at + W.A_LOOKS] = 0

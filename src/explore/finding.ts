@@ -71,6 +71,7 @@ export interface Facts {
   scenario: string
   actors: string[]
   names: Name[]
+  describe: ((address: number) => string | null) | null
   schedules: number
   shrunkBy: number
   seed: number
@@ -128,7 +129,7 @@ export function stepsOf(thread: ActorThread, facts: Facts): Step[] {
       n,
       actor: facts.actors[w[t]! & 255]!,
       kind: W.KINDS[(w[t]! >>> 8) & 255]!,
-      where: nameOf(facts.names, w[t + W.T_ADDRESS]!),
+      where: nameOf(facts.names, w[t + W.T_ADDRESS]!, facts.describe),
       before: w[t + W.T_BEFORE]!,
       after: w[t + W.T_AFTER]!,
       plain: ((w[t]! >>> 24) & W.FLAG_PLAIN) !== 0,

@@ -9,7 +9,7 @@ import { lanes } from './lanes.js'
 import { ScenarioError, scenarioUrl } from './scenario.js'
 import type { StrategyName } from './strategy.js'
 import { STRATEGIES } from './strategy.js'
-import type { ActorData, ActorMessage } from './thread.js'
+import type { ActorData, ActorMessage, KernelOptions } from './thread.js'
 import * as W from './words.js'
 
 export type { Exploration } from './conductor.js'
@@ -17,6 +17,7 @@ export { DETECTORS, type Detector, type Finding, type Step, type Stuck } from '.
 export { lanes, said } from './lanes.js'
 export { type Actor, type ActorInfo, type Scenario, ScenarioError } from './scenario.js'
 export { STRATEGIES, type StrategyName } from './strategy.js'
+export type { KernelOptions } from './thread.js'
 
 export interface ExploreOptions {
   /** Runs to make (default 1,000). An exhaustive search ends when all is seen, at the latest after so many (default 1,000,000). */
@@ -32,6 +33,8 @@ export interface ExploreOptions {
   replay?: string
   /** Go on after the first finding, and group the findings by their cause. */
   all?: boolean
+  /** The actors are CPUs of a machine: the scenario uses the kernel's modules. */
+  kernel?: KernelOptions
   /** For the scenario's `setup`; reaches it as `postMessage` would carry it. */
   args?: unknown
   /** Make plain element accesses visible, in every module that the scenario loads (default true). */
@@ -67,6 +70,7 @@ export class ExploreError extends Error {
 }
 
 const MAX_CELLS = 1 << 14
+const KERNEL_CELLS = 1 << 16
 const POLL_MS = 200
 
 /**
@@ -130,12 +134,13 @@ class Exploring {
       url,
       config,
       maxSteps: options.maxSteps ?? 20_000,
-      maxCells: MAX_CELLS,
+      maxCells: options.kernel === undefined ? MAX_CELLS : KERNEL_CELLS,
       instrument: options.instrument ?? true,
       races,
       plainSteps: options.plainSteps ?? !races,
       // A thread that spins for its turn needs a core that nobody else wants.
       args: options.args,
+      kernel: options.kernel ?? null,
       spinLooks: options.spinLooks ?? (strategy === 'exhaustive' ? 6 : 3),
       spins: availableParallelism() > 1 ? 2000 : 0,
     }
@@ -187,13 +192,13 @@ class Exploring {
     } else this.#startOthers(from, message)
   }
 
-  #startOthers(first: Worker, { words, shared, names }: Extract<ActorMessage, { type: 'loaded' }>): void {
+  #startOthers(first: Worker, { words, shared, names, memory }: Extract<ActorMessage, { type: 'loaded' }>): void {
     this.#names = names
     this.#words = new Int32Array(words)
     this.#total = new Float64Array(words)
     if (names.length === 1) first.postMessage('go')
     for (let index = 1; index < names.length; index++)
-      this.#start({ ...this.#data, index, shared, words, actors: names.length })
+      this.#start({ ...this.#data, index, shared, words, actors: names.length, memory: memory ?? undefined })
   }
 
   /** Progress, and an actor that does not come back. */

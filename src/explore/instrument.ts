@@ -166,7 +166,7 @@ type Compile = (this: unknown, content: string, filename: string, ...rest: unkno
 function isOurs(url: string): boolean {
   if (!url.startsWith('file:')) return true
   const path = fileURLToPath(url)
-  return /^(src|workers)[\\/]/.test(path.slice(OWN.length)) && path.startsWith(OWN)
+  return path.startsWith(OWN) && /^(src[\\/](explore|lib|lab)|workers)[\\/]/.test(path.slice(OWN.length))
 }
 
 /** instrumented - what a loader got, rewritten where that can be done. */

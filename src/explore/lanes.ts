@@ -39,15 +39,20 @@ export function said(s: Step): string {
 
 /** Which steps to show: those of the finding, and around each change of actor; all when there are few. */
 function chosen(f: Finding): Set<number> {
-  const all = f.steps.map(s => s.n)
+  // A word that only one actor touches says little: its CPU's own counters, say.
+  const actors = new Map<string, Set<string>>()
+  for (const s of f.steps) actors.set(s.where, (actors.get(s.where) ?? new Set()).add(s.actor))
+  const steps = f.steps.filter(s => !s.plain || f.marked.includes(s.n) || actors.get(s.where)!.size > 1)
+  const all = steps.map(s => s.n)
   if (all.length <= MAX_ROWS) return new Set(all)
   const words = new Set(f.marked.map(n => f.steps[n]?.where).concat(f.stuck.map(s => s.waits)))
   const weight = (s: Step): number => {
-    const changes = f.steps[s.n - 1]?.actor !== s.actor || f.steps[s.n + 1]?.actor !== s.actor
+    const at = steps.indexOf(s)
+    const changes = steps[at - 1]?.actor !== s.actor || steps[at + 1]?.actor !== s.actor
     const last = f.steps.findLast(t => t.actor === s.actor) === s
     return (f.marked.includes(s.n) ? 8 : 0) + (last ? 4 : 0) + (changes ? 2 : 0) + (words.has(s.where) ? 1 : 0)
   }
-  const best = [...f.steps].sort((a, b) => weight(b) - weight(a) || b.n - a.n).slice(0, MAX_ROWS)
+  const best = [...steps].sort((a, b) => weight(b) - weight(a) || b.n - a.n).slice(0, MAX_ROWS)
   return new Set(best.map(s => s.n))
 }
 

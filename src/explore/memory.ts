@@ -136,7 +136,11 @@ export function namesIn(value: unknown, memory: Memory): Name[] {
 }
 
 /** nameOf - the words for an address: the narrowest view that holds it. */
-export function nameOf(names: readonly Name[], address: number): string {
+export function nameOf(
+  names: readonly Name[],
+  address: number,
+  describe: ((address: number) => string | null) | null = null,
+): string {
   let best: Name | undefined
   for (const n of names) {
     if (address < n.address || address >= n.address + n.bytes) continue
@@ -144,6 +148,8 @@ export function nameOf(names: readonly Name[], address: number): string {
   }
   if (best === undefined) return address >= PRIVATE ? `a word of its own (+${address & 0xffff})` : `+${address}`
   const offset = address - best.address
+  const described = best.element === 0 ? describe?.(offset) : null
+  if (described !== null && described !== undefined) return described
   const path = best.path === '' ? 'shared' : best.path
   if (best.element === 0) return `${path}+${offset}`
   return best.bytes === best.element ? path : `${path}[${Math.floor(offset / best.element)}]`

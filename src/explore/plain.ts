@@ -67,6 +67,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
   const set = (object: unknown, key: PropertyKey, value: unknown): unknown => {
     const address = addressOf(object, key)
     if (address < 0) {
+      if (engine.tracking && ArrayBuffer.isView(object)) markRange(engine, memory, object)(Number(key))
       ;(object as Indexed)[key] = value
       return value
     }
@@ -91,6 +92,14 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
   const plain = { get, set, update, post }
   Object.defineProperty(globalThis, PLAIN_NAME, { value: plain, configurable: true })
   return plain
+}
+
+/** Remember that an element was written outside of actors. */
+function markRange(engine: Engine, memory: Memory, view: ArrayBufferView): (index: number) => void {
+  const base = memory.addressOf(view)
+  return index => {
+    if (base >= 0) engine.markDirty(base + index * ((view as Typed).BYTES_PER_ELEMENT ?? 1))
+  }
 }
 
 /** An access of several bytes by a method, word by word. */
@@ -124,9 +133,15 @@ function wrap(
 ): void {
   const host = (prototype as Record<string, Method>)[name]!
   const replacement = function (this: ArrayBufferView, ...args: never[]): unknown {
-    if (!engine.active || !ArrayBuffer.isView(this)) return host.apply(this, args)
+    if (!(engine.active || engine.tracking) || !ArrayBuffer.isView(this)) return host.apply(this, args)
     const base = memory.addressOf(this)
     const what = base < 0 ? null : touch(this, args)
+    if (!engine.active) {
+      if (what?.isWrite === true)
+        for (let at = 0; at < what.bytes + 4096; at += 4096)
+          engine.markDirty(base + what.offset + Math.min(at, what.bytes))
+      return host.apply(this, args)
+    }
     if (what === null || what.bytes <= 0) return host.apply(this, args)
     return range(engine, base + what.offset, what.bytes, what.isWrite, () => host.apply(this, args))
   }
@@ -178,6 +193,18 @@ function controlMethods(engine: Engine, memory: Memory): void {
       const from = relative(start, 0, length)
       const to = relative(end, length, length)
       return { offset: from * size, bytes: (to - from) * size, isWrite: true }
+    },
+    engine,
+    memory,
+  )
+  wrap(
+    typed,
+    'copyWithin',
+    (self, [target, start, end]) => {
+      const { BYTES_PER_ELEMENT: size, length } = self as Typed
+      const to = relative(target, 0, length)
+      const n = Math.min(relative(end, length, length) - relative(start, 0, length), length - to)
+      return { offset: to * size, bytes: n * size, isWrite: true }
     },
     engine,
     memory,

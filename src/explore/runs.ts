@@ -8,8 +8,14 @@ import type { ActorThread } from './actor.js'
 import { PRIVATE } from './memory.js'
 import { native } from './native.js'
 import { messageOf } from './scenario.js'
-import { actorAt, seedRun } from './strategy.js'
+import { actorAt, lowest, seedRun } from './strategy.js'
 import * as W from './words.js'
+
+const PAGE = 1 << W.PAGE_SHIFT
+/** Memory larger than this is put back page by page. */
+const WORTH_PAGES = 1 << 17
+/** Runs after which all memory is compared, in case a write was not seen. */
+const CHECK_EVERY = 500
 
 /** What one run came to. */
 export interface Outcome {
@@ -40,16 +46,20 @@ export interface RunOptions {
 
 /** Runs - of a scenario on the threads that stand ready. */
 export class Runs {
-  readonly #snapshot: [Uint8Array, Uint8Array][]
+  readonly #snapshot: [Uint8Array<SharedArrayBuffer>, Uint8Array][]
   readonly #thread: ActorThread
   readonly #invariant: ((shared: unknown) => unknown) | null
   readonly #names: readonly string[]
+  #byPages: boolean
+  #restores = 0
 
   constructor(thread: ActorThread, invariant: ((shared: unknown) => unknown) | null, names: readonly string[]) {
     this.#thread = thread
     this.#invariant = invariant
     this.#names = names
     this.#snapshot = thread.memory.shared.map(b => [new Uint8Array(b), new Uint8Array(b).slice()])
+    this.#byPages = this.#snapshot.reduce((sum, [bytes]) => sum + bytes.length, 0) > WORTH_PAGES
+    thread.engine.tracking = this.#byPages
   }
 
   get w(): Int32Array {
@@ -129,7 +139,50 @@ export class Runs {
     w[W.PLAN_SHIFT] = 0
     for (let k = 0; k < plan.length; k++) w[layout.plan + k] = plan[k]!
     seedRun(w, options.how, options.seed, options.depth ?? 0, options.length ?? 0)
+    this.#restore()
+  }
+
+  /** Put the memory back: all of it, or the pages that were written when that is known and worth it. */
+  #restore(): void {
+    const { w, layout } = this.#thread.engine
+    if (!this.#byPages || this.#restores++ % CHECK_EVERY === 0) {
+      this.#restoreAll()
+      return
+    }
+    const { memory } = this.#thread
+    for (const [k, [bytes, saved]] of this.#snapshot.entries()) {
+      const first = memory.baseOf(memory.shared[k]!) >>> W.PAGE_SHIFT
+      const pages = Math.ceil(bytes.length / PAGE)
+      for (let word = first >>> 5; word <= (first + pages) >>> 5; word++) {
+        for (let bits = w[layout.dirty + word]!; bits !== 0; bits &= bits - 1) {
+          const page = word * 32 + lowest(bits) - first
+          if (page >= 0 && page < pages) bytes.set(saved.subarray(page * PAGE, (page + 1) * PAGE), page * PAGE)
+        }
+      }
+    }
+    this.#forgetPages()
+  }
+
+  /** A page that differs and was not said to be written: then nothing can be relied on but to copy all. */
+  #restoreAll(): void {
+    const { w, layout } = this.#thread.engine
+    const { memory } = this.#thread
+    if (this.#byPages && this.#restores > 1) {
+      for (const [k, [bytes, saved]] of this.#snapshot.entries()) {
+        const first = memory.baseOf(memory.shared[k]!) >>> W.PAGE_SHIFT
+        for (let page = 0; page * PAGE < bytes.length; page++) {
+          const known = (w[layout.dirty + ((first + page) >>> 5)]! & (1 << ((first + page) & 31))) !== 0
+          if (!known && !same(bytes, saved, page * PAGE)) this.#byPages = false
+        }
+      }
+    }
     for (const [bytes, saved] of this.#snapshot) bytes.set(saved)
+    this.#forgetPages()
+  }
+
+  #forgetPages(): void {
+    const { w, layout } = this.#thread.engine
+    for (let k = 0; k < W.MAX_PAGES / 32; k++) w[layout.dirty + k] = 0
   }
 
   /** Actors that the end of the run found inside their code leave it now. */
@@ -248,4 +301,8 @@ export class Runs {
 
 function changes(kind: number): boolean {
   return (kind >= W.K_STORE && kind <= W.K_CAS) || kind === W.K_WRITE
+}
+
+function same(a: Uint8Array, b: Uint8Array, from: number): boolean {
+  return Buffer.compare(Buffer.from(a.buffer, from, PAGE), Buffer.from(b.buffer, from, PAGE)) === 0
 }

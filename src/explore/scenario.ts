@@ -18,6 +18,10 @@ export interface ActorInfo {
  */
 export interface Scenario<Shared = unknown, Args = unknown> {
   setup?(args: Args): Shared | Promise<Shared>
+  /** Runs on each actor's thread once, before the first run. */
+  prepare?(shared: Shared, me: ActorInfo): unknown
+  /** The words for an address of shared memory that no name of `setup` leads to; of the kernel's RAM, say. */
+  describe?(address: number): string | null
   actors: Record<string, Actor<Shared>> | readonly Actor<Shared>[]
   invariant?(shared: Shared): unknown
   /** A short text for how a run ended, such as the values that were read: the exploration counts them. */
@@ -43,6 +47,8 @@ export interface Loaded {
   setup: (args: unknown) => unknown
   names: string[]
   actors: Actor[]
+  prepare: ((shared: unknown, me: ActorInfo) => unknown) | null
+  describe: ((address: number) => string | null) | null
   invariant: ((shared: unknown) => unknown) | null
   outcome: ((shared: unknown) => string | number) | null
 }
@@ -58,7 +64,7 @@ export async function loadScenario(url: string): Promise<Loaded> {
     })
   }
   const scenario = { ...(module['default'] as object | undefined), ...module } as Partial<Scenario>
-  const { setup, actors, invariant, outcome } = scenario
+  const { setup, actors, prepare, describe, invariant, outcome } = scenario
   const wrong = (what: string): never => {
     throw new ScenarioError(`${plain(url)}: ${what}`)
   }
@@ -68,13 +74,15 @@ export async function loadScenario(url: string): Promise<Loaded> {
   if (entries.length === 0) wrong("'actors' is empty")
   if (entries.length > 16) wrong(`has ${entries.length} actors, at most 16`)
   for (const [name, f] of entries) if (typeof f !== 'function') wrong(`actor '${name}' is no function`)
-  for (const [name, f] of Object.entries({ setup, invariant, outcome }))
+  for (const [name, f] of Object.entries({ setup, prepare, describe, invariant, outcome }))
     if (f !== undefined && typeof f !== 'function') wrong(`'${name}' is no function`)
   const names = Array.isArray(actors) ? entries.map(([k, f]) => f.name || `actor ${k}`) : entries.map(([name]) => name)
   return {
     setup: (setup as ((args: unknown) => unknown) | undefined) ?? (() => undefined),
     names,
     actors: entries.map(([, f]) => f),
+    prepare: (prepare as Loaded['prepare'] | undefined) ?? null,
+    describe: (describe as Loaded['describe'] | undefined) ?? null,
     invariant: (invariant as Loaded['invariant'] | undefined) ?? null,
     outcome: (outcome as Loaded['outcome'] | undefined) ?? null,
   }

@@ -12,6 +12,14 @@ import { controlPlain, plainAsWritten } from './plain.js'
 import { type Loaded, loadScenario, messageOf, ScenarioError } from './scenario.js'
 import * as W from './words.js'
 
+/** KernelOptions - the actors are CPUs of one machine, and may use the kernel's modules. */
+export interface KernelOptions {
+  /** Kind of its spinlocks (default tas). */
+  lock?: 'tas' | 'ticket' | 'mcs'
+  /** MiB of RAM (default 16). */
+  megabytes?: number
+}
+
 export interface ActorData {
   index: number
   url: string
@@ -23,6 +31,9 @@ export interface ActorData {
   plainSteps: boolean
   spins: number
   spinLooks: number
+  /** The actors are CPUs of a machine that has so many MiB of RAM. */
+  kernel: KernelOptions | null
+  memory?: WebAssembly.Memory
   /** For the scenario's setup. */
   args: unknown
   /** For all threads but the first: what the first one has set up. */
@@ -33,7 +44,7 @@ export interface ActorData {
 
 /** From a thread to the host. */
 export type ActorMessage =
-  | { type: 'loaded'; words: SharedArrayBuffer; shared: unknown; names: string[]; text: { at: number; bytes: number } }
+  | { type: 'loaded'; words: SharedArrayBuffer; shared: unknown; names: string[]; memory: WebAssembly.Memory | null }
   | { type: 'ready' }
   | { type: 'done'; result: Exploration }
   | { type: 'failed'; message: string; kind: 'input' | 'run' }
@@ -72,9 +83,15 @@ async function conduct(data: ActorData, port: MessagePort): Promise<void> {
     throw new ScenarioError(`${data.config.scenario}: setup failed: ${messageOf(error)}`, 'input', { cause: error })
   }
   const thread = control.over(engine, scenario, shared)
-  const text = { at: layout.text * 4, bytes: layout.textWords * 4 }
+  await control.prepare(thread, scenario)
   try {
-    port.postMessage({ type: 'loaded', words, shared, names: scenario.names, text } satisfies ActorMessage)
+    port.postMessage({
+      type: 'loaded',
+      words,
+      shared,
+      names: scenario.names,
+      memory: control.memory,
+    } satisfies ActorMessage)
   } catch (error) {
     throw new ScenarioError(
       `${data.config.scenario}: what setup returns cannot reach other threads: ${messageOf(error)} (return plain data, typed arrays and SharedArrayBuffers; make class instances in the actors)`,
@@ -94,6 +111,7 @@ async function follow(data: ActorData, port: MessagePort): Promise<void> {
   const layout = W.layoutOf(data.actors!, data.maxSteps, data.maxCells)
   const engine = new Engine(data.words!, layout, data.index)
   const thread = control.over(engine, scenario, data.shared)
+  await control.prepare(thread, scenario)
   port.postMessage({ type: 'ready' } satisfies ActorMessage)
   for (;;) {
     engine.waitGate()
@@ -106,10 +124,12 @@ async function follow(data: ActorData, port: MessagePort): Promise<void> {
 /** Control - of this thread's world. It begins before the scenario loads, with an engine that runs nothing. */
 class Control {
   readonly #data: ActorData
+  readonly memory: WebAssembly.Memory | null
 
   constructor(data: ActorData) {
     this.#data = data
     if (data.instrument) instrumentModules()
+    this.memory = data.kernel === null ? null : bootCpu(data)
     // Modules that load ask for the time and for chance as well.
     const layout = W.layoutOf(1, 16, 16)
     const idle = new Engine(new SharedArrayBuffer(layout.words * 4), layout, 0)
@@ -120,13 +140,45 @@ class Control {
   over(engine: Engine, scenario: Loaded, shared: unknown): ActorThread {
     const { index, config } = this.#data
     const memory = new Memory(index, engine.w.buffer as SharedArrayBuffer)
+    if (this.memory !== null) memory.share(this.memory.buffer as unknown as SharedArrayBuffer)
     for (const buffer of buffersIn(shared)) memory.share(buffer)
     const pending = new Pending()
     engine.site = here
+    // Compiled code is told by the lines of its source, where it has maps.
+    process.setSourceMapsEnabled(true)
     controlAtomics(engine, memory, pending)
     controlPlain(engine, memory)
     controlChance(engine, pending, config.seed)
     const info = { name: scenario.names[index]!, index }
     return new ActorThread(engine, memory, pending, scenario.actors[index]!, shared, info)
   }
+
+  async prepare(thread: ActorThread, scenario: Loaded): Promise<void> {
+    try {
+      await scenario.prepare?.(thread.shared, thread.info)
+    } catch (error) {
+      throw new ScenarioError(`${this.#data.config.scenario}: prepare failed: ${messageOf(error)}`, 'input', {
+        cause: error,
+      })
+    }
+  }
+}
+
+const LOCKS = ['tas', 'ticket', 'mcs'] as const
+const PAGES_PER_MB = 16
+
+/** Tell the kernel's modules, before they load, which memory is RAM and which CPU this thread is. @returns the memory */
+function bootCpu(data: ActorData): WebAssembly.Memory {
+  const pages = (data.kernel?.megabytes ?? 16) * PAGES_PER_MB
+  const memory = data.memory ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
+  Object.assign(globalThis, {
+    softnet_boot: {
+      memory,
+      cpu: data.index,
+      lockKind: LOCKS.indexOf(data.kernel?.lock ?? 'tas'),
+      now: () => performance.now() * 1e6,
+      controlled: true,
+    },
+  })
+  return memory
 }

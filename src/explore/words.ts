@@ -234,6 +234,8 @@ export interface Layout {
   plan: number
   /** Number of an actor's pending operation at each step, two words for each actor; for exhaustive searches. */
   pending: number
+  /** A bit for each page of 4 KiB: it was written in this run. */
+  dirty: number
   cells: number
   cellWords: number
   maxCells: number
@@ -242,14 +244,19 @@ export interface Layout {
   words: number
 }
 
+/** Pages of shared memory whose writes are remembered: 128 MiB. */
+export const MAX_PAGES = 1 << 15
+export const PAGE_SHIFT = 12
+
 /** layoutOf - for `actors` and at most `maxSteps` steps. */
 export function layoutOf(actors: number, maxSteps: number, maxCells: number): Layout {
   const plan = TRACE + maxSteps * TRACE_WORDS
   const pending = plan + maxSteps
-  const cells = pending + maxSteps * actors * 2
+  const dirty = pending + maxSteps * actors * 2
+  const cells = dirty + MAX_PAGES / 32
   const cellWords = C_CLOCK + actors + actors * 2 * ACCESS_WORDS
   const text = cells + maxCells * cellWords
   const textWords = 1 << 18
   const words = text + textWords
-  return { actors, maxSteps, plan, pending, cells, cellWords, maxCells, text, textWords, words }
+  return { actors, maxSteps, plan, pending, dirty, cells, cellWords, maxCells, text, textWords, words }
 }

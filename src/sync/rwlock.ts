@@ -7,7 +7,7 @@
  * It only reads `more` then: the lock's memory may be gone already.
  */
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
-import { cmpxchg, fetch_add, quiet_ops } from '../arch/atomic.js'
+import { cmpxchg, fetch_add, quiet_ops, READ_ONCE } from '../arch/atomic.js'
 import {
   CPU_PREEMPT,
   CPU_WAITS_FOR,
@@ -28,7 +28,7 @@ import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { local_bh_enable } from './bh.js'
 import { add_preempt_count, SOFTIRQ_OFFSET } from './preempt.js'
-import { held_pop, held_push, recursion } from './spinlock.js'
+import { held_pop, held_push, holds, recursion } from './spinlock.js'
 
 const i32 = RAM.i32
 const PREEMPT = (cpu_area(Math.max(cpu_id, 0)) + CPU_PREEMPT) >> 2
@@ -58,13 +58,13 @@ function try_read(addr: number): boolean {
 }
 
 function try_write(addr: number): boolean {
-  return i32[addr >> 2] === RW_LOCK_BIAS && cmpxchg(addr, RW_LOCK_BIAS, 0) === RW_LOCK_BIAS
+  return READ_ONCE(addr) === RW_LOCK_BIAS && cmpxchg(addr, RW_LOCK_BIAS, 0) === RW_LOCK_BIAS
 }
 
 function wait(addr: number, write: boolean): void {
   for (;;) {
     for (let spins = i32[SPIN]; spins > 0; spins--) {
-      if (write ? try_write(addr) : i32[addr >> 2] > 0 && try_read(addr)) return
+      if (write ? try_write(addr) : READ_ONCE(addr) > 0 && try_read(addr)) return
       cpu_relax()
     }
     park_announce(addr, 0)
@@ -87,7 +87,7 @@ function wake_waiters(addr: number): void {
 /** read_lock - shared. @context any, when every writer keeps that context out */
 export function read_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
-  if (lock.owner === ME) recursion('rwlock', lock.addr)
+  if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
   if (!try_read(lock.addr)) wait(lock.addr, false)
   held_push(lock.addr | HELD_READ)
 }
@@ -101,7 +101,7 @@ export function read_unlock(lock: rwlock_t): void {
 /** write_lock - exclusive. */
 export function write_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
-  if (lock.owner === ME) recursion('rwlock', lock.addr)
+  if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
   if (!try_write(lock.addr)) wait(lock.addr, true)
   lock.owner = ME
   held_push(lock.addr | HELD_WRITE)

@@ -5,7 +5,7 @@
  *                   ticket  val next ticket, aux ticket served, and 1 more when a waiter sleeps; more = how many sleep.
  *                           Tickets are even.
  *                   MCS     val tail node, aux the holder's node
- * `owner` is the holding CPU + 1: for dumps and for the recursion check, not for exclusion.
+ * `owner` is the holding CPU + 1: for dumps and assertions, not for exclusion.
  *
  * The machine may have more CPUs than the host has cores, so a waiter spins `spin_limit` times and then sleeps on its own
  * CPU's pending word. Each kind names the waiter to be woken: TAS any one sleeper, ticket the CPU with the served ticket,
@@ -23,7 +23,7 @@
  */
 
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
-import { cmpxchg, fetch_add, load, quiet_ops, store, want_line, xchg } from '../arch/atomic.js'
+import { cmpxchg, fetch_add, load, quiet_ops, READ_ONCE, store, want_line, xchg } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { cost, VIRTUAL } from '../arch/cost.js'
 import {
@@ -111,7 +111,7 @@ function unpark_any(lock: number): void {
 function unpark_ticket(lock: number, ticket: number): void {
   for (let cpu = num_cpus() - 1; cpu >= 0; cpu--) {
     const area = cpu_area(cpu)
-    if (quiet_ops.load(area + CPU_WAITS_FOR) === lock && i32[(area + CPU_TICKET) >> 2] === ticket) {
+    if (quiet_ops.load(area + CPU_WAITS_FOR) === lock && READ_ONCE(area + CPU_TICKET) === ticket) {
       unpark_cpu(cpu)
       return
     }
@@ -129,7 +129,7 @@ function tas_slow(lock: number): void {
   let taken = 1
   for (;;) {
     for (let spins = i32[SPIN]; spins > 0; spins--) {
-      if (i32[lock >> 2] === 0 && cmpxchg(lock, 0, taken) === 0) return
+      if (READ_ONCE(lock) === 0 && cmpxchg(lock, 0, taken) === 0) return
       cpu_relax()
     }
     taken = 2
@@ -259,6 +259,12 @@ function held_remove(addr: number, top: number): void {
   for (; at < top; at++) i32[HELD_STACK + at] = i32[HELD_STACK + at + 1]
 }
 
+/** holds - does this CPU hold it? By its own list, so that nobody else's memory is looked at. `lock` as in held_push. */
+export function holds(lock: number): boolean {
+  for (let k = i32[HELD] - 1; k >= 0; k--) if (i32[HELD_STACK + k] === lock) return true
+  return false
+}
+
 /** recursion - a CPU that waits for what it holds itself waits for ever. */
 export function recursion(kind: string, lock: number): never {
   panic(`${kind} recursion: CPU ${cpu_id} waits for ${describe_lock(lock)} held by CPU ${cpu_id} itself`)
@@ -271,7 +277,7 @@ export function spin_lock(lock: spinlock_t): void {
     return
   }
   i32[PREEMPT]++
-  if (lock.owner === ME) recursion('spinlock', lock.addr)
+  if (holds(lock.addr)) recursion('spinlock', lock.addr)
   acquire(lock)
 }
 
@@ -279,7 +285,7 @@ export function spin_lock(lock: spinlock_t): void {
 function spin_lock_timed(lock: spinlock_t): void {
   charge_cost(COST_LOCK)
   i32[PREEMPT]++
-  if (lock.owner === ME) recursion('spinlock', lock.addr)
+  if (holds(lock.addr)) recursion('spinlock', lock.addr)
   const since = my_clock()
   want_line(lock.addr) // so that the look at the lock costs nothing of its own
   const contended = spin_is_locked(lock)
@@ -307,12 +313,12 @@ export function spin_trylock(lock: spinlock_t): boolean {
 }
 
 function raw_trylock(lock: number): boolean {
-  if (KIND === LOCK_TAS) return i32[lock >> 2] === 0 && cmpxchg(lock, 0, 1) === 0
+  if (KIND === LOCK_TAS) return READ_ONCE(lock) === 0 && cmpxchg(lock, 0, 1) === 0
   if (KIND === LOCK_TICKET) {
     const serving = load(lock + 4) & ~1
     return cmpxchg(lock, serving, (serving + 2) | 0) === serving
   }
-  if (i32[lock >> 2] !== 0) return false
+  if (READ_ONCE(lock) !== 0) return false
   const node = node_get()
   i32[node >> 2] = 0
   i32[(node >> 2) + 1] = 1
