@@ -156,7 +156,7 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
     const most = count === undefined ? Infinity : Math.max(0, Math.trunc(Number(count)) || 0)
     const step = engine.step(W.K_NOTIFY, address, view.BYTES_PER_ELEMENT)
     engine.cells.releaseAlso(engine.cells.at(address))
-    const woken = engine.notify(address, most)
+    const woken = engine.waits.notify(address, most)
     const t = W.TRACE + step * W.TRACE_WORDS
     w[t + W.T_BEFORE] = word(peek(view, index))
     w[t + W.T_AFTER] = woken

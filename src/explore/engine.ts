@@ -13,6 +13,7 @@ import type { Effect } from './effects.js'
 import { native } from './native.js'
 import { actorAt, BY_SEARCH, Strategy } from './strategy.js'
 import { Text } from './text.js'
+import { Waits } from './waits.js'
 import * as W from './words.js'
 
 /** Thrown through the code of an actor whose run has ended. */
@@ -44,6 +45,7 @@ export class Engine {
   /** Where in the source the running code is; asked only while a run is recorded. */
   site: () => string = () => ''
 
+  readonly waits: Waits
   readonly text: Text
   readonly #at: number
 
@@ -55,6 +57,7 @@ export class Engine {
     this.cells = new Cells(this.w, layout, me)
     this.strategy = new Strategy(this.w, layout)
     this.#at = actorAt(me)
+    this.waits = new Waits(this.w, this.f)
     this.text = new Text(shared, layout)
   }
 
@@ -93,11 +96,11 @@ export class Engine {
     for (;;) {
       const enabled = this.enabled()
       if (enabled === 0) {
-        if (this.#timePasses() || this.#lookAgain()) continue
+        if (this.waits.timePasses() || this.#lookAgain()) continue
         return -1
       }
       const only = (enabled & (enabled - 1)) === 0
-      const sleepers = this.#sleepers()
+      const sleepers = this.waits.sleepers()
       if (only && sleepers === 0 && w[W.STRATEGY] !== BY_SEARCH)
         return this.#chosen(31 - Math.clz32(enabled), me, enabled)
       w[W.DECISIONS]!++
@@ -106,7 +109,7 @@ export class Engine {
         this.end(W.ENDED_REDUNDANT)
         return -1
       }
-      if ((enabled & (1 << next)) === 0) this.#expire(next)
+      if ((enabled & (1 << next)) === 0) this.waits.expire(next)
       return this.#chosen(next, me, enabled)
     }
   }
@@ -142,52 +145,6 @@ export class Engine {
       return true
     }
     return false
-  }
-
-  /** Mask of the actors that sleep no longer than a time. */
-  #sleepers(): number {
-    const { w } = this
-    let mask = 0
-    if (w[W.WAIT_ORDER] === 0) return 0
-    for (let k = 0; k < W.MAX_WAITS; k++) {
-      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
-      if (w[at] === W.W_ASLEEP && this.f[(at + W.W_ALARM) >> 1] !== Infinity) mask |= 1 << w[at + W.W_ACTOR]!
-    }
-    return mask
-  }
-
-  /** Nobody can go on: the sleep that ends first ends. */
-  #timePasses(): boolean {
-    const { w } = this
-    let first = -1
-    let when = Infinity
-    for (let k = 0; k < W.MAX_WAITS; k++) {
-      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
-      const alarm = this.f[(at + W.W_ALARM) >> 1]!
-      if (w[at] !== W.W_ASLEEP || alarm >= when) continue
-      first = at
-      when = alarm
-    }
-    if (first >= 0) this.#timeOut(first)
-    return first >= 0
-  }
-
-  /** The earliest sleep of `actor` ends now. */
-  #expire(actor: number): void {
-    let first = -1
-    for (let k = 0; k < W.MAX_WAITS; k++) {
-      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
-      if (this.w[at] !== W.W_ASLEEP || this.w[at + W.W_ACTOR] !== actor) continue
-      if (first < 0 || this.f[(at + W.W_ALARM) >> 1]! < this.f[(first + W.W_ALARM) >> 1]!) first = at
-    }
-    this.#timeOut(first)
-  }
-
-  #timeOut(at: number): void {
-    const { w, f } = this
-    f[W.CLOCK >> 1] = Math.max(f[W.CLOCK >> 1]!, f[(at + W.W_ALARM) >> 1]!)
-    this.wake(at, W.W_TIMED_OUT)
-    w[W.IDLE_ROUNDS] = 0
   }
 
   /** All that are left look at words which nobody changes: they may do so once more, later in time. */
@@ -377,22 +334,8 @@ export class Engine {
 
   /** An entry in the table of waits. @returns its place */
   addWait(address: number, expected: number, ms: number, asyncId: number): number {
-    const { w, f } = this
-    for (let k = 0; k < W.MAX_WAITS; k++) {
-      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
-      if (w[at] !== W.W_FREE) continue
-      w[at] = W.W_ASLEEP
-      w[at + W.W_ADDRESS] = address
-      w[at + W.W_ACTOR] = this.me
-      w[at + W.W_ORDER] = ++w[W.WAIT_ORDER]!
-      w[at + W.W_EXPECTED] = expected
-      w[at + W.W_ASYNC] = asyncId
-      w[at + W.W_STEP] = w[W.TRACED]! - 1
-      w[at + W.W_NOTIFIER] = -1
-      f[(at + W.W_ALARM) >> 1] = ms === Infinity ? Infinity : f[W.CLOCK >> 1]! + ms * 1e6
-      return at
-    }
-    return this.fail(`more than ${W.MAX_WAITS} sleeps at once`)
+    const at = this.waits.add(this.me, address, expected, ms, asyncId)
+    return at >= 0 ? at : this.fail(`more than ${W.MAX_WAITS} sleeps at once`)
   }
 
   /** Sleep in entry `at` until somebody wakes it. @returns how it ended */
@@ -410,52 +353,14 @@ export class Engine {
     return how
   }
 
-  /** A sleep ends: its actor can go on. */
-  wake(at: number, how: number): void {
-    const { w } = this
-    w[at] = how
-    w[at + W.W_NOTIFIER] = how === W.W_NOTIFIED ? w[W.TRACED]! - 1 : -1
-    const actor = actorAt(w[at + W.W_ACTOR]!)
-    const isAsync = w[at + W.W_ASYNC]! !== 0
-    if (w[actor] === (isAsync ? W.STATE_ASYNC : W.STATE_WAITING)) w[actor] = W.STATE_READY
-  }
-
-  /** Wake up to `count` of those who sleep at `address`, first come first served. @returns how many */
-  notify(address: number, count: number): number {
-    const { w } = this
-    let woken = 0
-    while (woken < count) {
-      let first = -1
-      for (let k = 0; k < W.MAX_WAITS; k++) {
-        const at = W.WAIT_TABLE + k * W.WAIT_WORDS
-        if (w[at] !== W.W_ASLEEP || w[at + W.W_ADDRESS] !== address) continue
-        if (first < 0 || w[at + W.W_ORDER]! < w[first + W.W_ORDER]!) first = at
-      }
-      if (first < 0) break
-      this.wake(first, W.W_NOTIFIED)
-      woken++
-    }
-    return woken
-  }
-
   /** An async actor has nothing more to do until one of its promises settles. */
   asyncBlock(): void {
     const { w } = this
-    if (!this.asyncReady()) {
+    if (!this.waits.anyEnded(this.me)) {
       w[this.#at] = W.STATE_ASYNC
       w[this.#at + W.A_KIND] = W.K_WAKE
       this.turn()
     }
-  }
-
-  /** Has a sleep of this actor's promises ended? */
-  asyncReady(): boolean {
-    const { w } = this
-    for (let k = 0; k < W.MAX_WAITS; k++) {
-      const at = W.WAIT_TABLE + k * W.WAIT_WORDS
-      if (w[at]! >= W.W_NOTIFIED && w[at + W.W_ACTOR] === this.me && w[at + W.W_ASYNC] !== 0) return true
-    }
-    return false
   }
 
   // ---- how a run ends ---------------------------------------------------------------------------------------------------------
