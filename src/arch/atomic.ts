@@ -129,3 +129,10 @@ export const WRITE_ONCE: (addr: number, value: number) => void =
 export function wake_by_address(addr: number, n: number): void {
   Atomics.notify(i32, addr >> 2, n)
 }
+
+/** mark_written - under control: memory was written by other means than atomic operations, struct fields and elements. */
+export function mark_written(addr: number, len: number): void {
+  if (boot.controlled !== true) return
+  const watcher = (globalThis as { __softnet?: { touched(view: Int32Array, at: number, len: number): void } }).__softnet
+  watcher?.touched(i32, addr, len)
+}

@@ -16,6 +16,8 @@ export interface BootInfo {
    * through what watches them, and nobody looks again by himself after a time.
    */
   controlled?: boolean
+  /** Watch the order of locks (sync/lockdep.ts) in the other two ways, too. */
+  lockdep?: boolean
   /** Use the plain twin of the lock module, whose every access goes through the global Atomics. */
   plainAtomics?: boolean
 }
@@ -31,3 +33,6 @@ export const boot: BootInfo = globalThis.softnet_boot ?? {
   now: () => performance.now() * 1e6,
   lockKind: 0,
 }
+
+/** The order of locks is watched on this machine. */
+export const LOCKDEP = boot.lockdep === true || boot.controlled === true

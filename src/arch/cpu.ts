@@ -13,7 +13,7 @@
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
 import { fetch_and, load, quiet_ops, READ_ONCE, store, WRITE_ONCE, wait_on_address, wake_by_address } from './atomic.js'
-import { boot } from './boot.js'
+import { boot, LOCKDEP } from './boot.js'
 import { now_ns } from './clock.js'
 import { COST_BURN, COST_LINE, COST_RELAX, COST_SPIN, COST_WAKE, MAX_COSTS, VIRTUAL } from './cost.js'
 import { HALTING, KernelPanic, num_cpus, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
@@ -121,6 +121,8 @@ export interface EntryVector {
   interrupt(vector: number): undefined
   /** An orderly halt was asked for: have the running task give the CPU away. */
   halt(): undefined
+  /** Interrupts are about to be enabled: for lockdep. */
+  irqs_on(): undefined
   /** Run pending softirqs: called when bottom halves are enabled again. */
   do_softirq(): undefined
   describe(addr: number): string
@@ -128,6 +130,7 @@ export interface EntryVector {
 const entry: EntryVector = {
   interrupt: vector => panic(`no handler for vector ${vector}`),
   halt: () => undefined,
+  irqs_on: () => undefined,
   do_softirq: () => panic('softirq raised before softirq_init'),
   describe: addr => `0x${addr.toString(16)}`,
 }
@@ -161,6 +164,7 @@ export function local_irq_save(): number {
 
 /** local_irq_restore - back to the saved flag; pending interrupts are taken at once when that enables them. */
 export function local_irq_restore(flags: number): void {
+  if (LOCKDEP && flags !== 0) entry.irqs_on()
   i32[IF] = flags
   if (flags !== 0 && pending_now() !== 0) take_interrupts()
 }
@@ -170,6 +174,7 @@ export function local_irq_disable(): void {
 }
 
 export function local_irq_enable(): void {
+  if (LOCKDEP) entry.irqs_on()
   i32[IF] = 1
   if (pending_now() !== 0) take_interrupts()
 }

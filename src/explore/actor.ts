@@ -3,7 +3,7 @@ import type { Pending } from './atomics.js'
 import { type Engine, UNWIND } from './engine.js'
 import type { Memory } from './memory.js'
 import { native } from './native.js'
-import { type Actor, type ActorInfo, messageOf } from './scenario.js'
+import { type Actor, type ActorInfo, detectorOf, messageOf } from './scenario.js'
 import { actorAt } from './strategy.js'
 import * as W from './words.js'
 
@@ -86,7 +86,7 @@ export class ActorThread {
     engine.active = false
     this.pending.clear()
     if (error !== UNWIND && w[W.PHASE] === W.PHASE_RUN) {
-      engine.say(`${messageOf(error)}${placeOf(error)}`)
+      engine.say(`${detectorOf(error)}\n${messageOf(error)}${placeOf(error)}`)
       w[W.FOUND_ACTOR] = engine.me
       w[W.FOUND_STEP] = w[W.TRACED]! - 1
       engine.end(W.FOUND_EXCEPTION)

@@ -378,7 +378,7 @@ export class Engine {
 
   /** The scenario cannot be run: its words say why. */
   fail(message: string): never {
-    this.say(message)
+    this.say(`\n${message}`)
     return this.found(W.FOUND_EXCEPTION, -1, -1, this.w[W.TRACED]! - 1, -1)
   }
 

@@ -7,7 +7,8 @@ import { actorAt } from './strategy.js'
 import * as W from './words.js'
 
 export const DETECTORS = ['deadlock', 'lost wakeup', 'stall', 'data race', 'exception', 'invariant'] as const
-export type Detector = (typeof DETECTORS)[number]
+/** One of these, or the name that what was thrown gives itself by a property `detector`, as the kernel's lockdep does. */
+export type Detector = (typeof DETECTORS)[number] | (string & {})
 
 /** One operation of the run. */
 export interface Step {
@@ -85,7 +86,8 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
   const steps = outcome.found === W.FOUND_STALL ? withoutLooks(all) : all
   const stuck = stuckOf(thread, facts, steps)
   // Whoever spins for what another one holds that spins for something of his is in a deadlock, however busy both are.
-  const detector = outcome.found === W.FOUND_STALL && isCircle(stuck) ? 'deadlock' : NAME_OF[outcome.found]!
+  const circle = outcome.found === W.FOUND_STALL && isCircle(stuck)
+  const detector = outcome.named !== '' ? outcome.named : circle ? 'deadlock' : NAME_OF[outcome.found]!
   const marked = outcome.found === W.FOUND_RACE ? [w[W.FOUND_STEP]!, w[W.FOUND_STEP2]!] : markedOf(w, outcome)
   const story = {
     detector,
@@ -218,8 +220,10 @@ function sentenceOf(story: Story): string {
       return stuckSentence(story, 'waits for', 'none of them can go on')
     case 'invariant':
       return `The invariant does not hold at the end: ${story.message}.${interrupted(story)}`
-    default:
+    case 'stall':
       return stuckSentence(story, 'looks again and again at', 'nobody is left who changes it')
+    default:
+      return `${actor === '' ? '' : `${actor}: `}${story.message}.`
   }
 }
 

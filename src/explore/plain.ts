@@ -21,6 +21,8 @@ export interface Plain {
   update(object: unknown, key: PropertyKey, change: (old: unknown) => unknown): unknown
   /** `a[i]++`: the old value. */
   post(object: unknown, key: PropertyKey, delta: 1 | -1): unknown
+  /** `bytes` from `at` on were written by code that is not watched, and that races with nobody. */
+  touched(view: ArrayBufferView, at: number, bytes: number): void
 }
 
 export const PLAIN_NAME = '__softnet'
@@ -36,7 +38,10 @@ export function plainAsWritten(): void {
     set(object, key, typeof number === 'bigint' ? number + BigInt(delta) : number + delta)
     return number
   }
-  Object.defineProperty(globalThis, PLAIN_NAME, { value: { get, set, update, post }, configurable: true })
+  Object.defineProperty(globalThis, PLAIN_NAME, {
+    value: { get, set, update, post, touched: () => {} },
+    configurable: true,
+  })
 }
 
 /** A value as the trace holds it. */
@@ -89,7 +94,11 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
   }
 
   controlMethods(engine, memory)
-  const plain = { get, set, update, post }
+  const touched = (view: ArrayBufferView, at: number, bytes: number): void => {
+    const base = memory.addressOf(view)
+    if (base >= 0) for (let k = 0; k < bytes + 4095; k += 4096) engine.markDirty(base + at + Math.min(k, bytes - 1))
+  }
+  const plain: Plain = { get, set, update, post, touched }
   Object.defineProperty(globalThis, PLAIN_NAME, { value: plain, configurable: true })
   return plain
 }

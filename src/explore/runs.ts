@@ -7,7 +7,7 @@ import { prng_seed } from '../lib/prng.js'
 import type { ActorThread } from './actor.js'
 import { PRIVATE } from './memory.js'
 import { native } from './native.js'
-import { messageOf } from './scenario.js'
+import { detectorOf, messageOf } from './scenario.js'
 import { actorAt, lowest, seedRun } from './strategy.js'
 import * as W from './words.js'
 
@@ -30,6 +30,8 @@ export interface Outcome {
   /** Of findings of one cause this is the same. */
   signature: string
   message: string
+  /** The detector's name, when what was thrown says it. */
+  named: string
 }
 
 export interface RunOptions {
@@ -261,14 +263,16 @@ export class Runs {
   async #askInvariant(): Promise<void> {
     if (this.#invariant === null) return
     let message = ''
+    let detector = ''
     try {
       const answer = await this.#invariant(this.#thread.shared)
       if (answer === false) message = 'it returned false'
     } catch (error) {
       message = messageOf(error)
+      detector = detectorOf(error)
     }
     if (message === '') return
-    this.#thread.engine.say(message)
+    this.#thread.engine.say(`${detector}\n${message}`)
     this.w[W.FOUND] = W.FOUND_INVARIANT
   }
 
@@ -276,7 +280,8 @@ export class Runs {
     const { engine } = this.#thread
     const { w } = engine
     const found = w[W.FOUND]!
-    const message = engine.text.read(w[W.MESSAGE_AT]!, w[W.MESSAGE_LENGTH]!)
+    const said = engine.text.read(w[W.MESSAGE_AT]!, w[W.MESSAGE_LENGTH]!)
+    const [named = '', message = ''] = said.split('\n')
     return {
       found,
       steps: w[W.STEP]!,
@@ -285,6 +290,7 @@ export class Runs {
       decisions: w[W.DECISIONS]!,
       diverged: w[W.DIVERGED]!,
       message,
+      named,
       signature: this.#signature(found, message),
     }
   }

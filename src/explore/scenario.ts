@@ -111,3 +111,9 @@ export function scenarioUrl(where: string | URL): string {
   if (where instanceof URL) return where.href
   return /^(file|data|node):/.test(where) ? where : pathToFileURL(where).href
 }
+
+/** detectorOf - what is thrown may say which detector it comes from: a property `detector`. */
+export function detectorOf(error: unknown): string {
+  const detector = (error as { detector?: unknown } | null)?.detector
+  return typeof detector === 'string' ? detector : ''
+}

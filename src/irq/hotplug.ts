@@ -17,7 +17,7 @@ import { num_cpus, ONLINE, send_vector, VEC_RESCHED } from '../arch/machine.js'
 import { EINVAL } from '../lib/errno.js'
 import { NR_IRQS } from '../lib/limits.js'
 import { cond_resched, resched_cpu, sched_hooks } from '../sched/sched.js'
-import { down, SEMAPHORE, sema_init, type semaphore, up } from '../sched/semaphore.js'
+import { down, init_MUTEX, SEMAPHORE, type semaphore, up } from '../sched/semaphore.js'
 import { smp_call_barrier } from './interrupt.js'
 import {
   NOTIFIER_HEAD,
@@ -131,6 +131,6 @@ export function* cpu_up(cpu: number): Generator<void, number, void> {
 
 /** hotplug_init - @context boot, CPU 0 */
 export function hotplug_init(): void {
-  sema_init(cpucontrol.lock, 1)
+  init_MUTEX(cpucontrol.lock)
   notifier_head_init(cpucontrol.chain)
 }

@@ -18,6 +18,13 @@ export function jhash_3words(a0: number, b0: number, c0: number, initval: number
   c = ((c - a - b) | 0) ^ (b >>> 15)
   return c
 }
+/** jhash_name - of a text; never 0. */
+export function jhash_name(text: string): number {
+  let h = 0x811c9dc5 | 0
+  for (let k = 0; k < text.length; k++) h = Math.imul(h ^ text.charCodeAt(k), 0x01000193)
+  return h === 0 ? 1 : h
+}
+
 export function jhash_2words(a: number, b: number, initval: number): number {
   return jhash_3words(a, b, 0, initval)
 }

@@ -9,7 +9,7 @@ import { DEFINE_STATIC } from '../abi/section.js'
 import { load, store } from '../arch/atomic.js'
 import { COMPLETION, type completion, init_completion, wait_for_completion } from './completion.js'
 import { current, release_task, wake_up_process } from './sched.js'
-import { down, SEMAPHORE, sema_init, type semaphore, up } from './semaphore.js'
+import { down, init_MUTEX, SEMAPHORE, type semaphore, up } from './semaphore.js'
 import { TASK, type task_struct } from './task.js'
 
 class kthread_stop_info extends Struct {
@@ -47,5 +47,5 @@ export function* kthread_stop(p: task_struct): Generator<void, number, void> {
 
 /** kthread_init - @context boot, CPU 0 */
 export function kthread_init(): void {
-  sema_init(info.lock, 1)
+  init_MUTEX(info.lock)
 }

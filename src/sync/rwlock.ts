@@ -8,6 +8,7 @@
  */
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, quiet_ops, READ_ONCE } from '../arch/atomic.js'
+import { LOCKDEP } from '../arch/boot.js'
 import {
   CPU_PREEMPT,
   CPU_WAITS_FOR,
@@ -26,7 +27,9 @@ import {
 } from '../arch/cpu.js'
 import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
+import { TAKEN_READ_RECURSIVE, TAKEN_WRITE } from '../lib/lockgraph.js'
 import { local_bh_enable } from './bh.js'
+import { lockdep_acquire, lockdep_init, lockdep_release } from './lockdep.js'
 import { add_preempt_count, SOFTIRQ_OFFSET } from './preempt.js'
 import { held_pop, held_push, holds, recursion } from './spinlock.js'
 
@@ -49,6 +52,7 @@ export function rwlock_init(lock: rwlock_t): void {
   lock.val = RW_LOCK_BIAS
   lock.more = 0
   lock.owner = 0
+  if (LOCKDEP) lockdep_init(lock.addr)
 }
 
 function try_read(addr: number): boolean {
@@ -87,11 +91,13 @@ function wake_waiters(addr: number): void {
 /** read_lock - shared. @context any, when every writer keeps that context out */
 export function read_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_READ_RECURSIVE, false)
   if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
   if (!try_read(lock.addr)) wait(lock.addr, false)
   held_push(lock.addr | HELD_READ)
 }
 export function read_unlock(lock: rwlock_t): void {
+  if (LOCKDEP) lockdep_release(lock.addr)
   held_pop(lock.addr | HELD_READ)
   fetch_add(lock.addr, 1)
   wake_waiters(lock.addr)
@@ -101,6 +107,7 @@ export function read_unlock(lock: rwlock_t): void {
 /** write_lock - exclusive. */
 export function write_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
   if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
   if (!try_write(lock.addr)) wait(lock.addr, true)
   lock.owner = ME
@@ -108,12 +115,14 @@ export function write_lock(lock: rwlock_t): void {
 }
 export function write_trylock(lock: rwlock_t): boolean {
   if (!try_write(lock.addr)) return false
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, true)
   i32[PREEMPT]++
   lock.owner = ME
   held_push(lock.addr | HELD_WRITE)
   return true
 }
 export function write_unlock(lock: rwlock_t): void {
+  if (LOCKDEP) lockdep_release(lock.addr)
   if (lock.owner !== ME) panic('write_unlock by a stranger')
   held_pop(lock.addr | HELD_WRITE)
   lock.owner = 0

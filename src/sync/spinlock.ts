@@ -24,7 +24,7 @@
 
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, load, quiet_ops, READ_ONCE, store, want_line, xchg } from '../arch/atomic.js'
-import { boot } from '../arch/boot.js'
+import { boot, LOCKDEP } from '../arch/boot.js'
 import { cost, VIRTUAL } from '../arch/cost.js'
 import {
   BUG_ON,
@@ -53,6 +53,8 @@ import { CONFIG, CONFIG_WORDS, num_cpus } from '../arch/machine.js'
 import { PERCPU_BASE, PERCPU_SHIFT, RAM } from '../arch/ram.js'
 import { my_clock } from '../arch/turnstile.js'
 import { MAX_HELD } from '../lib/limits.js'
+import { TAKEN_WRITE } from '../lib/lockgraph.js'
+import { lockdep_acquire, lockdep_init, lockdep_release } from './lockdep.js'
 import { lockstat_acquired, lockstat_released } from './lockstat.js'
 
 const COST_LOCK = cost('spin_lock')
@@ -91,6 +93,7 @@ export function spin_lock_init(lock: spinlock_t): void {
   lock.aux = 0
   lock.more = 0
   lock.owner = 0
+  if (LOCKDEP) lockdep_init(lock.addr)
 }
 
 // ---- waiters that sleep ---------------------------------------------------------------------------------------------
@@ -277,6 +280,7 @@ export function spin_lock(lock: spinlock_t): void {
     return
   }
   i32[PREEMPT]++
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
   if (holds(lock.addr)) recursion('spinlock', lock.addr)
   acquire(lock)
 }
@@ -285,6 +289,7 @@ export function spin_lock(lock: spinlock_t): void {
 function spin_lock_timed(lock: spinlock_t): void {
   charge_cost(COST_LOCK)
   i32[PREEMPT]++
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
   if (holds(lock.addr)) recursion('spinlock', lock.addr)
   const since = my_clock()
   want_line(lock.addr) // so that the look at the lock costs nothing of its own
@@ -305,6 +310,7 @@ function acquire(lock: spinlock_t): void {
 export function spin_trylock(lock: spinlock_t): boolean {
   if (VIRTUAL) want_line(lock.addr) // 2.6.11 exchanges at once; and who is behind in time comes first
   if (!raw_trylock(lock.addr)) return false
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, true)
   if (VIRTUAL) lockstat_acquired(lock.addr, false, 0)
   i32[PREEMPT]++
   lock.owner = ME
@@ -333,6 +339,7 @@ function raw_trylock(lock: number): boolean {
 /** spin_unlock - @locks releases lock */
 export function spin_unlock(lock: spinlock_t): void {
   if (VIRTUAL) lockstat_released(lock.addr)
+  if (LOCKDEP) lockdep_release(lock.addr)
   held_pop(lock.addr)
   lock.owner = 0
   if (KIND === LOCK_TAS) tas_unlock(lock.addr)

@@ -29,7 +29,7 @@ import { EBUSY, EEXIST, ENODEV } from '../../lib/errno.js'
 import { MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { synchronize_kernel } from '../../rcu/rcupdate.js'
-import { down, SEMAPHORE, sema_init, type semaphore, up } from '../../sched/semaphore.js'
+import { down, init_MUTEX, SEMAPHORE, type semaphore, up } from '../../sched/semaphore.js'
 import {
   RWLOCK,
   read_lock_bh,
@@ -370,6 +370,6 @@ export function first_netdev(): net_device | null {
 /** netdev_init - @context boot, CPU 0 */
 export function netdev_init(): void {
   rwlock_init(tables.dev_base_lock)
-  sema_init(tables.rtnl_sem, 1)
+  init_MUTEX(tables.rtnl_sem)
   notifier_head_init(tables.netdev_chain)
 }
