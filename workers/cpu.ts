@@ -16,6 +16,8 @@ export interface CpuTask {
   memory: WebAssembly.Memory
   cpu: number
   lockKind: number
+  /** Watch the order of locks. */
+  lockdep?: boolean
   /** performance.timeOrigin of the machine's clock */
   base: number
   port: MessagePort
@@ -65,6 +67,7 @@ export default function cpu(task: CpuTask): Promise<void> {
     memory: task.memory,
     cpu: task.cpu,
     lockKind: task.lockKind,
+    lockdep: task.lockdep === true,
     now: () => (offset + performance.now()) * 1e6,
     virtual: task.virtual === true,
   }

@@ -32,10 +32,11 @@ import { signal_pending } from '../sched/signal.js'
 import { PF_KTHREAD, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
 import { HARDIRQ_OFFSET, preempt_count } from '../sync/preempt.js'
 import {
+  SINGLE_DEPTH_NESTING,
   SPINLOCK,
-  spin_lock,
   spin_lock_init,
   spin_lock_irqsave,
+  spin_lock_nested,
   spin_unlock,
   spin_unlock_irqrestore,
   type spinlock_t,
@@ -306,7 +307,7 @@ function migrate_timers(cpu: number): void {
   const old = bases.cpu(cpu)
   const base = bases.mine
   const flags = spin_lock_irqsave(cpu < cpu_id ? old.lock : base.lock)
-  spin_lock(cpu < cpu_id ? base.lock : old.lock)
+  spin_lock_nested(cpu < cpu_id ? base.lock : old.lock, SINGLE_DEPTH_NESTING)
   BUG_ON(old.running !== 0, 'dead CPU runs a timer')
   for (let k = 0; k < TVR_SIZE; k++) migrate_list(old.tv1 + k * 8, base)
   for (let k = 0; k < 4 * TVN_SIZE; k++) migrate_list(old.tvn + k * 8, base)

@@ -41,10 +41,12 @@ import {
 import { type Stack, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
 import { init_waitqueue_head, WAIT_QUEUE_HEAD, wait_event, type wait_queue_head_t, wake_up_all } from '../sched/wait.js'
 import {
+  SINGLE_DEPTH_NESTING,
   SPINLOCK,
   spin_lock,
   spin_lock_init,
   spin_lock_irqsave,
+  spin_lock_nested,
   spin_unlock,
   spin_unlock_irqrestore,
   type spinlock_t,
@@ -303,7 +305,7 @@ function take_over(wq: workqueue_struct, cpu: number): void {
   const flags = local_irq_save()
   // The dead CPU is off: nobody waits for its lock with ours held.
   spin_lock(dead.lock)
-  spin_lock(mine.lock)
+  spin_lock_nested(mine.lock, SINGLE_DEPTH_NESTING)
   if (!list_empty(dead.worklist)) fetch_add(wq.addr + MOVED, 1) // before anybody sees it removed there
   while (!list_empty(dead.worklist)) {
     const work = WORK.container_of('entry', dead.worklist.next)

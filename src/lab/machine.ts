@@ -152,7 +152,7 @@ export class Machine {
     const base = performance.timeOrigin
     const lockKind = LOCK_NUMBER[config.lock]
     for (let cpu = 0; cpu < config.cpus; cpu++)
-      this.start(cpu, { memory: this.memory, lockKind, base, virtual: this.virtual })
+      this.start(cpu, { memory: this.memory, lockKind, base, virtual: this.virtual, lockdep: config.lockdep })
     if (!this.virtual) this.start(-1, { memory: this.memory, base })
     const maps = await this.alive(
       Promise.all([...this.cpus.map(cpu => cpu.load(config.programs ?? [])), this.board!.load()]),

@@ -38,6 +38,8 @@ export interface MachineConfig {
   /** Run a compute-bound process on each CPU. */
   userSpin: boolean
   trace: boolean
+  /** Watch the order of locks (sync/lockdep.ts): what is found is in the variable `lockdep`. */
+  lockdep?: boolean
   /** How long an idle CPU spins before its thread sleeps, ns. */
   idleSpinNs?: number
   /** Programmed I/O: ns that a CPU spends on each 4 bytes it moves from or to a NIC; 0 or nothing: DMA. */

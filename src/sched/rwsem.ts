@@ -39,7 +39,7 @@ export function init_rwsem(sem: rw_semaphore): void {
 /** down_read - @context process */
 export function* down_read(sem: rw_semaphore): Generator<void, void, void> {
   might_sleep()
-  if (LOCKDEP) lockdep_acquire(sem.addr, TAKEN_READ, false)
+  if (LOCKDEP) lockdep_acquire(sem.addr, TAKEN_READ, false, true)
   const flags = spin_lock_irqsave(sem.wait.lock)
   yield* wait_event_exclusive_locked_irq(sem.wait, () => sem.activity >= 0 && sem.writers === 0)
   sem.activity++
@@ -49,7 +49,7 @@ export function* down_read(sem: rw_semaphore): Generator<void, void, void> {
 /** down_write - @context process */
 export function* down_write(sem: rw_semaphore): Generator<void, void, void> {
   might_sleep()
-  if (LOCKDEP) lockdep_acquire(sem.addr, TAKEN_WRITE, false)
+  if (LOCKDEP) lockdep_acquire(sem.addr, TAKEN_WRITE, false, true)
   const flags = spin_lock_irqsave(sem.wait.lock)
   sem.writers++
   yield* wait_event_exclusive_locked_irq(sem.wait, () => sem.activity === 0)

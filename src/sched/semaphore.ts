@@ -40,7 +40,7 @@ export function init_MUTEX(sem: semaphore): void {
 /** down - take one, sleeping until there is one. @context process */
 export function* down(sem: semaphore): Generator<void, void, void> {
   might_sleep()
-  if (LOCKDEP && sem.mutex !== 0) lockdep_acquire(sem.addr, TAKEN_WRITE, false)
+  if (LOCKDEP && sem.mutex !== 0) lockdep_acquire(sem.addr, TAKEN_WRITE, false, true)
   const flags = spin_lock_irqsave(sem.wait.lock)
   if (sem.count <= 0) yield* wait_event_exclusive_locked_irq(sem.wait, () => sem.count > 0)
   sem.count--
@@ -52,7 +52,7 @@ export function down_trylock(sem: semaphore): number {
   const flags = spin_lock_irqsave(sem.wait.lock)
   const taken = sem.count > 0
   if (taken) sem.count--
-  if (LOCKDEP && taken && sem.mutex !== 0) lockdep_acquire(sem.addr, TAKEN_WRITE, true)
+  if (LOCKDEP && taken && sem.mutex !== 0) lockdep_acquire(sem.addr, TAKEN_WRITE, true, true)
   spin_unlock_irqrestore(sem.wait.lock, flags)
   return taken ? 0 : 1
 }

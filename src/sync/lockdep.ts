@@ -36,22 +36,33 @@ import {
 import { in_softirq } from './preempt.js'
 
 const i32 = RAM.i32
+const u8 = RAM.u8
 const AREA = cpu_area(Math.max(cpu_id, 0))
 const MAX_LOCK_DEPTH = 48
 const HELD_WORDS = 6
+const MAX_TEXT = 4096
+const MAX_KNOWN = 64
 
 class lockdep_tables extends Struct {
   declare lock: number
   declare reports: number
   declare graph: number
+  /** Text of the reports, a line each, as far as there is room. */
+  declare known: number
+  declare length: number
+  declare text: number
 }
 const TABLES: Layout<lockdep_tables> = layout('lockdep', lockdep_tables, {
   lock: word,
   reports: word, // how many there were
   graph: bytes(GRAPH_WORDS * 4),
+  known: bytes(MAX_KNOWN * 4), // hashes of what was reported
+  length: word,
+  text: bytes(MAX_TEXT),
 })
 const tables = DEFINE_STATIC('lockdep', TABLES)
 const GRAPH_AT = tables.graph >> 2
+const KNOWN = tables.known >> 2
 
 class held_locks extends Struct {
   declare depth: number
@@ -91,12 +102,15 @@ function class_name(lock: number): string {
   return name
 }
 
-function class_of(lock: number): number {
-  return lockgraph_class(graph, jhash_name(class_name(lock)), lock)
+/** `subclass`: locks of one class that are taken with one of them held, in an order that holds. Kept in the lowest bits. */
+function class_of(lock: number, subclass: number): number {
+  return lockgraph_class(graph, jhash_name(`${class_name(lock)}/${subclass}`), lock | subclass)
 }
 
 function class_text(cls: number): string {
-  return class_name(lockgraph_instance(graph, cls))
+  const instance = lockgraph_instance(graph, cls)
+  const subclass = instance & 3
+  return `${class_name(instance & ~3)}${subclass === 0 ? '' : `/${subclass}`}`
 }
 
 // ---- reports --------------------------------------------------------------------------------------------------------------
@@ -107,12 +121,27 @@ function held_text(): string {
   return held.length === 0 ? 'none' : held.join(', ')
 }
 
+/** Each finding is told once. */
+function is_known(hash: number): boolean {
+  for (let k = 0; k < tables.reports && k < MAX_KNOWN; k++) if (i32[KNOWN + k] === hash) return true
+  if (tables.reports < MAX_KNOWN) i32[KNOWN + tables.reports] = hash
+  return false
+}
+
 function report(what: string): void {
   const held = held_text()
+  if (is_known(jhash_name(what))) return
   tables.reports++
   const text = `${what}. Held by CPU ${cpu_id}: ${held}`
   lockdep_log.push(text)
+  log_text(`${text}\n`)
   if (boot.controlled === true) throw new LockdepReport(text)
+}
+
+/** For the host, which reads RAM. */
+function log_text(text: string): void {
+  for (let k = 0; k < text.length && tables.length < MAX_TEXT; k++)
+    u8[tables.text + tables.length++] = text.charCodeAt(k) & 0x7f
 }
 
 function arrows(path: readonly number[]): string {
@@ -131,6 +160,11 @@ function current(): number {
   return i32[(AREA + CPU_CURRENT) >> 2]!
 }
 
+/** Held by the CPU, or by the task that runs now. */
+function is_ours(at: number): boolean {
+  return i32[at + 4] === 0 || i32[at + 4] === current()
+}
+
 function graph_lock(): void {
   if (boot.controlled !== true) while (quiet_ops.cmpxchg(tables.addr, 0, 1) !== 0);
 }
@@ -140,13 +174,16 @@ function graph_unlock(): void {
   else mark_written(tables.graph, GRAPH_WORDS * 4)
 }
 
-/** lockdep_acquire - before a lock is taken. `taken`: TAKEN_*. `trylock`: it does not wait, so it closes no circle. */
-export function lockdep_acquire(lock: number, taken: number, trylock: boolean): void {
+/**
+ * lockdep_acquire - before a lock is taken. `taken`: TAKEN_*. `trylock`: it does not wait, so it closes no circle. `sleeps`: it
+ * is the task's, which may be switched away with it; a spinlock is the CPU's.
+ */
+export function lockdep_acquire(lock: number, taken: number, trylock: boolean, sleeps = false, subclass = 0): void {
   if (!LOCKDEP) return
   const depth = mine.depth
   const context = irq_context()
   graph_lock()
-  const cls = class_of(lock)
+  const cls = class_of(lock, subclass)
   const said = cls < 0 ? null : validate(cls, taken, trylock, context, depth)
   graph_unlock()
   if (said !== null) report(said)
@@ -156,7 +193,7 @@ export function lockdep_acquire(lock: number, taken: number, trylock: boolean): 
   i32[at + 1] = cls
   i32[at + 2] = taken
   i32[at + 3] = context
-  i32[at + 4] = current()
+  i32[at + 4] = sleeps ? current() : 0
   i32[at + 5] = trylock ? 1 : 0
   mine.depth = depth + 1
 }
@@ -200,7 +237,7 @@ function mark(cls: number, bit: number, taken: number, softirq: boolean): string
 function check_held(cls: number, taken: number, context: number, depth: number): string | null {
   for (let k = 0; k < depth; k++) {
     const at = STACK + k * HELD_WORDS
-    if (i32[at + 1] !== cls || i32[at + 4] !== current() || i32[at + 3]! > context) continue
+    if (i32[at + 1] !== cls || !is_ours(at) || i32[at + 3]! > context) continue
     if (taken === TAKEN_READ_RECURSIVE && i32[at + 2] !== TAKEN_WRITE) continue
     return `possible recursive locking detected: ${class_text(cls)} is wanted, and one of its class is held`
   }
@@ -212,7 +249,7 @@ function add_edges(cls: number, taken: number, context: number, depth: number): 
   for (let k = depth - 1; k >= 0; k--) {
     const at = STACK + k * HELD_WORDS
     if (i32[at + 3] !== context) break
-    if (i32[at + 4] !== current()) continue
+    if (!is_ours(at)) continue
     const from = i32[at + 1]!
     const held = i32[at + 2]!
     if (from !== cls && lockgraph_add(graph, from, held, cls, taken)) {
@@ -241,7 +278,7 @@ export function lockdep_release(lock: number): void {
   if (!LOCKDEP) return
   const depth = mine.depth
   for (let k = depth - 1; k >= 0; k--) {
-    if (i32[STACK + k * HELD_WORDS] !== lock || i32[STACK + k * HELD_WORDS + 4] !== current()) continue
+    if (i32[STACK + k * HELD_WORDS] !== lock || !is_ours(STACK + k * HELD_WORDS)) continue
     for (let at = STACK + k * HELD_WORDS; at < STACK + (depth - 1) * HELD_WORDS; at++) i32[at] = i32[at + HELD_WORDS]!
     mine.depth = depth - 1
     return
@@ -279,7 +316,7 @@ function mark_held(softirq: boolean): void {
   for (let k = 0; k < depth; k++) {
     const at = STACK + k * HELD_WORDS
     const cls = i32[at + 1]!
-    if (cls < 0 || i32[at + 4] !== current()) continue
+    if (cls < 0 || !is_ours(at)) continue
     said ??= mark(cls, i32[at + 2] === TAKEN_WRITE ? ENABLED : ENABLED_READ, i32[at + 2]!, softirq)
   }
   graph_unlock()
@@ -298,6 +335,7 @@ export function lockdep_reset(): void {
   lockgraph_reset(graph)
   mark_written(tables.graph, GRAPH_WORDS * 4)
   tables.reports = 0
+  tables.length = 0
   mine.depth = 0
   lockdep_log.length = 0
 }

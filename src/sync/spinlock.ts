@@ -285,11 +285,26 @@ export function spin_lock(lock: spinlock_t): void {
   acquire(lock)
 }
 
+/** For a second lock of one class, which the caller takes in an order that nobody else turns round. */
+export const SINGLE_DEPTH_NESTING = 1
+
+/** spin_lock_nested - as spin_lock, for lockdep a class of its own. */
+export function spin_lock_nested(lock: spinlock_t, subclass: number): void {
+  if (VIRTUAL) {
+    spin_lock_timed(lock, subclass)
+    return
+  }
+  i32[PREEMPT]++
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false, false, subclass)
+  if (holds(lock.addr)) recursion('spinlock', lock.addr)
+  acquire(lock)
+}
+
 /** spin_lock() of virtual time. */
-function spin_lock_timed(lock: spinlock_t): void {
+function spin_lock_timed(lock: spinlock_t, subclass = 0): void {
   charge_cost(COST_LOCK)
   i32[PREEMPT]++
-  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false, false, subclass)
   if (holds(lock.addr)) recursion('spinlock', lock.addr)
   const since = my_clock()
   want_line(lock.addr) // so that the look at the lock costs nothing of its own

@@ -29,6 +29,7 @@ export function bare(cpus: number, lock: LockKind, scenario: string): MachineCon
     neighbours: [],
     userSpin: false,
     trace: false,
+    lockdep: true,
     programs: [new URL(`./scenarios/${scenario}.js`, import.meta.url).href],
   }
 }
@@ -53,9 +54,18 @@ export async function torture(t: Torture, check: (machine: Machine) => void): Pr
     await machine.halt()
     machine.check()
     check(machine)
+    expectNoReports(machine)
     const leaks = await machine.audit()
     if (leaks.length > 0) throw new Error(`leaked: ${leaks.map(l => `${l.used} of ${l.name}`).join(', ')}`)
   } finally {
     await machine.destroy()
   }
+}
+
+/** expectNoReports - lockdep, which watched the machine, has found nothing. */
+export function expectNoReports(machine: Machine): void {
+  if (machine.ram.word('lockdep', 'reports') === 0) return
+  const at = machine.ram.address('lockdep', 'text')
+  const bytes = machine.ram.u8.slice(at, at + machine.ram.word('lockdep', 'length'))
+  throw new Error(`lockdep: ${new TextDecoder().decode(bytes)}`)
 }
