@@ -253,7 +253,7 @@ export function end_of_interrupt(): void {
 
 /** halting - an orderly halt was asked for: the CPU stops where no task runs. A panic, or a plug that is pulled, cuts anywhere. */
 export function halting(): boolean {
-  return i32[POWER >> 2] === HALTING
+  return READ_ONCE(POWER) === HALTING
 }
 
 /** power_gone - this CPU leaves the kernel. */
@@ -374,14 +374,14 @@ export function idle_wait(spin_ns: number): void {
 
 /** stop_wanted - has somebody asked this CPU to stand still? */
 export function stop_wanted(): boolean {
-  return i32[(AREA + CPU_STOP) >> 2] !== 0
+  return READ_ONCE(AREA + CPU_STOP) !== 0
 }
 
 /** play_dead - stand still, interrupts off, until this CPU is wanted again or the power goes. */
 export function play_dead(): void {
   local_irq_disable()
   store(AREA + CPU_DEAD, 1)
-  while (VIRTUAL && load(POWER) === RUNNING && i32[(AREA + CPU_STOP) >> 2] !== 0) actor_block(WHY_STOPPED)
+  while (VIRTUAL && load(POWER) === RUNNING && READ_ONCE(AREA + CPU_STOP) !== 0) actor_block(WHY_STOPPED)
   while (load(AREA + CPU_STOP) !== 0 && load(POWER) === RUNNING) {
     store(AREA + CPU_PARKED, 1)
     const pending = load(AREA)

@@ -16,7 +16,7 @@
  * the device after it advances a head, the CPU after it unmasks or ends a handler. Both orders of "device advances" and
  * "driver unmasks" therefore raise the interrupt: this is case (a) of the rotting-packet race in NAPI_HOWTO.
  */
-import { fetch_add, load, store } from './atomic.js'
+import { fetch_add, load, READ_ONCE, store } from './atomic.js'
 import { send_vector, VEC_DEVICE } from './machine.js'
 import { IRQ_LINES, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
 
@@ -50,8 +50,8 @@ export function irq_vector(irq: number): number {
 export function line_asserted(line: number): boolean {
   const enable = load(line + LINE_ENABLE)
   return (
-    ((enable & CAUSE_RX) !== 0 && ((load(line + LINE_RX_HEAD) - i32[(line + LINE_RX_ACK) >> 2]) | 0) > 0) ||
-    ((enable & CAUSE_TX) !== 0 && ((load(line + LINE_TX_HEAD) - i32[(line + LINE_TX_ACK) >> 2]) | 0) > 0)
+    ((enable & CAUSE_RX) !== 0 && ((load(line + LINE_RX_HEAD) - READ_ONCE(line + LINE_RX_ACK)) | 0) > 0) ||
+    ((enable & CAUSE_TX) !== 0 && ((load(line + LINE_TX_HEAD) - READ_ONCE(line + LINE_TX_ACK)) | 0) > 0)
   )
 }
 

@@ -12,11 +12,10 @@
  * driver publishes RX_TAIL and TX_TAIL the same way. The interrupt words of the queue are those of its line in
  * irqchip.ts, whose RX_HEAD and TX_HEAD follow RX_DONE and TX_DONE, delayed by the mitigation.
  */
+import { WRITE_ONCE } from './atomic.js'
 import { VIRTUAL } from './cost.js'
-import { NIC_PAGE_SHIFT, NIC_REGS, RAM } from './ram.js'
+import { NIC_PAGE_SHIFT, NIC_REGS } from './ram.js'
 import { ACTOR_BOARD, actor_wake } from './turnstile.js'
-
-const i32 = RAM.i32
 
 /** nic_page - address of a NIC's registers. */
 export function nic_page(nic: number): number {
@@ -96,6 +95,6 @@ export const TX_CSUM = 2 // fill in the ones' complement sum from checksum start
  * until it is there, but what it wrote before is there first (x86-64 keeps the order of stores). @context any
  */
 export function doorbell(reg: number, value: number): void {
-  i32[reg >> 2] = value
+  WRITE_ONCE(reg, value)
   if (VIRTUAL) actor_wake(ACTOR_BOARD, 0)
 }

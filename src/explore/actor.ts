@@ -4,7 +4,7 @@ import { type Engine, UNWIND } from './engine.js'
 import type { Memory } from './memory.js'
 import { native } from './native.js'
 import { type Actor, type ActorInfo, detectorOf, messageOf } from './scenario.js'
-import { actorAt } from './strategy.js'
+import { actorAt, BY_SEARCH } from './strategy.js'
 import * as W from './words.js'
 
 /** ActorThread - the actor of this thread. */
@@ -27,6 +27,8 @@ export class ActorThread {
     const { engine } = this
     this.memory.forgetOwn()
     engine.w[this.#at + W.A_STARTED] = 1
+    // What it does before its first step on shared memory belongs to this one.
+    engine.record(W.K_START, 0, 0, engine.w[W.STRATEGY] === BY_SEARCH ? W.FLAG_NO_CHOICE : 0)
     engine.active = true
     let result: unknown
     try {

@@ -1,7 +1,7 @@
 /** conductor.ts - an exploration: which runs, in what order, and what becomes of a finding. */
 import type { ActorThread } from './actor.js'
 import { type Finding, findingOf, isChoice, stepsOf } from './finding.js'
-import { type Name, namesIn } from './memory.js'
+import { type Name, nameOf, namesIn } from './memory.js'
 import { native } from './native.js'
 import { Search } from './reduce.js'
 import { checkOf, parseReplayId } from './replayId.js'
@@ -32,6 +32,8 @@ export interface ExploreConfig {
   /** Go on after the first finding. */
   all: boolean
   shrinkBudget: number
+  /** Make each run twice, and see that both do the same. */
+  verify: boolean
 }
 
 export interface Exploration {
@@ -121,26 +123,40 @@ export class Conductor {
 
   /** The first run twice: a scenario that is no function of its seed cannot be replayed. */
   async #checkChance(): Promise<void> {
-    const options = { how: BY_PLAN, seed: 0 }
-    const one = await this.#runs.run(options)
-    const steps = this.#steps(one.steps)
+    const one = await this.#twice({ how: BY_PLAN, seed: 0 })
     this.#length = Math.max(1, one.steps)
+  }
+
+  /** Make a run twice, and see that both do the same. */
+  async #twice(options: RunOptions): Promise<Outcome> {
+    const one = await this.#runs.run(options)
+    const steps = this.#steps()
     const two = await this.#runs.run(options)
-    if (one.hash === two.hash && one.found === two.found) return
-    const other = this.#steps(two.steps)
+    if (one.hash === two.hash && one.found === two.found) return two
+    const other = this.#steps()
     const k = steps.findIndex((s, i) => s !== other[i])
+    const at = k < 0 ? Math.min(steps.length, other.length) : k
     throw new ScenarioError(
-      `${this.#config.scenario}: two runs of one schedule differ from step ${k < 0 ? steps.length : k} on: ` +
+      `${this.#config.scenario}: two runs of one schedule differ from step ${at} on` +
+        ` (${this.#said(steps[at])}, then ${this.#said(other[at])}): ` +
         'an actor depends on something outside control, such as state that a module keeps from run to run, files, or the network',
       'run',
     )
   }
 
-  #steps(n: number): string[] {
+  /** Actor, kind, address and values of each step. */
+  #steps(): string[] {
     const { w } = this.#runs
-    return Array.from({ length: n }, (_, k) =>
+    return Array.from({ length: w[W.TRACED]! }, (_, k) =>
       w.subarray(W.TRACE + k * W.TRACE_WORDS, W.TRACE + k * W.TRACE_WORDS + 4).join(),
     )
+  }
+
+  #said(step: string | undefined): string {
+    if (step === undefined) return 'nothing'
+    const [who, address, before, after] = step.split(',').map(Number) as [number, number, number, number]
+    const where = nameOf(this.#names(), address, this.#describe)
+    return `${this.#actors[who & 255]} ${W.KINDS[(who >>> 8) & 255]} ${where} ${before} -> ${after}`
   }
 
   #over(began: number): boolean {
@@ -151,7 +167,8 @@ export class Conductor {
 
   async #sample(began: number): Promise<void> {
     for (let k = 0; !this.#over(began); k++) {
-      const outcome = await this.#runs.run(this.#choose(k))
+      const options = this.#choose(k)
+      const outcome = await (this.#config.verify ? this.#twice(options) : this.#runs.run(options))
       if (await this.#note(outcome)) return
     }
   }

@@ -142,6 +142,7 @@ export class Engine {
       const look = at + W.A_LOOK + k * 3
       if (this.cells.version(w[look]!) === w[look + 1]!) continue
       w[at] = W.STATE_READY
+      w[at + W.A_LOOKS] = 0 // a word that it no longer looks at must not wake it again
       return true
     }
     return false
@@ -237,7 +238,7 @@ export class Engine {
     w[t + W.T_AFTER] = 0
     w[t + W.T_SITE] = 0
     w[t + W.T_OTHER] = -1
-    this.f[W.CLOCK >> 1] = this.f[W.CLOCK >> 1]! + NS_PER_STEP
+    if ((flags & W.FLAG_PLAIN) === 0) this.f[W.CLOCK >> 1] = this.f[W.CLOCK >> 1]! + NS_PER_STEP
     this.w[this.#at + W.A_LAST_STEP] = step
     w[W.HASH] = Math.imul(w[W.HASH]! ^ (this.me | (kind << 8)), 0x01000193) ^ address
     if (w[W.STRATEGY] === BY_SEARCH) {
@@ -250,7 +251,10 @@ export class Engine {
       if (w[W.ASLEEP] !== 0 && step >= w[W.PLAN_LENGTH]!) this.strategy.wakeSleepers(kind, address)
     }
     if (w[W.RECORD] !== 0) {
+      const active = this.active
+      this.active = false // the host's own code runs now
       const [at, length] = this.text.write(this.site())
+      this.active = active
       w[t + W.T_SITE] = at
       w[t + W.T_SITE_LENGTH] = length
     }
@@ -310,12 +314,13 @@ export class Engine {
       } else if (++w[look + 2]! >= w[W.SPIN_LOOKS]!) this.#spin(at)
       return
     }
-    if (n === W.MAX_LOOKS) return
-    const look = at + W.A_LOOK + n * 3
+    // A loop that looks at fewer words than there is room for is seen in its next rounds.
+    const k = n === W.MAX_LOOKS ? 0 : n
+    const look = at + W.A_LOOK + k * 3
     w[look] = cell
     w[look + 1] = version
     w[look + 2] = 1
-    w[at + W.A_LOOKS] = n + 1
+    w[at + W.A_LOOKS] = k + 1
   }
 
   #spin(at: number): void {

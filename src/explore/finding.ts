@@ -84,7 +84,8 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
   const { w } = engine
   const all = stepsOf(thread, facts)
   const steps = outcome.found === W.FOUND_STALL ? withoutLooks(all) : all
-  const stuck = stuckOf(thread, facts, steps)
+  const blocks = [W.FOUND_DEADLOCK, W.FOUND_LOST_WAKEUP, W.FOUND_STALL].includes(outcome.found)
+  const stuck = blocks ? stuckOf(thread, facts, steps) : []
   // Whoever spins for what another one holds that spins for something of his is in a deadlock, however busy both are.
   const circle = outcome.found === W.FOUND_STALL && isCircle(stuck)
   const detector = outcome.named !== '' ? outcome.named : circle ? 'deadlock' : NAME_OF[outcome.found]!

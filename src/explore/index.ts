@@ -37,6 +37,8 @@ export interface ExploreOptions {
   kernel?: KernelOptions
   /** For the scenario's `setup`; reaches it as `postMessage` would carry it. */
   args?: unknown
+  /** Make each run twice, and see that both do the same (default false; the first run always is). */
+  verify?: boolean
   /** Make plain element accesses visible, in every module that the scenario loads (default true). */
   instrument?: boolean
   /** Report data races of plain accesses (default true). */
@@ -127,6 +129,7 @@ class Exploring {
       replay: options.replay ?? null,
       all: options.all ?? false,
       shrinkBudget: 3000,
+      verify: options.verify ?? false,
     }
     const races = options.races ?? true
     this.#data = {

@@ -42,7 +42,9 @@ function chosen(f: Finding): Set<number> {
   // A word that only one actor touches says little: its CPU's own counters, say.
   const actors = new Map<string, Set<string>>()
   for (const s of f.steps) actors.set(s.where, (actors.get(s.where) ?? new Set()).add(s.actor))
-  const steps = f.steps.filter(s => !s.plain || f.marked.includes(s.n) || actors.get(s.where)!.size > 1)
+  const steps = f.steps.filter(
+    s => s.kind !== 'start' && (!s.plain || f.marked.includes(s.n) || actors.get(s.where)!.size > 1),
+  )
   const all = steps.map(s => s.n)
   if (all.length <= MAX_ROWS) return new Set(all)
   const words = new Set(f.marked.map(n => f.steps[n]?.where).concat(f.stuck.map(s => s.waits)))

@@ -5,8 +5,12 @@
  * away; what still ends in the same finding is kept. Then come all runs with one preemption fewer than that, as far as the
  * budget goes.
  */
+import { native } from './native.js'
 import type { Outcome, Runs } from './runs.js'
 import { BY_PLAN } from './strategy.js'
+
+/** A run of a whole kernel takes its time: what is found until then is good enough. */
+const MAX_MS = 8000
 
 export interface Shrunk {
   plan: number[]
@@ -44,9 +48,11 @@ function plainer(a: Shrunk, b: Shrunk): boolean {
 /** shrink - find a plainer run that ends in the same finding. */
 export async function shrink(runs: Runs, plan: readonly number[], first: Outcome, budget: number): Promise<Shrunk> {
   const state = { tried: 0 }
+  const until = native.now() + MAX_MS
   /** Run a plan; null when it does not end in the same finding. */
   const attempt = async (candidate: readonly number[]): Promise<Shrunk | null> => {
     state.tried++
+    if (native.now() > until) state.tried = Math.max(state.tried, budget)
     const outcome = await runs.run({ how: BY_PLAN, seed: 0, plan: candidate })
     return outcome.signature === first.signature ? { plan: runs.executed(), outcome, tried: state.tried } : null
   }

@@ -128,6 +128,8 @@ class Control {
 
   constructor(data: ActorData) {
     this.#data = data
+    // Compiled code is told by the lines of its source, where it has maps.
+    process.setSourceMapsEnabled(true)
     if (data.instrument) instrumentModules()
     this.memory = data.kernel === null ? null : bootCpu(data)
     // Modules that load ask for the time and for chance as well.
@@ -144,8 +146,6 @@ class Control {
     for (const buffer of buffersIn(shared)) memory.share(buffer)
     const pending = new Pending()
     engine.site = here
-    // Compiled code is told by the lines of its source, where it has maps.
-    process.setSourceMapsEnabled(true)
     controlAtomics(engine, memory, pending)
     controlPlain(engine, memory)
     controlChance(engine, pending, config.seed)

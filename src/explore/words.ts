@@ -104,7 +104,7 @@ export const ENDED_STOPPED = 9
 // ---- actors -------------------------------------------------------------------------------------------------------------
 
 export const ACTOR_TABLE = 128
-export const ACTOR_WORDS = 64
+export const ACTOR_WORDS = 192
 
 export const A_STATE = 0
 export const A_KIND = 1
@@ -115,12 +115,12 @@ export const A_STARTED = 4
 export const A_WAIT = 5
 export const A_RNG = 6 // four words: its Math.random
 export const A_LOOKS = 10 // how many there are in the list
-export const A_LOOK = 11 // cell, version, hits: three words each
-export const MAX_LOOKS = 8
-export const A_LAST_STEP = 36
+export const A_LAST_STEP = 11
 /** Its state when the run ended. */
-export const A_END = 37
-export const A_GATE = 48 // a line of its own
+export const A_END = 12
+export const A_LOOK = 16 // cell, version, hits: three words each
+export const MAX_LOOKS = 48
+export const A_GATE = 176 // a line of its own
 
 export const STATE_OFF = 0
 export const STATE_READY = 1

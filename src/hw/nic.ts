@@ -4,7 +4,7 @@
  * One thread runs all NICs of a machine, so nothing here is locked; what it shares with the driver are the rings and the
  * register words, each written by one side only.
  */
-import { load, store } from '../arch/atomic.js'
+import { load, READ_ONCE, store } from '../arch/atomic.js'
 import { irq_line, LINE_RX_HEAD, LINE_TX_ACK, LINE_TX_HEAD, line_update } from '../arch/irqchip.js'
 import {
   CTRL_UP,
@@ -429,7 +429,7 @@ export class Nic {
 
   private publish_tx(q: Queue, now: number): void {
     const line = irq_line(q.irq)
-    const unfreed = (q.tx_done - i32[(line + LINE_TX_ACK) >> 2]) | 0
+    const unfreed = (q.tx_done - READ_ONCE(line + LINE_TX_ACK)) | 0
     if (unfreed > 0 && unfreed * 2 < q.tx_mask + 1 && now - q.tx_since < i32[(this.page + NIC_TIDV_NS) >> 2]) return
     q.tx_published = q.tx_done
     store(line + LINE_TX_HEAD, q.tx_done)

@@ -1,7 +1,7 @@
 /** The whole receive and transmit path of real machines, watched by lockdep: no order of locks that could deadlock. */
 import { expect, test } from 'vitest'
-import { livelockDefaults } from '../../src/lab/config.js'
 import { livelockMachine } from '../../src/lab/bench2544.js'
+import { livelockDefaults } from '../../src/lab/config.js'
 import { Machine, sleep } from '../../src/lab/machine.js'
 import type { RxArch } from '../../src/lab/types.js'
 import { expectNoReports } from '../torture/harness.js'

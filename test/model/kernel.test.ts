@@ -18,3 +18,18 @@ describe.each(['tas', 'ticket', 'mcs'] as const)('%s', lock => {
     expect(result).toMatchObject({ findings: [], exhausted: true })
   })
 })
+
+describe('a router forwards under control, from the interrupt to the wire', () => {
+  test.each([
+    [1, 'interrupt', 0],
+    [2, 'softnet', 1],
+    [2, 'NAPI', 2],
+  ])('%i CPUs, %s: nothing raced for, nothing lost, nothing leaked', async (cpus, _name, rx) => {
+    const kernel = { megabytes: 64 }
+    const args = { cpus, frames: 2, rx }
+    const result = await look('router', { schedules: 40, kernel, args, maxSteps: 50_000, hangSeconds: 60 })
+    expect(result.findings).toEqual([])
+    expect(result.schedules).toBe(40)
+    expect(result.cut).toBeLessThan(20)
+  })
+})

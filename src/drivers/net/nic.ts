@@ -13,7 +13,7 @@
 
 import { konst, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import { symbol } from '../../abi/symbol.js'
-import { load, store } from '../../arch/atomic.js'
+import { load, READ_ONCE, store, WRITE_ONCE } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { burn, charge_cost, local_irq_restore, local_irq_save, tick } from '../../arch/cpu.js'
 import { CAUSE_RX, CAUSE_TX, irq_line, LINE_RX_ACK, LINE_TX_ACK, line_enable } from '../../arch/irqchip.js'
@@ -202,7 +202,7 @@ function nic_clean_rx(q: nic_queue, limit: number): number {
   q.rx_packets += packets
   q.rx_bytes += bytes
   if (work > 0) doorbell(q.regs + Q_RX_TAIL, (next + q.rx_mask + 1) | 0)
-  i32[(irq_line(q.irq) + LINE_RX_ACK) >> 2] = next
+  WRITE_ONCE(irq_line(q.irq) + LINE_RX_ACK, next)
   return work
 }
 
@@ -260,7 +260,7 @@ export function nic_clean_tx(q: nic_queue, limit = 0x7fffffff): number {
     }
     at = (at + 1) | 0
   }
-  i32[(irq_line(q.irq) + LINE_TX_ACK) >> 2] = at
+  WRITE_ONCE(irq_line(q.irq) + LINE_TX_ACK, at)
   store(q.addr + TX_CLEAN, at)
   const dev = q.dev!
   if (netif_queue_stopped(dev) && tx_room_now(q) >= TX_WAKE && netif_running(dev) && netif_wake_queue_test(dev))
@@ -270,7 +270,7 @@ export function nic_clean_tx(q: nic_queue, limit = 0x7fffffff): number {
 
 /** Free descriptors. A plain look: the queue may have been cleaned since, so there is at least this much room. */
 function tx_room(q: nic_queue): number {
-  return q.tx_mask + 1 - ((q.tx_next - q.tx_clean) | 0)
+  return q.tx_mask + 1 - ((q.tx_next - READ_ONCE(q.addr + TX_CLEAN)) | 0)
 }
 /** The same after XOFF was set: either this sees the cleaning, or the cleaner sees XOFF. */
 function tx_room_now(q: nic_queue): number {

@@ -12,7 +12,7 @@
 
 import { INIT_LIST_HEAD, list_add_tail, list_del_init, list_empty, list_move_tail } from '../../abi/list.js'
 import { call, symbol } from '../../abi/symbol.js'
-import { fetch_and, fetch_or } from '../../arch/atomic.js'
+import { fetch_and, fetch_or, READ_ONCE, WRITE_ONCE } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import {
   charge_cost,
@@ -266,6 +266,7 @@ function process_backlog(backlog_dev: net_device, budget: int_ref): number {
 }
 const process_backlog_sym = symbol('process_backlog', process_backlog)
 const STATE = NETDEV.offset('state')
+const XMIT_LOCK_OWNER = NETDEV.offset('xmit_lock_owner')
 
 // ---- receive: polling (NAPI) ----------------------------------------------------------------------------------------
 
@@ -436,14 +437,14 @@ function xmit_directly(skb: sk_buff, dev: net_device): number {
     kfree_skb(skb, DEV_DOWN)
     return NET_XMIT_DROP
   }
-  if (dev.xmit_lock_owner === cpu_id) {
+  if (READ_ONCE(dev.addr + XMIT_LOCK_OWNER) === cpu_id) {
     kfree_skb(skb, QUEUE_DEAD) // dead loop on a virtual device
     return NET_XMIT_DROP
   }
   spin_lock(dev.xmit_lock)
-  dev.xmit_lock_owner = cpu_id
+  WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, cpu_id)
   const busy = netif_queue_stopped(dev) || call(dev.hard_start_xmit)(skb, dev) !== NETDEV_TX_OK
-  dev.xmit_lock_owner = -1
+  WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, -1)
   spin_unlock(dev.xmit_lock)
   if (busy) kfree_skb(skb, QUEUE_DEAD)
   return busy ? NET_XMIT_DROP : 0

@@ -11,7 +11,7 @@ import { by, bytes, embed, type Layout, layout, ptr, Struct, word } from '../../
 import { INIT_LIST_HEAD } from '../../abi/list.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
-import { fetch_add, fetch_and, fetch_or, load } from '../../arch/atomic.js'
+import { fetch_add, fetch_and, fetch_or, load, READ_ONCE } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
@@ -129,10 +129,10 @@ export function dev_put(dev: net_device): void {
   fetch_add(dev.addr + REFCNT, -1)
 }
 export function netif_running(dev: net_device): boolean {
-  return (dev.state & LINK_STATE_START) !== 0
+  return (READ_ONCE(dev.addr + STATE) & LINK_STATE_START) !== 0
 }
 export function netif_queue_stopped(dev: net_device): boolean {
-  return (dev.state & LINK_STATE_XOFF) !== 0
+  return (READ_ONCE(dev.addr + STATE) & LINK_STATE_XOFF) !== 0
 }
 /** netif_stop_queue - the ring is full. @context driver, under xmit_lock */
 export function netif_stop_queue(dev: net_device): void {
@@ -144,10 +144,13 @@ export function netif_start_queue(dev: net_device): void {
 }
 /** netif_wake_queue_test - clears XOFF; true when it was set: the caller then schedules the device's qdisc. */
 export function netif_wake_queue_test(dev: net_device): boolean {
-  return (dev.state & LINK_STATE_XOFF) !== 0 && (fetch_and(dev.addr + STATE, ~LINK_STATE_XOFF) & LINK_STATE_XOFF) !== 0
+  return (
+    (READ_ONCE(dev.addr + STATE) & LINK_STATE_XOFF) !== 0 &&
+    (fetch_and(dev.addr + STATE, ~LINK_STATE_XOFF) & LINK_STATE_XOFF) !== 0
+  )
 }
 export function netif_carrier_ok(dev: net_device): boolean {
-  return (dev.state & LINK_STATE_NOCARRIER) === 0
+  return (READ_ONCE(dev.addr + STATE) & LINK_STATE_NOCARRIER) === 0
 }
 
 /** netif_wait_clear - returns when nobody holds that state bit any more. @context process */

@@ -11,6 +11,7 @@
 import { embed, type Layout, layout, Struct } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, symbol } from '../../abi/symbol.js'
+import { READ_ONCE, WRITE_ONCE } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost, cpu_id, tick } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
@@ -48,6 +49,7 @@ import {
   type sk_buff_head,
 } from './types.js'
 
+const XMIT_LOCK_OWNER = NETDEV.offset('xmit_lock_owner')
 const COST_RESTART = cost('qdisc_restart')
 const COST_ENQUEUE = cost('pfifo_fast_enqueue')
 
@@ -136,13 +138,13 @@ export function qdisc_restart(dev: net_device): number {
   const nolock = (dev.features & NETIF_F_LLTX) !== 0
   if (!nolock) {
     if (!spin_trylock(dev.xmit_lock)) return xmit_collision(skb, dev, q)
-    dev.xmit_lock_owner = cpu_id
+    WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, cpu_id)
   }
   spin_unlock(dev.queue_lock)
   let ret = 1
   if (!netif_queue_stopped(dev)) ret = call(dev.hard_start_xmit)(skb, dev)
   if (!nolock) {
-    dev.xmit_lock_owner = -1
+    WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, -1)
     spin_unlock(dev.xmit_lock)
   }
   spin_lock(dev.queue_lock)
@@ -154,7 +156,7 @@ export function qdisc_restart(dev: net_device): number {
 
 /** Another CPU is in the driver: give the packet back and let the softirq try again. */
 function xmit_collision(skb: sk_buff, dev: net_device, q: Qdisc): number {
-  if (dev.xmit_lock_owner === cpu_id) {
+  if (READ_ONCE(dev.addr + XMIT_LOCK_OWNER) === cpu_id) {
     kfree_skb(skb, QUEUE_DEAD) // dead loop
     return -1
   }
