@@ -1,6 +1,7 @@
 /** actor.ts - runs one actor of a scenario on this thread, once for each run. */
 import type { Pending } from './atomics.js'
 import { type Engine, UNWIND } from './engine.js'
+import { short } from './finding.js'
 import type { Memory } from './memory.js'
 import { native } from './native.js'
 import { type Actor, type ActorInfo, detectorOf, messageOf } from './scenario.js'
@@ -109,9 +110,10 @@ export class ActorThread {
 /** Where an error was made, when it tells. */
 function placeOf(error: unknown): string {
   if (!(error instanceof Error) || error.stack === undefined) return ''
-  const frame = error.stack.split('\n').find(line => /^\s+at /.test(line) && !ENGINE.test(line))
+  const frames = error.stack.split('\n').filter(line => /^\s+at /.test(line) && !ENGINE.test(line))
+  const frame = frames.find(line => !BELOW.test(line)) ?? frames[0]
   const place = frame === undefined ? '' : siteOf(frame)
-  return place === '' ? '' : ` (${place})`
+  return place === '' ? '' : ` (${short(place)})`
 }
 
 /** Frames of the engine itself: they are no place in the scenario. */

@@ -177,10 +177,8 @@ function stuckOf(thread: ActorThread, facts: Facts, steps: readonly Step[]): Stu
     const at = actorAt(a)
     const state = w[at + W.A_END]!
     if (state !== W.STATE_WAITING && state !== W.STATE_SPINNING && state !== W.STATE_ASYNC) continue
-    const last = steps.findLast(s => s.actor === actor)
-    const writer = steps.findLast(
-      s => s.where === last?.where && s.actor !== actor && s.before !== s.after && writes(s),
-    )
+    const last = state === W.STATE_SPINNING ? lookOf(steps, actor) : steps.findLast(s => s.actor === actor)
+    const writer = last === undefined ? undefined : writerOf(steps, last)
     out.push({
       actor,
       waits: last === undefined ? 'nothing' : last.where,
@@ -189,6 +187,23 @@ function stuckOf(thread: ActorThread, facts: Facts, steps: readonly Step[]): Stu
     })
   }
   return out
+}
+
+/** Who wrote the word of a step last, other than the actor of that step. */
+function writerOf(steps: readonly Step[], step: Step): Step | undefined {
+  return steps.findLast(s => s.where === step.where && s.actor !== step.actor && s.before !== s.after && writes(s))
+}
+
+/** What a spinning actor looks at: of the words in its loop the one that another one wrote last of all. */
+function lookOf(steps: readonly Step[], actor: string): Step | undefined {
+  const mine = steps.filter(s => s.actor === actor)
+  const done = mine.findLastIndex(s => writes(s) && s.before !== s.after)
+  const looks = mine.slice(done + 1).filter(s => !writes(s) || s.kind !== 'store')
+  const when = (s: Step): number => writerOf(steps, s)?.n ?? -1
+  return (
+    looks.reduce<Step | undefined>((best, s) => (best === undefined || when(s) >= when(best) ? s : best), undefined) ??
+    mine.at(-1)
+  )
 }
 
 function writes(s: Step): boolean {
@@ -245,8 +260,15 @@ function lostSentence({ steps, stuck, w }: Story, actor: string): string {
   const notify = steps[w[W.FOUND_STEP2]!]
   if (sleep === undefined) return `${actor} sleeps, and nobody is left to wake it.`
   const nobody = stuck.length === 1 ? 'nobody is left to wake it' : 'all others sleep too'
-  if (notify === undefined)
-    return `${actor} sleeps on ${sleep.where} for as long as it is ${sleep.before}; it has changed since, but nobody called notify, and ${nobody}.`
+  if (notify === undefined) {
+    const since = steps.filter(s => s.n > sleep.n && s.where === sleep.where)
+    const other = since.find(s => s.kind === 'notify' && s.after > 0)
+    const changed = since.some(s => writes(s) && s.before !== s.after)
+    const asleep = `${actor} sleeps on ${sleep.where} for as long as it is ${sleep.before}`
+    if (!changed) return `${asleep}; nobody has changed it since, and ${nobody}.`
+    if (other === undefined) return `${asleep}; it has changed since, but nobody called notify, and ${nobody}.`
+    return `${asleep}; it has changed since, but the notify of ${other.actor} at step ${other.n} woke another sleeper, and ${nobody}.`
+  }
   return `${actor} sleeps on ${sleep.where} since step ${sleep.n}; the last notify came from ${notify.actor} at step ${notify.n}, before it slept, and woke nobody; ${nobody}.`
 }
 

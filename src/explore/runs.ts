@@ -220,8 +220,12 @@ export class Runs {
       if (w[at] !== W.W_ASLEEP || address < 0) continue
       const missed = this.missedNotify(at)
       const now = address < PRIVATE ? this.#wordAt(memory.shared, address) : w[at + W.W_EXPECTED]!
-      if (w[W.FOUND] === W.FOUND_DEADLOCK) w[W.FOUND_ADDRESS] = address
-      if (missed < 0 && now === w[at + W.W_EXPECTED]) continue
+      // The same circle is the same finding, whoever closed it.
+      if (w[W.FOUND] === W.FOUND_DEADLOCK && (w[W.FOUND_ADDRESS]! < 0 || address < w[W.FOUND_ADDRESS]!))
+        w[W.FOUND_ADDRESS] = address
+      // All others have ended, so nobody holds anything any more: unless it sleeps for what it has taken itself.
+      const alone = stuck.length === 1 && spinner === undefined && this.#lastWriter(at) !== w[at + W.W_ACTOR]
+      if (missed < 0 && now === w[at + W.W_EXPECTED] && !alone) continue
       w[W.FOUND] = W.FOUND_LOST_WAKEUP
       w[W.FOUND_ACTOR] = w[at + W.W_ACTOR]!
       w[W.FOUND_ADDRESS] = address
@@ -244,6 +248,17 @@ export class Runs {
       if (changes(kind) && w[t + W.T_BEFORE] !== w[t + W.T_AFTER]) return -1
       if (kind !== W.K_NOTIFY || (w[t]! & 255) === w[at + W.W_ACTOR]) continue
       return w[t + W.T_AFTER] === 0 ? step : -1
+    }
+    return -1
+  }
+
+  /** Who changed the word that the sleeper of entry `at` sleeps on last, by an atomic operation; or -1. */
+  #lastWriter(at: number): number {
+    const { w } = this
+    for (let step = w[W.TRACED]! - 1; step >= 0; step--) {
+      const t = W.TRACE + step * W.TRACE_WORDS
+      if (w[t + W.T_ADDRESS] !== w[at + W.W_ADDRESS] || w[t]! >>> 24 !== 0) continue
+      if (changes((w[t]! >>> 8) & 255) && w[t + W.T_BEFORE] !== w[t + W.T_AFTER]) return w[t]! & 255
     }
     return -1
   }

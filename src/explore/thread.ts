@@ -128,7 +128,10 @@ class Control {
 
   constructor(data: ActorData) {
     this.#data = data
-    // Compiled code is told by the lines of its source, where it has maps.
+    // A worker asks the host's memory for its working directory, by Atomics, which would be a step of whoever runs.
+    const directory = process.cwd()
+    process.cwd = () => directory
+    // Compiled code is told by the lines of its source, where it has maps: those of modules that load from here on.
     process.setSourceMapsEnabled(true)
     if (data.instrument) instrumentModules()
     this.memory = data.kernel === null ? null : bootCpu(data)

@@ -18,17 +18,38 @@ describe('a broken scenario and its sound twin', () => {
     ['lost_wakeup', 'lost wakeup', 1],
     ['abba', 'deadlock', 1],
     ['race', 'data race', 0],
+    ['unheard', 'lost wakeup', 1],
+    ['leftover', 'lost wakeup', 0],
+    ['taken_twice', 'deadlock', 0],
   ])('%s: %s', async (name, detector, preemptions) => {
     const found = await finding(name, { schedules: 200 })
     expect(found.detector).toBe(detector)
     expect(found.preemptions).toBeLessThanOrEqual(preemptions)
-    expect(found.steps.every(s => s.kind === 'start' || s.site.includes('/scenarios/'))).toBe(true)
+    // Of the source, not of what it was compiled to.
+    expect(found.steps.every(s => s.kind === 'start' || /\/scenarios\/\w+\.ts:\d+$/.test(s.site))).toBe(true)
   })
 
   test.each(['sound_lock', 'sound_barrier', 'async_waiters', 'deadline', 'ring'])('%s: nothing', async name => {
     const result = await look(name, { schedules: 2000 })
     expect(result.findings).toEqual([])
     expect(result).toMatchObject({ schedules: 2000, cut: 0 })
+  })
+
+  test.each([
+    ['unheard', /^reader sleeps on woken .* nobody has changed it since, and nobody is left to wake it\.$/],
+    ['leftover', /^waits sleeps on state .* the notify of wakes at step \d+ woke another sleeper/],
+    ['spinning', /^A looks again and again at flag, last set by B \(xor at /],
+    ['throws', /^A threw: no such packet \(\S*scenarios\/throws\.ts:\d+\)\.$/],
+  ])('%s: says why', async (name, sentence) => {
+    expect((await finding(name)).sentence).toMatch(sentence)
+  })
+
+  test('of one circle is the same, whoever closes it', async () => {
+    expect((await look('abba_asleep', { all: true, schedules: 500 })).findings).toHaveLength(1)
+  })
+
+  test('what Node does for itself is no step', async () => {
+    expect(await look('directory', { schedules: 10 })).toMatchObject({ findings: [], longest: 2 })
   })
 
   test('the error is the explanation', async () => {
