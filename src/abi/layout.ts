@@ -7,6 +7,7 @@
  * A lens is a stateless view of one struct at one address: `SKB.at(addr)` is the same object every time on a thread, so
  * `===` and `null` work. All words are int32 in RAM. Guards (`by`, `own`, `rcu`, `konst`) are kept as data for reports.
  */
+import { load, store } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { RAM } from '../arch/ram.js'
 
@@ -119,7 +120,7 @@ export class Layout<T extends Struct> {
     if (field.kind === 'embed') this.embeds.push({ name: key, offset, layout: field.target!() })
     else if (field.kind === 'bytes') this.source.push(`get ${key}() { return this.addr + ${offset} }`)
     else if (field.kind === 'word')
-      this.source.push(`get ${key}() { return ${read(at)} }`, `set ${key}(v) { ${write(at, 'v')} }`)
+      this.source.push(`get ${key}() { return ${read(at, field)} }`, `set ${key}(v) { ${write(at, 'v', field)} }`)
     else {
       this.pointers.push({ key, at, target: field.target! })
     }
@@ -247,20 +248,25 @@ export class Layout<T extends Struct> {
   }
 }
 
-/** The flavours of the accessors: under control each access is watched (src/explore/plain.ts). */
+/**
+ * The flavours of the accessors: under control each access is watched (src/explore/plain.ts). A field that is said to be
+ * atomic is read as atomic_read() reads: others may change it meanwhile, and that is no data race.
+ */
 const CHECKED = boot.controlled === true
-function read(at: string): string {
-  return CHECKED ? `__softnet.get(i32, ${at})` : `i32[${at}]`
+function read(at: string, field?: Field): string {
+  if (!CHECKED) return `i32[${at}]`
+  return field?.guard === 'atomic' ? `load((${at}) << 2)` : `__softnet.get(i32, ${at})`
 }
-function write(at: string, value: string): string {
-  return CHECKED ? `__softnet.set(i32, ${at}, ${value})` : `i32[${at}] = ${value}`
+function write(at: string, value: string, field?: Field): string {
+  if (!CHECKED) return `i32[${at}] = ${value}`
+  return field?.guard === 'atomic' ? `store((${at}) << 2, ${value})` : `__softnet.set(i32, ${at}, ${value})`
 }
 
 /** A function or object from source text, with the captured values as constants. */
 function generate(source: string, captured: Record<string, unknown>): unknown {
   const names = Object.keys(captured)
-  const make = new Function('i32', ...names, `'use strict'; return (${source})`)
-  return make(i32, ...names.map(name => captured[name]))
+  const make = new Function('i32', 'load', 'store', ...names, `'use strict'; return (${source})`)
+  return make(i32, load, store, ...names.map(name => captured[name]))
 }
 
 const settled = { yes: false }

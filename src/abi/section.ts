@@ -1,5 +1,5 @@
 /** section.ts - where variables live: DEFINE_STATIC (one for the machine) and DEFINE_PER_CPU (one for each CPU). */
-import { CPU_TALLY, CPU_VARS, cpu_area, cpu_id } from '../arch/cpu.js'
+import { CPU_TALLY, CPU_VARS, CPU_WORDS, cpu_area, cpu_id } from '../arch/cpu.js'
 import { PERCPU_SHIFT, STATIC_BASE, STATIC_END } from '../arch/ram.js'
 import type { Layout, Struct } from './layout.js'
 
@@ -57,11 +57,19 @@ export const describers: ((addr: number) => string | null)[] = []
 
 /** describe_addr - what holds an address, for dumps: `softnet_data[1].throttle`, `net_device[3].xmit_lock`, or null. */
 export function describe_addr(addr: number): string | null {
-  for (const describe of [describe_variable, ...describers]) {
+  for (const describe of [describe_variable, describe_register, ...describers]) {
     const name = describe(addr)
     if (name !== null) return name
   }
   return null
+}
+
+/** A CPU's own words: `cpu[1].pending`. */
+function describe_register(addr: number): string | null {
+  const cpu = (addr - cpu_area(0)) >> PERCPU_SHIFT
+  if (cpu < 0 || cpu >= 32) return null
+  const name = CPU_WORDS[addr - cpu_area(cpu)]
+  return name === undefined ? null : `cpu[${cpu}].${name}`
 }
 
 function describe_variable(addr: number): string | null {

@@ -65,6 +65,22 @@ export const CPU_TALLY = 0xc000
 /** Statistics of the locks that this CPU took, in virtual time (sync/lockstat.ts). */
 export const CPU_LOCKSTAT = 0xe000
 
+/** What a dump or a trace calls them. */
+export const CPU_WORDS: Record<number, string | undefined> = {
+  [CPU_PENDING]: 'pending',
+  [CPU_PARKED]: 'parked',
+  [CPU_STOP]: 'stop',
+  [CPU_IF]: 'irqs_on',
+  [CPU_PREEMPT]: 'preempt_count',
+  [CPU_CURRENT]: 'current',
+  [CPU_CONTEXT]: 'context',
+  [CPU_HELD]: 'locks_held',
+  [CPU_WAITS_FOR]: 'waits_for',
+  [CPU_TICKET]: 'ticket',
+  [CPU_SOFTIRQ]: 'softirq_pending',
+  [CPU_PRIORITY]: 'priority',
+}
+
 const IF = (AREA + CPU_IF) >> 2
 const PREEMPT = (AREA + CPU_PREEMPT) >> 2
 const CONTEXT = (AREA + CPU_CONTEXT) >> 2
@@ -439,6 +455,8 @@ export function dump(title: string, error: Error): string {
 
 /** panic - stop the whole machine. `report`: more lines for the dump. @context any */
 export function panic(why: string, report = ''): never {
+  // Under control the exception ends the run, and the explorer tells the story.
+  if (boot.controlled === true) throw new KernelPanic(why)
   Error.stackTraceLimit = FRAMES
   const error = new KernelPanic(why)
   publish_panic(dump(`Kernel panic - ${why}${report}`, error))

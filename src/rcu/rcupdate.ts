@@ -10,10 +10,10 @@
  * at the end of every softirq handler and when the tick does not interrupt a softirq.
  */
 
-import { by, embed, type Layout, layout, own, Struct, word } from '../abi/layout.js'
+import { atomic, by, embed, type Layout, layout, own, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
-import { load, store } from '../arch/atomic.js'
+import { load, READ_ONCE, store } from '../arch/atomic.js'
 import { cost } from '../arch/cost.js'
 import {
   CPU_PREEMPT,
@@ -70,7 +70,7 @@ export function rcu_read_unlock_bh(): void {
 }
 /** rcu_dereference - fetch a pointer that is published by rcu_assign_pointer: a plain load is enough here as on i386. */
 export function rcu_dereference(addr: number): number {
-  return i32[addr >> 2]
+  return READ_ONCE(addr)
 }
 /** rcu_assign_pointer - publish: everything written before is seen by whoever sees the pointer. */
 export function rcu_assign_pointer(addr: number, value: number): void {
@@ -87,8 +87,9 @@ class rcu_ctrlblk extends Struct {
   declare cpumask: number
 }
 const CTRL: Layout<rcu_ctrlblk> = layout('rcu_ctrlblk', rcu_ctrlblk, {
-  cur: word, // number of the grace period that runs, or ran last
-  completed: word, // number of the last one that ended
+  // Written under the lock, read by every CPU's tick without it: to see them late does no harm.
+  cur: atomic(word), // number of the grace period that runs, or ran last
+  completed: atomic(word), // number of the last one that ended
   next_pending: word, // another one is wanted after it
   lock: { ...embed(SPINLOCK), align: 128 },
   cpumask: by('lock', word), // CPUs that have yet to pass a quiescent state

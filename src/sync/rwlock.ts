@@ -108,7 +108,7 @@ export function read_unlock(lock: rwlock_t): void {
 export function write_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
   if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
-  if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
+  if (holds(lock.addr | HELD_WRITE) || holds(lock.addr | HELD_READ)) recursion('rwlock', lock.addr)
   if (!try_write(lock.addr)) wait(lock.addr, true)
   lock.owner = ME
   held_push(lock.addr | HELD_WRITE)
