@@ -102,10 +102,11 @@ export class Cells {
   }
 
   /**
-   * Remember an access of the bytes in `mask` (four bits, and ACCESS_ATOMIC), and look for one that it races with.
+   * Remember an access of the bytes in `mask` (four bits, and ACCESS_ATOMIC), and look for one that it races with. `step`: its
+   * place in the trace, or -1 when none is kept.
    * @returns actor of the other access, with 64 added when that one wrote; -1 for none
    */
-  access(cell: number, mask: number, isWrite: boolean): number {
+  access(cell: number, mask: number, isWrite: boolean, step: number): number {
     const w = this.#w
     const me = this.#me
     let race = -1
@@ -125,8 +126,8 @@ export class Cells {
     const same = w[mine] !== 0 && w[mine + 1] === clock
     w[mine] = same ? ((w[mine]! | mask) & 15) | (w[mine]! & mask & ACCESS_ATOMIC) : mask
     w[mine + 1] = clock
-    w[mine + 2] = w[TRACED]! - 1
-    if (isWrite) w[cell + C_WRITER] = w[TRACED]! - 1
+    w[mine + 2] = step >= 0 ? step : w[TRACED]! - 1
+    if (isWrite) w[cell + C_WRITER] = w[mine + 2]!
     return race
   }
 

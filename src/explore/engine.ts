@@ -279,6 +279,13 @@ export class Engine {
     }
   }
 
+  /** The values of a step, for who reads the trace. */
+  tell(step: number, before: number, after: number): void {
+    const t = W.TRACE + step * W.TRACE_WORDS
+    this.w[t + W.T_BEFORE] = before
+    this.w[t + W.T_AFTER] = after
+  }
+
   #touch(step: number, address: number, bytes: number, effect: Effect, changed: boolean): void {
     const { w, cells } = this
     const cell = cells.at(address)
@@ -290,8 +297,8 @@ export class Engine {
     const bits = bytes >= 4 ? 15 : ((1 << bytes) - 1) << (address & 3)
     if (effect.atomic && effect.reads) cells.acquire(cell)
     const mask = effect.atomic ? bits | W.ACCESS_ATOMIC : bits
-    let race = effect.reads && !effect.writes ? cells.access(cell, mask, false) : -1
-    if (effect.writes) race = cells.access(cell, mask, true)
+    let race = effect.reads && !effect.writes ? cells.access(cell, mask, false, step) : -1
+    if (effect.writes) race = cells.access(cell, mask, true, step)
     if (effect.atomic && effect.writes) cells.release(cell)
     if (race >= 0 && (w[W.DETECT]! & W.DETECT_RACE) !== 0) {
       const other = race & 63

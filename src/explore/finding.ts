@@ -173,11 +173,12 @@ function isCircle(stuck: readonly Stuck[]): boolean {
 function stuckOf(thread: ActorThread, facts: Facts, steps: readonly Step[]): Stuck[] {
   const { w } = thread.engine
   const out: Stuck[] = []
+  const ended = new Set(facts.actors.filter((_, a) => w[actorAt(a) + W.A_END] === W.STATE_OFF))
   for (const [a, actor] of facts.actors.entries()) {
     const at = actorAt(a)
     const state = w[at + W.A_END]!
     if (state !== W.STATE_WAITING && state !== W.STATE_SPINNING && state !== W.STATE_ASYNC) continue
-    const last = state === W.STATE_SPINNING ? lookOf(steps, actor) : steps.findLast(s => s.actor === actor)
+    const last = state === W.STATE_SPINNING ? lookOf(steps, actor, ended) : steps.findLast(s => s.actor === actor)
     const writer = last === undefined ? undefined : writerOf(steps, last)
     out.push({
       actor,
@@ -194,16 +195,20 @@ function writerOf(steps: readonly Step[], step: Step): Step | undefined {
   return steps.findLast(s => s.where === step.where && s.actor !== step.actor && s.before !== s.after && writes(s))
 }
 
-/** What a spinning actor looks at: of the words in its loop the one that another one wrote last of all. */
-function lookOf(steps: readonly Step[], actor: string): Step | undefined {
+/**
+ * What a spinning actor looks at: of the words in its loop the one that another one wrote last of all, and rather one that
+ * is stuck as well than one that has ended.
+ */
+function lookOf(steps: readonly Step[], actor: string, ended: ReadonlySet<string>): Step | undefined {
   const mine = steps.filter(s => s.actor === actor)
   const done = mine.findLastIndex(s => writes(s) && s.before !== s.after)
-  const looks = mine.slice(done + 1).filter(s => !writes(s) || s.kind !== 'store')
-  const when = (s: Step): number => writerOf(steps, s)?.n ?? -1
-  return (
-    looks.reduce<Step | undefined>((best, s) => (best === undefined || when(s) >= when(best) ? s : best), undefined) ??
-    mine.at(-1)
-  )
+  const rank = (s: Step): number => {
+    const writer = writerOf(steps, s)
+    return writer === undefined ? -1 : writer.n + (ended.has(writer.actor) ? 0 : steps.length)
+  }
+  const looks = mine.slice(done + 1).filter(s => s.kind !== 'store' && s.kind !== 'write')
+  const best = Math.max(...looks.map(rank))
+  return looks.findLast(s => rank(s) === best) ?? mine.at(-1)
 }
 
 function writes(s: Step): boolean {

@@ -111,20 +111,49 @@ function markRange(engine: Engine, memory: Memory, view: ArrayBufferView): (inde
   }
 }
 
-/** An access of several bytes by a method, word by word. */
-function range(engine: Engine, address: number, bytes: number, isWrite: boolean, act: () => unknown): unknown {
+/** An access of several bytes by a method of `view`, word by word. */
+function range(
+  engine: Engine,
+  view: ArrayBufferView,
+  base: number,
+  { offset, bytes, isWrite }: Touch,
+  act: () => unknown,
+): unknown {
   const kind = isWrite ? W.K_WRITE : W.K_READ
   const effect = isWrite ? WRITES : READS
-  const steps: [number, number, number][] = []
-  for (let at = address; at < address + bytes; ) {
-    const size = Math.min(4 - (at & 3), address + bytes - at)
-    steps.push([engine.plainStep(kind, at, size), at, size])
+  const steps: [step: number, at: number, size: number, before: number][] = []
+  for (let at = offset; at < offset + bytes; ) {
+    const size = Math.min(4 - ((base + at) & 3), offset + bytes - at)
+    const step = engine.plainStep(kind, base + at, size)
+    steps.push([step, at, size, step < 0 ? 0 : valueAt(view, at, size)])
     at += size
   }
   const result = act()
-  // Values are not looked at: a method that writes is taken to have changed every word.
-  for (const [step, at, size] of steps) engine.done(step, at, size, 0, isWrite ? 1 : 0, effect)
+  for (const [step, at, size, before] of steps) {
+    try {
+      // Values are not looked at: a method that writes is taken to have changed every word.
+      engine.done(step, base + at, size, 0, isWrite ? 1 : 0, effect)
+    } finally {
+      // But a reader of the trace wants them.
+      if (step >= 0) engine.tell(step, before, valueAt(view, at, size))
+    }
+  }
   return result
+}
+
+/** Up to four bytes of a view, as a number. */
+function valueAt(view: ArrayBufferView, offset: number, size: number): number {
+  const bytes = new Uint8Array(view.buffer, view.byteOffset + offset, size)
+  let value = 0
+  for (let k = 0; k < size; k++) value |= bytes[k]! << (k * 8)
+  return value
+}
+
+/** The bytes of a view that a method touches. */
+interface Touch {
+  offset: number
+  bytes: number
+  isWrite: boolean
 }
 
 type Method = (this: ArrayBufferView, ...args: never[]) => unknown
@@ -133,10 +162,7 @@ type Method = (this: ArrayBufferView, ...args: never[]) => unknown
 function wrap(
   prototype: object,
   name: string,
-  touch: (
-    self: ArrayBufferView,
-    args: readonly unknown[],
-  ) => { offset: number; bytes: number; isWrite: boolean } | null,
+  touch: (self: ArrayBufferView, args: readonly unknown[]) => Touch | null,
   engine: Engine,
   memory: Memory,
 ): void {
@@ -152,7 +178,7 @@ function wrap(
       return host.apply(this, args)
     }
     if (what === null || what.bytes <= 0) return host.apply(this, args)
-    return range(engine, base + what.offset, what.bytes, what.isWrite, () => host.apply(this, args))
+    return range(engine, this, base, what, () => host.apply(this, args))
   }
   Object.defineProperty(replacement, 'name', { value: name })
   Object.defineProperty(prototype, name, { value: replacement, configurable: true, writable: true })

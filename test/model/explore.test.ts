@@ -48,6 +48,11 @@ describe('a broken scenario and its sound twin', () => {
     expect((await look('abba_asleep', { all: true, schedules: 500 })).findings).toHaveLength(1)
   })
 
+  test('tells the values that a method of a typed array wrote', async () => {
+    const { steps, marked } = await finding('poison')
+    expect(steps.filter(s => marked.includes(s.n) && s.kind === 'write')).toMatchObject([{ before: 42, after: 107 }])
+  })
+
   test('what Node does for itself is no step', async () => {
     expect(await look('directory', { schedules: 10 })).toMatchObject({ findings: [], longest: 2 })
   })
