@@ -13,6 +13,7 @@ import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
 import { registerScale } from './verbs/scale.js'
 import type { VerbBody, VerbRunner } from './verbs/verb.js'
+import { registerZoo } from './verbs/zoo.js'
 
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm. */
 const SAME_KEYPRESS_MS = 1000
@@ -109,6 +110,7 @@ function makeProgram(run: VerbRunner): Command {
   registerPaper(program, run)
   registerScale(program, run)
   registerExplore(program, run)
+  registerZoo(program, run)
   return program
 }
 

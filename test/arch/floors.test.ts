@@ -22,6 +22,8 @@ test.each([
   ['Node in the kernel', 'src/net/core/x.ts', "import { readFileSync } from 'node:fs'\n"],
   ['the kernel in the lab', 'src/lab/x.ts', "import { alloc_skb } from '../net/core/skbuff.js'\n"],
   ['the kernel in the hardware', 'src/hw/x.ts', "import { netif_rx } from '../net/core/dev.js'\n"],
+  ['the kernel in the list of the zoo', 'src/zoo/x.ts', "import { load } from '../arch/atomic.js'\n"],
+  ['a bug of the zoo in the lab', 'src/lab/x.ts', "import { setup } from '../zoo/bugs/hdrincl.js'\n"],
   ['Atomics outside arch', 'src/mm/x.ts', 'Atomics.add(RAM.i32, 0, 1)\n'],
   ['state in a variable', 'src/net/core/x.ts', 'let count = 0\n'],
   ['the time of day', 'src/irq/x.ts', 'const t = Date.now()\n'],

@@ -15,14 +15,18 @@ const ALLOWED: Record<string, string[]> = {
   hw: ['lib', 'arch', 'net/wire', 'hw'],
   // Controlled runs of anybody's code: no machine and no kernel in them.
   explore: ['lib', 'explore'],
-  lab: ['lib', 'hw', 'explore', 'lab'],
+  // The list of bugs, and the bugs themselves: on the kernel's own modules where it has the part.
+  zoo: ['zoo'],
+  'zoo/kit': [...below('net/ipv4'), 'zoo/kit'],
+  'zoo/bugs': [...below('net/ipv4'), 'zoo/kit', 'zoo/bugs'],
+  lab: ['lib', 'hw', 'explore', 'zoo', 'lab'],
 }
 /** The lab reads the machine's RAM and types; these are the parts of the kernel it may name in `import type`. */
 const LAB_TYPES = ['arch', 'init', 'abi', 'net/core', 'mm', 'workers']
 
 /** Files that may keep state of the thread in a module-level `let`: it is the CPU's own, or the loader's. */
 const MAY_LET = /^src\/(arch|abi|lab)\//
-const MAY_USE_ATOMICS = /^src\/(arch|explore|lab)\//
+const MAY_USE_ATOMICS = /^src\/(arch|explore|lab|zoo)\//
 const MAY_USE_NODE = /^src\/(explore|lab)\//
 /** The lab, and the one place where the machine gets its clock. */
 const MAY_ASK_THE_TIME = /^src\/((explore|lab)\/|arch\/boot\.ts$)/
@@ -31,7 +35,7 @@ export const MAX_LINES = 500
 
 export function floorOf(file: string): string {
   const dirs = file.split('/').slice(1, -1)
-  if (dirs[0] === 'net' || dirs[0] === 'drivers') return dirs.slice(0, 2).join('/')
+  if (dirs[0] === 'net' || dirs[0] === 'drivers' || dirs[0] === 'zoo') return dirs.slice(0, 2).join('/')
   return dirs[0] ?? ''
 }
 

@@ -1,0 +1,38 @@
+/** #49: what a reader may still hold is freed at once, without a grace period. */
+import { DEFINE_STATIC, describe_addr } from '../../abi/section.js'
+import { BUG_ON } from '../../arch/cpu.js'
+import { kmem_cache_free } from '../../mm/slab.js'
+import { call_rcu, rcu_assign_pointer, rcu_dereference, rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
+import { cpu_init, machine_init } from '../kit/machine.js'
+import { FILTER, filter_free_sym, filters, filters_left, POINTER, quiescent, rcu_start, VALUE } from '../kit/rcu.js'
+import type { Twin } from '../kit/words.js'
+
+const list = DEFINE_STATIC('filter_list', POINTER)
+
+export function setup(twin: Twin) {
+  machine_init(2, { slab_poison: 1 })
+  rcu_start(2, list)
+  return { fixed: twin === 'fixed' }
+}
+type Shared = ReturnType<typeof setup>
+
+export const prepare = (_: Shared, me: { index: number }): void => cpu_init(me)
+export const describe = describe_addr
+export const outcome = filters_left
+
+export const actors = {
+  'CPU 0'() {
+    rcu_read_lock()
+    const f = FILTER.at(rcu_dereference(list.addr))
+    if (f !== null) BUG_ON(f.first !== VALUE, 'a filter is read that was freed')
+    rcu_read_unlock()
+    quiescent()
+  },
+  'CPU 1'({ fixed }: Shared) {
+    const old = FILTER.ref(rcu_dereference(list.addr))
+    rcu_assign_pointer(list.addr, 0)
+    if (fixed) call_rcu(old.rcu, filter_free_sym)
+    else kmem_cache_free(filters, old)
+    quiescent()
+  },
+}
