@@ -20,7 +20,7 @@ export const WAITS: readonly Chapter[] = [
         name: 'netlink_table',
         title: 'A table read-locked with interrupts on, write-locked by an interrupt',
         source: 'CVE-2023-53731, 8d61f926d420',
-        expected: ['exception', 'deadlock'],
+        expected: ['lock order', 'exception', 'deadlock'],
         kernel: true,
         story:
           'A process holds a table for reading and leaves interrupts on. An interrupt on that CPU wants to write an error into the ' +
@@ -31,7 +31,7 @@ export const WAITS: readonly Chapter[] = [
         name: 'neighbour_bh',
         title: 'A lock of process context that a soft interrupt of the same CPU takes too',
         source: 'irqsafe rows of lib/locking-selftest.c',
-        expected: ['exception', 'deadlock'],
+        expected: ['lock order', 'exception', 'deadlock'],
         kernel: true,
         story:
           'A process deletes a forwarding entry under the lock of its table, without keeping bottom halves off. A frame comes in, and ' +
@@ -42,7 +42,7 @@ export const WAITS: readonly Chapter[] = [
         name: 'irq_chain',
         title: 'A lock of interrupts is held by who takes one that is none, over three CPUs',
         source: 'safe-A + unsafe-B of lib/locking-selftest.c',
-        expected: ['deadlock'],
+        expected: ['lock order', 'deadlock'],
         kernel: true,
         story:
           'An interrupt takes A. Somebody holds A, with interrupts off as he must, and takes B. Somebody else holds B with interrupts ' +
@@ -73,7 +73,7 @@ export const WAITS: readonly Chapter[] = [
         name: 'redirect_loop',
         title: 'A packet redirected to its own device meets its own queue lock',
         source: 'CVE-2024-27010, 0f022d32c3ec',
-        expected: ['exception', 'deadlock'],
+        expected: ['lock order', 'exception', 'deadlock'],
         kernel: true,
         story:
           'An action of a queueing discipline sends a packet on to another device, and that is the one it comes from. The lock of its ' +
