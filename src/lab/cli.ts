@@ -12,6 +12,7 @@ import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
 import { registerScale } from './verbs/scale.js'
+import { registerTorture } from './verbs/torture.js'
 import type { VerbBody, VerbRunner } from './verbs/verb.js'
 import { registerZoo } from './verbs/zoo.js'
 
@@ -111,6 +112,7 @@ function makeProgram(run: VerbRunner): Command {
   registerScale(program, run)
   registerExplore(program, run)
   registerZoo(program, run)
+  registerTorture(program, run)
   return program
 }
 

@@ -133,6 +133,15 @@ const data_bh = datas_bh.mine
 const tasklets = DEFINE_PER_CPU('rcu_tasklet', TASKLET)
 const tasklet: tasklet_struct = tasklets.mine
 
+/** rcu_batches_completed - number of the last grace period that ended, for who counts them. @context any */
+export function rcu_batches_completed(): number {
+  return load(ctrl.addr + COMPLETED)
+}
+/** rcu_batches_completed_bh - of `rcu_bh`. @context any */
+export function rcu_batches_completed_bh(): number {
+  return load(ctrl_bh.addr + COMPLETED)
+}
+
 function before(a: number, b: number): boolean {
   return ((a - b) | 0) < 0
 }

@@ -15,6 +15,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { readPcap } from '../../src/lab/pcap.js'
+import type { TortureResult } from '../../src/lab/torture.js'
 import type { ForwardResult, LivelockResult } from '../../src/lab/types.js'
 import { pcapOf } from '../helpers/captures.js'
 import { counting, fragments, parse, ROUTER, udp, udpFrame } from '../helpers/frames.js'
@@ -83,6 +84,12 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['livelock', '--cycle-limit', '101'], /--cycle-limit 101: must be a whole number from 1 to 100/],
     [['livelock', '--clock', 'virtual', '--profile', 'nowhere'], /--profile nowhere: no such file or folder/],
     [['paper', '--figures', '6-2'], /--figures 6-2: must be some of 6-1, 6-3/],
+    [['torture'], /missing required argument 'what'/],
+    [['torture', 'frob'], /torture frob: must be one of spin, .*, timer/],
+    [['torture', 'rcu', '--kind', 'mcs'], /--kind mcs: must be one of rcu, rcu_bh, rcu_sync, busted for rcu/],
+    [['torture', 'spin', '--kind', 'sound'], /--kind sound: must be one of tas, ticket, mcs, busted for spin/],
+    [['torture', 'all', '--seconds', '0'], /--seconds 0: must be a whole number from 1/],
+    [['torture', 'timer', '--json', 'no/such/folder/x.json'], /cannot write no\/such\/folder\/x.json/],
     [['scale', '--cpus', '2,33'], /--cpus 33: must be whole numbers from 1 to 32/],
     [[...mine, '--clock', 'sundial'], /--clock sundial: must be one of real, virtual/],
     [[...mine, '--clock', 'virtual', '--profile', 'nowhere'], /--profile nowhere: no such file or folder/],
@@ -114,6 +121,33 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     expect(err).toMatch(message)
     expect(err.trimEnd().split('\n')).toHaveLength(1)
     expect([code, out]).toEqual([2, ''])
+  })
+})
+
+describe('torture', () => {
+  test.each([
+    ['seqlock', 'mcs', 0, /^seqlock-torture: Reads: {2}Total: \d+ .* Fail: 0$/m],
+    ['rcu', 'rcu_bh', 0, /^rcu-torture: Reader Pipe: {2}\d+ \d+ 0 0 0 0 0 0 0 0 0$/m],
+    ['rcu', 'busted', 1, /^rcu-torture: !!! Reader Pipe:/m],
+    ['rwlock', 'busted', 1, /^!!! rwlock: holders beside each other: \d+$/m],
+  ] as const)('%s %s', (what, kind, expected, line) => {
+    const { code, out, err } = softnet(
+      'torture',
+      what,
+      '--kind',
+      kind,
+      '--seconds',
+      '1',
+      '--cpus',
+      '2',
+      '--json',
+      't.json',
+    )
+    expect([code, err]).toEqual([expected, ''])
+    expect(out).toMatch(line)
+    const { runs } = JSON.parse(readFileSync(join(dir, 't.json'), 'utf8')) as TortureResult
+    expect(runs).toHaveLength(1)
+    expect(runs[0]!.failures.length > 0).toBe(expected === 1)
   })
 })
 

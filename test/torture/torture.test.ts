@@ -1,24 +1,25 @@
 import { describe, expect, test } from 'vitest'
 import { HALTING } from '../../src/arch/power.js'
 import { Machine, sleep } from '../../src/lab/machine.js'
+import { BUSTED, runTorture } from '../../src/lab/torture.js'
+import { RCU_FLAVOURS, TORTURE_LOCKS } from '../../src/lib/torture.js'
 import { bare, torture } from './harness.js'
 
 const CPUS = [1, 2, 4, 8]
 
 describe.each(['tas', 'ticket', 'mcs'] as const)('%s locks', lock => {
-  test.each(CPUS)('nothing is lost under any lock on %i CPUs', cpus =>
-    torture({ cpus, lock, scenario: 'locks', variable: 'torture_locks', done: cpus }, (m: Machine) => {
-      const sum = (field: string): number => m.ram.sum('torture_own', field, cpus)
-      expect(m.ram.word('torture_locks', 'counted')).toBe(4000 * cpus)
-      expect(m.ram.word('torture_locks', 'bh_counted')).toBe(sum('bh_counted'))
-      expect(m.ram.word('torture_locks', 'rw_a')).toBe(sum('rw_written'))
-      expect(m.ram.word('torture_locks', 'rw_b')).toBe(sum('rw_written'))
-      expect(m.ram.word('torture_locks', 'seq_a')).toBe(sum('seq_written'))
-      expect(m.ram.word('torture_locks', 'sem_counted')).toBe(sum('sem_counted'))
-      expect(sum('sem_counted')).toBe(250 * cpus)
-      expect(sum('torn')).toBe(0)
-    }),
-  )
+  test.each(CPUS)('nothing is lost under any lock on %i CPUs', async cpus => {
+    const { failures, locks } = await runTorture({ target: 'locks', kind: lock, cpus, seed: 1, rounds: 4000 })
+    expect(failures).toEqual([])
+    expect(locks.map(l => l.lock)).toEqual(TORTURE_LOCKS)
+    const writes = new Map(locks.map(l => [l.lock, l.cpus.reduce((sum, c) => sum + c.writes, 0)]))
+    expect(writes.get('spin')).toBe(4000 * cpus)
+    expect(writes.get('spin-bh')).toBeGreaterThanOrEqual(4000 * cpus) // softirqs come on top
+    expect(writes.get('rwlock')).toBe(500 * cpus)
+    expect(writes.get('rwlock-irq')).toBe(500 * cpus)
+    expect(writes.get('seqlock')).toBe(500 * cpus)
+    expect(writes.get('semaphore')).toBe(250 * cpus)
+  })
   test.each([2, 4])('who waits for one answers calls meanwhile, on %i CPUs', cpus =>
     torture({ cpus, lock, scenario: 'calls', variable: 'torture_calls', done: cpus }, (m: Machine) => {
       expect(m.ram.word('torture_calls', 'called')).toBe(100 * cpus * cpus)
@@ -27,14 +28,31 @@ describe.each(['tas', 'ticket', 'mcs'] as const)('%s locks', lock => {
 })
 
 describe('RCU', () => {
-  test.each(CPUS)('no reader sees a freed element on %i CPUs', cpus =>
-    torture({ cpus, poison: cpus === 2, scenario: 'rcu', variable: 'torture_rcu', done: 1 }, (m: Machine) => {
-      expect(m.ram.sum('torture_rcu_own', 'bad', cpus)).toBe(0)
-      expect(m.ram.sum('torture_rcu_own', 'reads', cpus)).toBeGreaterThan(0)
-      expect(m.ram.word('torture_rcu', 'updates')).toBe(800)
-      expect(m.ram.word('torture_rcu', 'freed')).toBeGreaterThan(0)
-    }),
+  test.each(CPUS.flatMap(cpus => RCU_FLAVOURS.map(kind => [kind, cpus] as const)))(
+    '%s: no reader sees a freed element on %i CPUs',
+    async (kind, cpus) => {
+      const run = await runTorture({ target: 'rcu', kind, cpus, seed: 1, rounds: 400, poison: cpus === 2 })
+      expect(run.failures).toEqual([])
+      const { ver, reads, rtf, pipe, rta, rtaf } = run.rcu!
+      expect(ver + rtaf).toBe(400)
+      expect(rta).toBe(ver + 1)
+      expect(reads).toBeGreaterThan(0)
+      expect(pipe[0]! + pipe[1]!).toBe(reads)
+      expect(rtf).toBeGreaterThan(0)
+    },
   )
+})
+
+describe('timers', () => {
+  test.each(CPUS)('none is lost, early, or comes twice on %i CPUs', async cpus => {
+    const run = await runTorture({ target: 'timer', kind: 'sound', cpus, seed: 1, rounds: 400, poison: cpus === 2 })
+    expect(run.failures).toEqual([])
+    const sum = (counts: readonly number[]): number => counts.reduce((a, b) => a + b, 0)
+    const { arms, moves, deletions, fired, late, unknown } = run.timer!
+    expect(sum(fired)).toBeGreaterThan(0)
+    expect(sum(arms)).toBe(sum(moves) + sum(deletions) + sum(fired))
+    expect(sum(late) + unknown).toBe(sum(fired))
+  })
 })
 
 describe('timers, wait queues, work queues', () => {
@@ -76,14 +94,30 @@ test.each([1, 4])('interval timers of processes on %i CPUs', cpus =>
 )
 
 describe('the sk_buff pool', () => {
-  test.each(CPUS)('no packet and no byte of one is lost on %i CPUs', cpus =>
-    torture({ cpus, poison: cpus === 2, scenario: 'skb', variable: 'torture_skb', done: cpus + 1 }, (m: Machine) => {
-      expect(m.ram.sum('torture_skb_own', 'bad', cpus)).toBe(0)
-      const made = m.ram.sum('torture_skb_own', 'made', cpus)
-      expect(made + m.ram.sum('torture_skb_own', 'none', cpus)).toBe(5000 * cpus)
-      expect(made).toBeGreaterThan(2500 * cpus)
-    }),
-  )
+  test.each(CPUS)('no packet and no byte of one is lost on %i CPUs', async cpus => {
+    const run = await runTorture({ target: 'skb', kind: 'sound', cpus, seed: 1, rounds: 5000, poison: cpus === 2 })
+    expect(run.failures).toEqual([])
+    const made = run.skb!.made.reduce((a, b) => a + b, 0)
+    expect(made + run.skb!.none).toBe(5000 * cpus)
+    expect(made).toBeGreaterThan(2500 * cpus)
+  })
+})
+
+describe('a busted twin is caught', () => {
+  test.each(TORTURE_LOCKS)('%s', async lock => {
+    const { failures, locks } = await runTorture({ target: lock, kind: BUSTED, cpus: 2, seed: 1, rounds: 40_000 })
+    expect(failures.length).toBeGreaterThan(0)
+    expect(locks[0]!.fail + locks[0]!.lost).toBeGreaterThan(0)
+  })
+  test('rcu', async () => {
+    const { failures, rcu } = await runTorture({ target: 'rcu', kind: BUSTED, cpus: 2, seed: 1, rounds: 4000 })
+    expect(failures.map(f => f.what)).toContain('readers that saw an element older than a grace period')
+    expect(rcu!.pipe.slice(2).some(n => n > 0)).toBe(true)
+  })
+  test.each(['skb', 'timer'] as const)('%s', async target => {
+    const { failures } = await runTorture({ target, kind: BUSTED, cpus: 2, seed: 1, rounds: 4000, poison: true })
+    expect(failures.length).toBeGreaterThan(0)
+  })
 })
 
 test.each(['tas', 'ticket', 'mcs'] as const)(
