@@ -110,20 +110,22 @@ export function wait_on_address(addr: number, value: number, timeout_ms: number)
   Atomics.wait(i32, addr >> 2, value, boot.controlled === true ? undefined : timeout_ms)
 }
 
+const MARKED = boot.controlled === true && boot.buffered !== true
+
 /**
  * READ_ONCE - a plain load of a word that others change meanwhile, and that is meant to be one: to see it late does no
- * harm. Under control it is a step, at which others may go on, and no data race.
+ * harm. Under control it is a step, at which others may go on, and no data race; with store buffers all plain accesses are.
  */
-export const READ_ONCE: (addr: number) => number =
-  boot.controlled === true ? addr => Atomics.load(i32, addr >> 2) : addr => i32[addr >> 2]
+export const READ_ONCE: (addr: number) => number = MARKED
+  ? addr => Atomics.load(i32, addr >> 2)
+  : addr => i32[addr >> 2]
 
 /** WRITE_ONCE - a plain store of a word that others read meanwhile. */
-export const WRITE_ONCE: (addr: number, value: number) => void =
-  boot.controlled === true
-    ? (addr, value) => void Atomics.store(i32, addr >> 2, value)
-    : (addr, value) => {
-        i32[addr >> 2] = value
-      }
+export const WRITE_ONCE: (addr: number, value: number) => void = MARKED
+  ? (addr, value) => void Atomics.store(i32, addr >> 2, value)
+  : (addr, value) => {
+      i32[addr >> 2] = value
+    }
 
 /** wake_by_address - wake up to `n` threads that sleep on the word. */
 export function wake_by_address(addr: number, n: number): void {

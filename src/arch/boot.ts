@@ -18,6 +18,8 @@ export interface BootInfo {
   controlled?: boolean
   /** Watch the order of locks (sync/lockdep.ts) in the other two ways, too. */
   lockdep?: boolean
+  /** Controlled, with store buffers: what is meant to be a plain access must be one. */
+  buffered?: boolean
   /** Use the plain twin of the lock module, whose every access goes through the global Atomics. */
   plainAtomics?: boolean
 }

@@ -27,6 +27,7 @@ export class ActorThread {
   run(): void | Promise<void> {
     const { engine } = this
     this.memory.forgetOwn()
+    engine.buffers.forgetOwn()
     engine.w[this.#at + W.A_STARTED] = 1
     // What it does before its first step on shared memory belongs to this one.
     engine.record(W.K_START, 0, 0, engine.w[W.STRATEGY] === BY_SEARCH ? W.FLAG_NO_CHOICE : 0)

@@ -9,6 +9,7 @@ import { type Effect, FAILS, LOADS, STORES, UPDATES } from './effects.js'
 import type { Engine } from './engine.js'
 import type { Memory, View } from './memory.js'
 import { native } from './native.js'
+import { seen } from './plain.js'
 import * as W from './words.js'
 
 type Value = number | bigint
@@ -79,7 +80,8 @@ export function controlAtomics(engine: Engine, memory: Memory, pending: Pending)
     const address = addressOf(view, index)
     if (address < 0) return peek(view, index)
     const step = engine.step(W.K_LOAD, address, view.BYTES_PER_ELEMENT)
-    const value = peek(view, index)
+    peek(view, index) // the host refuses what is no array of integers
+    const value = seen(engine, view, Math.trunc(index), address)
     engine.done(step, address, view.BYTES_PER_ELEMENT, word(value), word(value), LOADS)
     return value
   }

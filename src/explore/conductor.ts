@@ -1,5 +1,6 @@
 /** conductor.ts - an exploration: which runs, in what order, and what becomes of a finding. */
 import type { ActorThread } from './actor.js'
+import type { MemoryModel } from './buffers.js'
 import { type Finding, findingOf, isChoice, stepsOf } from './finding.js'
 import { type Name, nameOf, namesIn } from './memory.js'
 import { native } from './native.js'
@@ -25,6 +26,8 @@ export interface ExploreConfig {
   /** Ends the exploration after so long, ms of host time; Infinity: never. */
   timeMs: number
   strategy: StrategyName
+  /** What stands between plain stores and memory. */
+  memory: MemoryModel
   depth: number
   seed: number
   /** Replay this run instead of exploring. */
@@ -41,6 +44,7 @@ export interface Exploration {
   scenario: string
   actors: string[]
   strategy: StrategyName | 'replay'
+  memory: MemoryModel
   seed: number
   /** Runs made, without those that made a finding plainer. */
   schedules: number
@@ -90,7 +94,7 @@ export class Conductor {
     this.#outcome = loaded.outcome
     this.#describe = loaded.describe
     this.#runs = new Runs(thread, loaded.invariant, actors)
-    const { scenario, seed } = config
+    const { scenario, seed, memory } = config
     const strategy = config.replay === null ? config.strategy : 'replay'
     const counts = { schedules: 0, steps: 0, longest: 0, exhausted: false, redundant: 0, cut: 0, spun: 0, seconds: 0 }
     this.#result = {
@@ -98,6 +102,7 @@ export class Conductor {
       scenario,
       actors,
       strategy,
+      memory,
       seed,
       ...counts,
       findings: [],
@@ -193,8 +198,8 @@ export class Conductor {
   }
 
   async #search(began: number): Promise<void> {
-    const search = new Search(this.#actors.length)
-    const { w, layout } = this.#thread.engine
+    const { w, layout, buffers } = this.#thread.engine
+    const search = new Search(layout.units, unit => buffers.owner(unit))
     while (!this.#over(began)) {
       const outcome = await this.#runs.run({ how: BY_SEARCH, seed: 0, ...search.next() })
       const more = search.learn(w, layout)
@@ -262,9 +267,9 @@ export class Conductor {
   async #replay(id: string): Promise<void> {
     const replay = parseReplayId(id)
     if (replay === null) throw new ScenarioError(`'${id}' is no replay id: it begins with '1.', as a finding prints it`)
-    if (replay.plan.some(a => a >= this.#actors.length))
+    if (replay.plan.some(a => a >= this.#thread.engine.layout.units))
       throw new ScenarioError(
-        `the replay id is of a scenario with more actors than the ${this.#actors.length} of this one`,
+        `the replay id is of a scenario with more actors than the ${this.#actors.length} of this one, or of another memory model`,
       )
     const outcome = await this.#runs.run({ how: BY_PLAN, seed: 0, plan: replay.plan, record: true })
     const { scenario, seed } = this.#config

@@ -6,10 +6,14 @@
  * An actor whose `Atomics.wait` sleeps, or that looks again and again at words that do not change, cannot go on until
  * somebody wakes it or changes one of them. When nobody can go on the run has ended.
  *
+ * With store buffers what an actor writes plainly goes into one of its own first. Whoever has the turn takes it to memory from
+ * there, when the strategy says so: that is a step as well.
+ *
  * A run that is over leaves the stacks of its actors by an exception: `UNWIND`.
  */
+import { type MemoryModel, StoreBuffers, waitsForBuffer } from './buffers.js'
 import { Cells, TooManyCells } from './cells.js'
-import type { Effect } from './effects.js'
+import { type Effect, WRITES } from './effects.js'
 import { native } from './native.js'
 import { actorAt, BY_SEARCH, Strategy } from './strategy.js'
 import { Text } from './text.js'
@@ -44,18 +48,22 @@ export class Engine {
   tracking = false
   /** Where in the source the running code is; asked only while a run is recorded. */
   site: () => string = () => ''
+  /** Bytes of shared memory. */
+  bytesAt: (address: number, length: number) => Uint8Array = () => new Uint8Array(0)
 
+  readonly buffers: StoreBuffers
   readonly waits: Waits
   readonly text: Text
   readonly #at: number
 
-  constructor(shared: SharedArrayBuffer, layout: W.Layout, me: number) {
+  constructor(shared: SharedArrayBuffer, layout: W.Layout, me: number, memory: MemoryModel) {
     this.w = new Int32Array(shared)
     this.f = new Float64Array(shared)
     this.layout = layout
     this.me = me
     this.cells = new Cells(this.w, layout, me)
-    this.strategy = new Strategy(this.w, layout)
+    this.buffers = new StoreBuffers(this.w, layout.actors, memory)
+    this.strategy = new Strategy(this.w, layout, this.buffers)
     this.#at = actorAt(me)
     this.waits = new Waits(this.w, this.f)
     this.text = new Text(shared, layout)
@@ -101,13 +109,18 @@ export class Engine {
       }
       const only = (enabled & (enabled - 1)) === 0
       const sleepers = this.waits.sleepers()
-      if (only && sleepers === 0 && w[W.STRATEGY] !== BY_SEARCH)
-        return this.#chosen(31 - Math.clz32(enabled), me, enabled)
-      w[W.DECISIONS]!++
-      const next = this.strategy.pick(enabled, sleepers, me)
+      let next = 31 - Math.clz32(enabled)
+      if (!only || sleepers !== 0 || w[W.STRATEGY] === BY_SEARCH) {
+        w[W.DECISIONS]!++
+        next = this.strategy.pick(enabled, sleepers, me)
+      }
       if (next < 0) {
         this.end(W.ENDED_REDUNDANT)
         return -1
+      }
+      if (next >= this.layout.actors) {
+        if (!this.#flush(next)) return -1
+        continue
       }
       if ((enabled & (1 << next)) === 0) this.waits.expire(next)
       return this.#chosen(next, me, enabled)
@@ -123,17 +136,26 @@ export class Engine {
     return next
   }
 
-  /** Mask of the actors that can go on. */
+  /** Mask of the actors that can go on, and of the buffers that hold something. */
   enabled(): number {
-    const { w } = this
+    const { w, buffers } = this
     const n = w[W.ACTORS]!
-    let mask = 0
+    let mask = buffers.any ? buffers.waiting() : 0
     for (let a = 0; a < n; a++) {
       const at = actorAt(a)
       const state = w[at]!
+      if (buffers.any && this.#waitsForBuffer(a, at)) continue
       if (state === W.STATE_READY || (state === W.STATE_SPINNING && this.#looksChanged(at))) mask |= 1 << a
     }
     return mask
+  }
+
+  /** Is what an actor is about to do possible only when one of its stores has come to memory? */
+  #waitsForBuffer(actor: number, at: number): boolean {
+    const { w, buffers } = this
+    const kind = w[at + W.A_KIND]!
+    if (kind === W.K_BUFFER) return !buffers.hasRoom(w[at + W.A_BUFFER]!)
+    return waitsForBuffer(kind) && !buffers.isEmpty(actor)
   }
 
   #looksChanged(at: number): boolean {
@@ -200,6 +222,59 @@ export class Engine {
     return this.record(kind, address, bytes, W.FLAG_PLAIN | W.FLAG_NO_CHOICE)
   }
 
+  /** A plain store goes into the buffer of this actor. `shown`: its value as the trace holds it. */
+  store(address: number, bytes: Uint8Array, shown: number): void {
+    const { w, buffers } = this
+    const unit = buffers.unitFor(this.me, address)
+    w[this.#at + W.A_BUFFER] = unit
+    this.step(W.K_BUFFER, address, bytes.length)
+    const step = this.flag(W.FLAG_PLAIN)
+    buffers.push(unit, address, bytes, step, shown)
+    this.done(step, address, bytes.length, shown, shown, WRITES)
+    w[this.#at + W.A_LOOKS] = 0
+  }
+
+  /** All that this actor has stored is in memory from here on. */
+  fence(): void {
+    if (!this.buffers.isEmpty(this.me)) this.step(W.K_FENCE, 0, 4)
+  }
+
+  /** The oldest store of a buffer comes to memory. @returns false: the run has ended */
+  #flush(unit: number): boolean {
+    const { w, buffers } = this
+    const e = buffers.head(unit)
+    const [address, length, cause] = [w[e + W.E_ADDRESS]!, w[e + W.E_BYTES]!, w[e + W.E_STEP]!]
+    if (w[W.TRACED]! >= w[W.MAX_STEPS]!) {
+      this.end(W.ENDED_CUT)
+      return false
+    }
+    const step = this.record(W.K_FLUSH, address, length, 0, unit)
+    this.flag(W.FLAG_PLAIN)
+    const t = W.TRACE + step * W.TRACE_WORDS
+    w[t + W.T_OTHER] = cause
+    w[t + W.T_SITE] = w[W.TRACE + cause * W.TRACE_WORDS + W.T_SITE]!
+    w[t + W.T_SITE_LENGTH] = w[W.TRACE + cause * W.TRACE_WORDS + W.T_SITE_LENGTH]!
+    const bytes = buffers.bytesOf(e)
+    const memory = this.bytesAt(address, length)
+    let changed = false
+    for (let k = 0; k < length; k++) {
+      if (memory[k] === bytes[k]) continue
+      changed = true
+      memory[k] = bytes[k]! // one by one: the methods of arrays are steps themselves
+    }
+    w[t + W.T_AFTER] = w[e + W.E_SHOWN]!
+    // What was there is not known as a value; that it was another one is.
+    w[t + W.T_BEFORE] = changed ? ~w[e + W.E_SHOWN]! : w[e + W.E_SHOWN]!
+    w[W.HASH] = Math.imul(w[W.HASH]! ^ cause, 0x01000193) ^ w[e + W.E_SHOWN]!
+    for (let at = address; at < address + length; at += 4) {
+      const cell = this.cells.at(at)
+      if (changed) this.cells.changed(cell)
+      this.markDirty(at)
+    }
+    buffers.pop(unit)
+    return true
+  }
+
   flag(flags: number): number {
     const { w } = this
     const step = w[W.TRACED]! - 1
@@ -225,32 +300,32 @@ export class Engine {
   }
 
   /** The step is done now: it goes into the trace. */
-  record(kind: number, address: number, bytes: number, flags: number): number {
+  record(kind: number, address: number, bytes: number, flags: number, unit = this.me): number {
     const { w, layout } = this
     const step = w[W.TRACED]!
     if (step >= w[W.MAX_STEPS]!) this.stop(W.ENDED_CUT)
     w[W.TRACED] = step + 1
     if ((flags & W.FLAG_PLAIN) === 0) w[W.STEP]!++
     const t = W.TRACE + step * W.TRACE_WORDS
-    w[t] = this.me | (kind << 8) | (bytes << 16) | (flags << 24)
+    w[t] = unit | (kind << 8) | (bytes << 16) | (flags << 24)
     w[t + W.T_ADDRESS] = address
     w[t + W.T_BEFORE] = 0
     w[t + W.T_AFTER] = 0
     w[t + W.T_SITE] = 0
     w[t + W.T_OTHER] = -1
     if ((flags & W.FLAG_PLAIN) === 0) this.f[W.CLOCK >> 1] = this.f[W.CLOCK >> 1]! + NS_PER_STEP
-    this.w[this.#at + W.A_LAST_STEP] = step
-    w[W.HASH] = Math.imul(w[W.HASH]! ^ (this.me | (kind << 8)), 0x01000193) ^ address
+    if (unit === this.me) this.w[this.#at + W.A_LAST_STEP] = step
+    w[W.HASH] = Math.imul(w[W.HASH]! ^ (unit | (kind << 8)), 0x01000193) ^ address
     if (w[W.STRATEGY] === BY_SEARCH) {
-      w[t + W.T_ENABLED] = this.enabled() | (1 << this.me)
-      for (let a = 0; a < layout.actors; a++) {
-        const p = layout.pending + (step * layout.actors + a) * 2
-        w[p] = w[actorAt(a) + W.A_KIND]!
-        w[p + 1] = w[actorAt(a) + W.A_ADDRESS]!
+      w[t + W.T_ENABLED] = this.enabled() | (1 << unit)
+      for (let a = 0; a < layout.units; a++) {
+        const p = layout.pending + (step * layout.units + a) * 2
+        w[p] = this.strategy.nextKind(a)
+        w[p + 1] = this.strategy.nextAddress(a)
       }
       if (w[W.ASLEEP] !== 0 && step >= w[W.PLAN_LENGTH]!) this.strategy.wakeSleepers(kind, address)
     }
-    if (w[W.RECORD] !== 0) {
+    if (w[W.RECORD] !== 0 && unit === this.me) {
       const active = this.active
       this.active = false // the host's own code runs now
       const [at, length] = this.text.write(this.site())

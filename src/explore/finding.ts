@@ -25,7 +25,7 @@ export interface Step {
   unasked: boolean
   /** File and line. */
   site: string
-  /** For a wake-up: the step that caused it, or -1. */
+  /** For a wake-up: the step that caused it; for a store that comes to memory: when it was made. Or -1. */
   cause: number
 }
 
@@ -130,7 +130,7 @@ export function stepsOf(thread: ActorThread, facts: Facts): Step[] {
     const t = W.TRACE + n * W.TRACE_WORDS
     return {
       n,
-      actor: facts.actors[w[t]! & 255]!,
+      actor: facts.actors[engine.buffers.owner(w[t]! & 255)]!,
       kind: W.KINDS[(w[t]! >>> 8) & 255]!,
       where: nameOf(facts.names, w[t + W.T_ADDRESS]!, facts.describe),
       before: w[t + W.T_BEFORE]!,
@@ -212,7 +212,9 @@ function lookOf(steps: readonly Step[], actor: string, ended: ReadonlySet<string
 }
 
 function writes(s: Step): boolean {
-  return !['load', 'read', 'wait', 'waitAsync', 'notify', 'wake', 'timeout', 'start'].includes(s.kind)
+  return !['load', 'read', 'wait', 'waitAsync', 'notify', 'wake', 'timeout', 'start', 'buffer', 'fence'].includes(
+    s.kind,
+  )
 }
 
 interface Story {

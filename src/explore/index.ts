@@ -3,6 +3,7 @@
  */
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { MEMORIES, type MemoryModel } from './buffers.js'
 import type { Exploration, ExploreConfig } from './conductor.js'
 import type { Finding } from './finding.js'
 import { lanes } from './lanes.js'
@@ -12,6 +13,7 @@ import { STRATEGIES } from './strategy.js'
 import type { ActorData, ActorMessage, KernelOptions } from './thread.js'
 import * as W from './words.js'
 
+export { MEMORIES, type MemoryModel } from './buffers.js'
 export type { Exploration } from './conductor.js'
 export { DETECTORS, type Detector, type Finding, type Step, type Stuck } from './finding.js'
 export { lanes, said } from './lanes.js'
@@ -26,6 +28,12 @@ export interface ExploreOptions {
   seconds?: number
   /** `mix` (default): PCT, chance and turns after one another. */
   strategy?: StrategyName
+  /**
+   * What stands between plain stores and memory: nothing (`sc`, the default), a store buffer for each actor (`tso`, as x86
+   * has it), or one for each word of it (`pso`). With buffers plain accesses are steps, and races are not reported unless
+   * asked for.
+   */
+  memory?: MemoryModel
   /** PCT: bug depth to look for (default 2). */
   depth?: number
   seed?: number
@@ -88,12 +96,16 @@ export async function explore(where: string | URL, options: ExploreOptions = {})
 }
 
 function check(options: ExploreOptions): void {
-  const { strategy, schedules, depth, maxSteps } = options
+  const { strategy, schedules, depth, maxSteps, memory } = options
   const refuse = (what: string): never => {
     throw new ScenarioError(what)
   }
   if (strategy !== undefined && !STRATEGIES.includes(strategy))
     refuse(`strategy '${strategy}': must be one of ${STRATEGIES.join(', ')}`)
+  if (memory !== undefined && !MEMORIES.includes(memory))
+    refuse(`memory '${memory}': must be one of ${MEMORIES.join(', ')}`)
+  if ((memory ?? 'sc') !== 'sc' && (options.instrument === false || options.plainSteps === false))
+    refuse(`memory '${memory}': plain stores must be seen, and be steps`)
   for (const [name, n, least, most] of [
     ['schedules', schedules, 1, 1e9],
     ['depth', depth, 1, 8],
@@ -119,11 +131,13 @@ class Exploring {
   constructor(url: string, options: ExploreOptions) {
     this.#options = options
     const strategy = options.strategy ?? 'mix'
+    const memory = options.memory ?? 'sc'
     const config: ExploreConfig = {
       scenario: nameOfScenario(url),
       schedules: options.schedules ?? (strategy === 'exhaustive' ? 1_000_000 : 1000),
       timeMs: (options.seconds ?? Infinity) * 1000,
       strategy,
+      memory,
       depth: options.depth ?? 2,
       seed: options.seed ?? 1,
       replay: options.replay ?? null,
@@ -131,7 +145,7 @@ class Exploring {
       shrinkBudget: 3000,
       verify: options.verify ?? false,
     }
-    const races = options.races ?? true
+    const races = options.races ?? memory === 'sc'
     this.#data = {
       index: 0,
       url,
@@ -140,7 +154,7 @@ class Exploring {
       maxCells: options.kernel === undefined ? MAX_CELLS : KERNEL_CELLS,
       instrument: options.instrument ?? true,
       races,
-      plainSteps: options.plainSteps ?? !races,
+      plainSteps: options.plainSteps ?? (!races || memory !== 'sc'),
       // A thread that spins for its turn needs a core that nobody else wants.
       args: options.args,
       kernel: options.kernel ?? null,

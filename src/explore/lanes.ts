@@ -22,6 +22,12 @@ export function said(s: Step): string {
       return s.before === s.after
         ? `${name} ${s.where} (is ${s.before}: sleeps)`
         : `${name} ${s.where} (is ${s.before}: goes on)`
+    case 'buffer':
+      return `write ${s.where} = ${s.after} (buffered)`
+    case 'flush':
+      return `memory: ${s.where} = ${s.after}${s.cause >= 0 ? ` (of step ${s.cause})` : ''}`
+    case 'fence':
+      return 'its buffer is empty'
     case 'notify':
       return `${name} ${s.where} (${s.after === 0 ? 'nobody sleeps' : `wakes ${s.after}`})`
     case 'wake':

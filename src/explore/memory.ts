@@ -71,6 +71,19 @@ export class Memory {
     return base
   }
 
+  readonly #bytes: [base: number, bytes: Uint8Array][] = []
+
+  /** The bytes of shared memory at `address`, to read or write. */
+  bytesAt(address: number, length: number): Uint8Array {
+    for (let k = this.#bytes.length; k < this.#shared.length; k++)
+      this.#bytes.push([this.#bases.get(this.#shared[k]!)!, new Uint8Array(this.#shared[k]!)])
+    for (const [base, bytes] of this.#bytes) {
+      const offset = address - base
+      if (offset >= 0 && offset < bytes.length) return bytes.subarray(offset, offset + length)
+    }
+    throw new RangeError(`no shared memory at ${address}`)
+  }
+
   /** Address of a view's first byte; -1: its memory is not shared. */
   addressOf(view: ArrayBufferView): number {
     if (view === this.#lastView) return this.#lastBase

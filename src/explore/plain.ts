@@ -7,7 +7,7 @@
  */
 import { READS, WRITES } from './effects.js'
 import type { Engine } from './engine.js'
-import type { Memory } from './memory.js'
+import { type Memory, PRIVATE } from './memory.js'
 import * as W from './words.js'
 
 type Indexed = Record<PropertyKey, unknown>
@@ -64,7 +64,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     const address = addressOf(object, key)
     if (address < 0) return (object as Indexed)[key]
     const step = engine.plainStep(W.K_READ, address, (object as Typed).BYTES_PER_ELEMENT)
-    const value = (object as Indexed)[key]
+    const value = seen(engine, object as Typed, Number(key), address)
     engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, word(value), word(value), READS)
     return value
   }
@@ -74,6 +74,10 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     if (address < 0) {
       if (engine.tracking && ArrayBuffer.isView(object)) markRange(engine, memory, object)(Number(key))
       ;(object as Indexed)[key] = value
+      return value
+    }
+    if (engine.buffers.any && address < PRIVATE) {
+      store(engine, object as Typed, value, address)
       return value
     }
     const step = engine.plainStep(W.K_WRITE, address, (object as Typed).BYTES_PER_ELEMENT)
@@ -103,6 +107,42 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
   return plain
 }
 
+/** Elements of each kind of array, to turn values into bytes and back. */
+const scratches = new Map<unknown, { element: Typed; bytes: Uint8Array }>()
+function scratch(view: Typed): { element: Typed; bytes: Uint8Array } {
+  let known = scratches.get(view.constructor)
+  if (known === undefined) {
+    const element = new (view.constructor as new (n: number) => Typed)(1)
+    known = { element, bytes: new Uint8Array(element.buffer) }
+    scratches.set(view.constructor, known)
+  }
+  return known
+}
+
+/** seen - what this actor reads: the element, or what it has stored there itself and memory does not hold yet. */
+export function seen(engine: Engine, view: Typed, index: number, address: number): number | bigint {
+  const { buffers, me } = engine
+  if (!buffers.any || buffers.isEmpty(me)) return view[index]!
+  const { element, bytes } = scratch(view)
+  element[0] = view[index]!
+  buffers.forward(me, address, bytes)
+  return element[0]!
+}
+
+/** An element is stored: into the buffer, eight bytes in halves where each word has one of its own. */
+function store(engine: Engine, view: Typed, value: unknown, address: number): void {
+  const { element, bytes } = scratch(view)
+  element[0] = value as number
+  const shown = word(element[0])
+  if (bytes.length < 8 || !engine.buffers.perWord) {
+    engine.store(address, bytes, shown)
+    return
+  }
+  const halves = bytes.slice()
+  engine.store(address, halves.subarray(0, 4), shown)
+  engine.store(address + 4, halves.subarray(4), shown)
+}
+
 /** Remember that an element was written outside of actors. */
 function markRange(engine: Engine, memory: Memory, view: ArrayBufferView): (index: number) => void {
   const base = memory.addressOf(view)
@@ -122,6 +162,7 @@ function range(
   const kind = isWrite ? W.K_WRITE : W.K_READ
   const effect = isWrite ? WRITES : READS
   const steps: [step: number, at: number, size: number, before: number][] = []
+  engine.fence()
   for (let at = offset; at < offset + bytes; ) {
     const size = Math.min(4 - ((base + at) & 3), offset + bytes - at)
     const step = engine.plainStep(kind, base + at, size)

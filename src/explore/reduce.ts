@@ -5,7 +5,11 @@
  * differ only in the order of independent steps are the same: one of them is enough. After each run the search looks for
  * pairs of dependent steps that nothing else orders, and marks the place before the first of them: there the other actor
  * must go first once. When no mark is left every order that matters has been seen.
+ *
+ * Store buffers are actors like others here: each step of one takes a store to memory. It comes after that store, and before
+ * an operation of the store's actor that waits for the buffer to be empty; neither is a choice.
  */
+import { waitsForBuffer } from './buffers.js'
 import { dependent, lowest } from './strategy.js'
 import * as W from './words.js'
 
@@ -29,12 +33,15 @@ interface Node {
 export class Search {
   readonly #stack: Node[] = []
   readonly #actors: number
+  readonly #owner: (unit: number) => number
   #asleep = 0
   /** Runs whose rest was known already. */
   redundant = 0
 
-  constructor(actors: number) {
-    this.#actors = actors
+  /** `owner`: the actor that a unit is, or whose buffer it is. */
+  constructor(units: number, owner: (unit: number) => number) {
+    this.#actors = units
+    this.#owner = owner
   }
 
   /** The next run: whose the first steps are, and who need not be tried after them. */
@@ -46,6 +53,7 @@ export class Search {
   learn(w: Int32Array, layout: W.Layout): boolean {
     if (w[W.FOUND] === W.ENDED_REDUNDANT) this.redundant++
     const known = this.#stack.length
+    if (known > 0) this.#stack[known - 1]!.cause = w[W.TRACE + (known - 1) * W.TRACE_WORDS + W.T_OTHER]!
     this.#extend(w, layout)
     for (let j = Math.max(0, known - 1); j < this.#stack.length; j++) this.#mark(j)
     return this.#backtrack()
@@ -93,7 +101,7 @@ export class Search {
     for (let i = j - 1; i >= 0; i--) {
       const other = stack[i]!
       if (other.actor === step.actor) continue
-      const causes = step.cause === i
+      const causes = step.cause === i || this.#mustFollow(step, other)
       if (!causes && !dependent(other.kind, other.address, step.kind, step.address)) continue
       if (i < clock[other.actor]!) continue
       if (!causes) races.push(i)
@@ -102,6 +110,11 @@ export class Search {
     }
     step.clock = clock
     for (const i of races) this.#reverse(i, j)
+  }
+
+  /** Does the step wait for the other one, which empties its actor's buffer? */
+  #mustFollow(step: Node, other: Node): boolean {
+    return other.kind === W.K_FLUSH && waitsForBuffer(step.kind) && this.#owner(other.actor) === step.actor
   }
 
   /**

@@ -4,7 +4,7 @@
  * `1.` and base64url of: for each stretch of steps by one actor its number and length, and one byte that says what its last
  * step did. On edited code the first stretch whose byte differs is where the replay forks.
  */
-import { KINDS } from './words.js'
+import { KINDS, MAX_UNITS } from './words.js'
 
 interface Done {
   kind: string
@@ -58,7 +58,7 @@ export function parseReplayId(id: string): Replay | null {
       if (byte < 128) break
     }
     const check = bytes[k++]
-    if (check === undefined || actor > 15 || length === 0 || plan.length + length > 1 << 20) return null
+    if (check === undefined || actor >= MAX_UNITS || length === 0 || plan.length + length > 1 << 20) return null
     for (let j = 0; j < length; j++) plan.push(actor)
     checks.push({ step: plan.length - 1, check })
   }

@@ -128,6 +128,7 @@ export class Runs {
     if (w[W.WAIT_ORDER] !== 0) w.fill(0, W.WAIT_TABLE, W.WAIT_TABLE + W.MAX_WAITS * W.WAIT_WORDS)
     w[W.WAIT_ORDER] = 0
     w.fill(0, W.CLOCKS, W.CLOCKS + W.MAX_ACTORS * W.MAX_ACTORS)
+    this.#thread.engine.buffers.reset()
     for (let a = 0; a < n; a++) {
       const at = actorAt(a)
       w.fill(0, at, at + W.A_GATE)
@@ -321,7 +322,7 @@ export class Runs {
 }
 
 function changes(kind: number): boolean {
-  return (kind >= W.K_STORE && kind <= W.K_CAS) || kind === W.K_WRITE
+  return (kind >= W.K_STORE && kind <= W.K_CAS) || kind === W.K_WRITE || kind === W.K_FLUSH
 }
 
 function same(a: Uint8Array, b: Uint8Array, from: number): boolean {

@@ -1,13 +1,14 @@
 /**
  * strategy.ts - who goes on: one decision each time that more than one actor could.
  *
- * All state is in the shared words, so that whoever has the turn decides. A strategy chooses among the actors in `enabled`.
+ * All state is in the shared words, so that whoever has the turn decides. A strategy chooses among the units in `enabled`:
+ * the actors, and the store buffers that hold something.
  */
 import { prng_below, prng_seed } from '../lib/prng.js'
+import type { StoreBuffers } from './buffers.js'
 import {
   A_ADDRESS,
   A_KIND,
-  A_PRIORITY,
   ACTOR_TABLE,
   ACTOR_WORDS,
   ACTORS,
@@ -15,6 +16,8 @@ import {
   CHANGES,
   DIVERGED,
   IN_A_ROW,
+  K_BUFFER,
+  K_FENCE,
   K_LOAD,
   K_READ,
   K_START,
@@ -24,9 +27,11 @@ import {
   MAX_CHANGES,
   PLAN_LENGTH,
   PLAN_SHIFT,
+  PRIORITIES,
   RNG,
   STEP,
   STRATEGY,
+  UNITS,
 } from './words.js'
 
 export const STRATEGIES = ['mix', 'random', 'pct', 'round-robin', 'exhaustive'] as const
@@ -52,9 +57,11 @@ export class Strategy {
   readonly #w: Int32Array
   readonly #layout: Layout
   readonly #rng: Int32Array
+  readonly #buffers: StoreBuffers
 
-  constructor(words: Int32Array, layout: Layout) {
+  constructor(words: Int32Array, layout: Layout, buffers: StoreBuffers) {
     this.#w = words
+    this.#buffers = buffers
     this.#layout = layout
     this.#rng = words.subarray(RNG, RNG + 4)
   }
@@ -93,7 +100,7 @@ export class Strategy {
   }
 
   #next(enabled: number, me: number): number {
-    const n = this.#w[ACTORS]!
+    const n = this.#w[UNITS]!
     for (let k = 1; k <= n; k++) {
       const a = (me + k + n) % n
       if ((enabled & (1 << a)) !== 0) return a
@@ -108,16 +115,16 @@ export class Strategy {
     for (let k = 0; k < MAX_CHANGES; k++) {
       if (w[CHANGES + k] !== step || me < 0) continue
       w[CHANGES + k] = NO_STEP
-      w[actorAt(me) + A_PRIORITY] = -1 - k
+      w[PRIORITIES + me] = -1 - k
     }
     if (me >= 0 && w[LAST] === me && w[IN_A_ROW]! > FAIR_STEPS) {
       w[IN_A_ROW] = 0
-      w[actorAt(me) + A_PRIORITY] = -100 - step
+      w[PRIORITIES + me] = -100 - step
     }
     let best = -1
-    for (let a = 0; a < w[ACTORS]!; a++) {
+    for (let a = 0; a < w[UNITS]!; a++) {
       if ((enabled & (1 << a)) === 0) continue
-      if (best < 0 || w[actorAt(a) + A_PRIORITY]! > w[actorAt(best) + A_PRIORITY]!) best = a
+      if (best < 0 || w[PRIORITIES + a]! > w[PRIORITIES + best]!) best = a
     }
     return best
   }
@@ -141,8 +148,11 @@ export class Strategy {
     return this.#stay(enabled, me)
   }
 
+  /** Stores come to memory at once where nobody says otherwise: that is the plainest. */
   #stay(enabled: number, me: number): number {
     const w = this.#w
+    const buffers = enabled >>> w[ACTORS]!
+    if (buffers !== 0) return w[ACTORS]! + lowest(buffers)
     if (me >= 0 && (enabled & (1 << me)) !== 0 && !(w[LAST] === me && w[IN_A_ROW]! > FAIR_STEPS)) return me
     if (me >= 0) w[IN_A_ROW] = 0
     return this.#next(enabled, me)
@@ -157,13 +167,21 @@ export class Strategy {
     return me >= 0 && (awake & (1 << me)) !== 0 ? me : lowest(awake)
   }
 
+  /** What a unit is about to do. */
+  nextKind(unit: number): number {
+    return unit < this.#w[ACTORS]! ? this.#w[actorAt(unit) + A_KIND]! : this.#buffers.nextKind(unit)
+  }
+  nextAddress(unit: number): number {
+    return unit < this.#w[ACTORS]! ? this.#w[actorAt(unit) + A_ADDRESS]! : this.#buffers.nextAddress(unit)
+  }
+
   /** After a step on `address`: sleeping actors whose next step depends on it must be tried again. */
   wakeSleepers(kind: number, address: number): void {
     const w = this.#w
     let asleep = w[ASLEEP]!
-    for (let a = 0; asleep !== 0 && a < w[ACTORS]!; a++) {
+    for (let a = 0; asleep !== 0 && a < w[UNITS]!; a++) {
       if ((asleep & (1 << a)) === 0) continue
-      if (dependent(kind, address, w[actorAt(a) + A_KIND]!, w[actorAt(a) + A_ADDRESS]!)) asleep &= ~(1 << a)
+      if (dependent(kind, address, this.nextKind(a), this.nextAddress(a))) asleep &= ~(1 << a)
     }
     w[ASLEEP] = asleep
   }
@@ -171,9 +189,14 @@ export class Strategy {
 
 /** dependent - does the order of two steps of different actors matter? */
 export function dependent(kind1: number, address1: number, kind2: number, address2: number): boolean {
-  if (kind1 === K_START || kind2 === K_START || kind1 === K_WAKE || kind2 === K_WAKE) return false
+  if (isAlone(kind1) || isAlone(kind2)) return false
   if (address1 >>> 2 !== address2 >>> 2) return false
   return !(isRead(kind1) && isRead(kind2))
+}
+
+/** A step that nobody else sees. */
+function isAlone(kind: number): boolean {
+  return kind === K_START || kind === K_WAKE || kind === K_BUFFER || kind === K_FENCE
 }
 
 function isRead(kind: number): boolean {
@@ -187,7 +210,7 @@ export function seedRun(w: Int32Array, how: number, seed: number, depth: number,
   w[STRATEGY] = how
   w.fill(NO_STEP, CHANGES, CHANGES + MAX_CHANGES)
   if (how !== BY_PRIORITY) return
-  const n = w[ACTORS]!
+  const n = w[UNITS]!
   const order = Array.from({ length: n }, (_, k) => k)
   for (let k = n - 1; k > 0; k--) {
     const j = prng_below(rng, k + 1)
@@ -195,7 +218,7 @@ export function seedRun(w: Int32Array, how: number, seed: number, depth: number,
     order[k] = order[j]!
     order[j] = swap
   }
-  for (let a = 0; a < n; a++) w[actorAt(a) + A_PRIORITY] = order[a]! + 1
+  for (let a = 0; a < n; a++) w[PRIORITIES + a] = order[a]! + 1
   for (let k = 0; k < depth - 1; k++) w[CHANGES + k] = 1 + prng_below(rng, Math.max(1, steps))
 }
 

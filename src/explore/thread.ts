@@ -2,6 +2,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import { ActorThread, here } from './actor.js'
 import { controlAtomics, Pending } from './atomics.js'
+import { buffersOf } from './buffers.js'
 import { controlChance } from './chance.js'
 import { Conductor, type Exploration, type ExploreConfig } from './conductor.js'
 import { Engine, Quit } from './engine.js'
@@ -67,10 +68,14 @@ async function conduct(data: ActorData, port: MessagePort): Promise<void> {
   const control = new Control(data)
   const scenario = await loadScenario(data.url)
   const n = scenario.names.length
-  const layout = W.layoutOf(n, data.maxSteps, data.maxCells)
+  const { memory } = data.config
+  if (buffersOf(memory, n) < 0)
+    throw new ScenarioError(`${data.config.scenario}: has ${n} actors, at most ${n - 1} with memory '${memory}'`)
+  const layout = layoutOf(data, n)
   const words = new SharedArrayBuffer(layout.words * 4)
-  const engine = new Engine(words, layout, 0)
+  const engine = new Engine(words, layout, 0, memory)
   engine.w[W.ACTORS] = n
+  engine.w[W.UNITS] = layout.units
   engine.w[W.MAX_STEPS] = data.maxSteps
   engine.w[W.SPINS] = data.spins
   engine.w[W.SPIN_LOOKS] = data.spinLooks
@@ -105,11 +110,16 @@ async function conduct(data: ActorData, port: MessagePort): Promise<void> {
   port.postMessage({ type: 'done', result } satisfies ActorMessage)
 }
 
+function layoutOf(data: ActorData, actors: number): W.Layout {
+  const units = actors * (1 + buffersOf(data.config.memory, actors))
+  return W.layoutOf(actors, data.maxSteps, data.maxCells, units)
+}
+
 async function follow(data: ActorData, port: MessagePort): Promise<void> {
   const control = new Control(data)
   const scenario = await loadScenario(data.url)
-  const layout = W.layoutOf(data.actors!, data.maxSteps, data.maxCells)
-  const engine = new Engine(data.words!, layout, data.index)
+  const layout = layoutOf(data, data.actors!)
+  const engine = new Engine(data.words!, layout, data.index, data.config.memory)
   const thread = control.over(engine, scenario, data.shared)
   await control.prepare(thread, scenario)
   port.postMessage({ type: 'ready' } satisfies ActorMessage)
@@ -137,7 +147,7 @@ class Control {
     this.memory = data.kernel === null ? null : bootCpu(data)
     // Modules that load ask for the time and for chance as well.
     const layout = W.layoutOf(1, 16, 16)
-    const idle = new Engine(new SharedArrayBuffer(layout.words * 4), layout, 0)
+    const idle = new Engine(new SharedArrayBuffer(layout.words * 4), layout, 0, 'sc')
     plainAsWritten()
     controlChance(idle, new Pending(), data.config.seed)
   }
@@ -149,6 +159,7 @@ class Control {
     for (const buffer of buffersIn(shared)) memory.share(buffer)
     const pending = new Pending()
     engine.site = here
+    engine.bytesAt = (address, length) => memory.bytesAt(address, length)
     controlAtomics(engine, memory, pending)
     controlPlain(engine, memory)
     controlChance(engine, pending, config.seed)
@@ -181,6 +192,7 @@ function bootCpu(data: ActorData): WebAssembly.Memory {
       lockKind: LOCKS.indexOf(data.kernel?.lock ?? 'tas'),
       now: () => performance.now() * 1e6,
       controlled: true,
+      buffered: data.config.memory !== 'sc',
     },
   })
   return memory

@@ -8,6 +8,7 @@
  *   actors     a record each: state, the operation it is about to do, what it looked at last, its gate
  *   waits      who sleeps on which word (Atomics.wait, waitAsync) or until when (setTimeout)
  *   clocks     a vector clock for each actor
+ *   buffers    what each actor has written and memory does not hold yet
  *   trace      a record for each step that was done
  *   plan       whose each step is to be, when a run is replayed
  *   cells      for each word of shared memory that was touched: version, clock, last accesses of each actor
@@ -15,6 +16,8 @@
  */
 
 export const MAX_ACTORS = 16
+/** Actors and store buffers together: so many bits of a mask. */
+export const MAX_UNITS = 31
 
 // ---- header -----------------------------------------------------------------------------------------------------------
 
@@ -83,6 +86,11 @@ export const TRACED = 60
 /** Steps of a plan that fell away, since their actors could not go on. */
 export const PLAN_SHIFT = 57
 
+/** Actors and store buffers of this exploration. */
+export const UNITS = 61
+/** PCT: a priority for each unit. */
+export const PRIORITIES = 64
+
 export const PHASE_IDLE = 0
 export const PHASE_RUN = 1
 export const PHASE_ENDED = 2
@@ -109,7 +117,8 @@ export const ACTOR_WORDS = 192
 export const A_STATE = 0
 export const A_KIND = 1
 export const A_ADDRESS = 2
-export const A_PRIORITY = 3
+/** The buffer that a plain store is about to go into. */
+export const A_BUFFER = 3
 export const A_STARTED = 4
 /** The entry of the table of waits that a blocked actor sleeps in. */
 export const A_WAIT = 5
@@ -155,17 +164,30 @@ export const W_TIMED_OUT = 3
 // ---- clocks, trace, plan, cells, text -----------------------------------------------------------------------------------------
 
 export const CLOCKS = WAIT_TABLE + MAX_WAITS * WAIT_WORDS
-export const TRACE = CLOCKS + MAX_ACTORS * MAX_ACTORS
+export const BUFFERS = CLOCKS + MAX_ACTORS * MAX_ACTORS
+// a store buffer: how many entries it holds, then those, oldest first
+export const B_ENTRIES = 1
+export const BUFFER_DEPTH = 16
+export const ENTRY_WORDS = 6
+export const E_ADDRESS = 0
+export const E_BYTES = 1
+export const E_LOW = 2
+export const E_HIGH = 3
+/** Record of the store in the trace, and its value as the trace holds it. */
+export const E_STEP = 4
+export const E_SHOWN = 5
+export const BUFFER_WORDS = B_ENTRIES + BUFFER_DEPTH * ENTRY_WORDS
+export const TRACE = BUFFERS + MAX_UNITS * BUFFER_WORDS
 export const TRACE_WORDS = 8
 
-export const T_WHO = 0 // actor, kind << 8, bytes << 16, flags << 24
+export const T_WHO = 0 // unit, kind << 8, bytes << 16, flags << 24
 export const T_ADDRESS = 1
 export const T_BEFORE = 2
 export const T_AFTER = 3
 export const T_ENABLED = 4 // mask of who could have gone on
 export const T_SITE = 5 // where its text begins, or 0
 export const T_SITE_LENGTH = 6
-export const T_OTHER = 7 // of a wake-up: the step that caused it
+export const T_OTHER = 7 // of a wake-up: the step that caused it; of a store that comes to memory: when it was done
 
 /** The access is a plain one, not an atomic one. */
 export const FLAG_PLAIN = 1
@@ -203,6 +225,9 @@ export const KINDS = [
   'read',
   'write',
   'timeout',
+  'buffer',
+  'flush',
+  'fence',
 ] as const
 export type Kind = (typeof KINDS)[number]
 
@@ -223,6 +248,11 @@ export const K_WAKE = 13
 export const K_READ = 14
 export const K_WRITE = 15
 export const K_TIMEOUT = 16
+/** A plain store goes into its actor's buffer; it comes to memory. */
+export const K_BUFFER = 17
+export const K_FLUSH = 18
+/** Several words are accessed at once: the buffer must be empty. */
+export const K_FENCE = 19
 
 // detectors, in DETECT
 export const DETECT_RACE = 1
@@ -230,9 +260,11 @@ export const DETECT_RACE = 1
 /** Where the parts of variable size begin, in words. */
 export interface Layout {
   actors: number
+  /** Actors and store buffers. */
+  units: number
   maxSteps: number
   plan: number
-  /** Number of an actor's pending operation at each step, two words for each actor; for exhaustive searches. */
+  /** A unit's pending operation at each step, two words for each; for exhaustive searches. */
   pending: number
   /** A bit for each page of 4 KiB: it was written in this run. */
   dirty: number
@@ -248,15 +280,15 @@ export interface Layout {
 export const MAX_PAGES = 1 << 15
 export const PAGE_SHIFT = 12
 
-/** layoutOf - for `actors` and at most `maxSteps` steps. */
-export function layoutOf(actors: number, maxSteps: number, maxCells: number): Layout {
+/** layoutOf - for `actors`, with their store buffers `units`, and at most `maxSteps` steps. */
+export function layoutOf(actors: number, maxSteps: number, maxCells: number, units = actors): Layout {
   const plan = TRACE + maxSteps * TRACE_WORDS
   const pending = plan + maxSteps
-  const dirty = pending + maxSteps * actors * 2
+  const dirty = pending + maxSteps * units * 2
   const cells = dirty + MAX_PAGES / 32
   const cellWords = C_CLOCK + actors + actors * 2 * ACCESS_WORDS
   const text = cells + maxCells * cellWords
   const textWords = 1 << 18
-  const words = text + textWords
-  return { actors, maxSteps, plan, pending, dirty, cells, cellWords, maxCells, text, textWords, words }
+  const words = (text + textWords + 1) & ~1 // some of them are seen as floats
+  return { actors, units, maxSteps, plan, pending, dirty, cells, cellWords, maxCells, text, textWords, words }
 }

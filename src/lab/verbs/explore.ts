@@ -1,6 +1,6 @@
 /** explore.ts - `softnet explore`: options, the exploration, its reports. */
 import type { Command } from 'commander'
-import type { Exploration, ExploreOptions, StrategyName } from '../../explore/index.js'
+import type { Exploration, ExploreOptions, MemoryModel, StrategyName } from '../../explore/index.js'
 import { RANGES } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, RunError, UsageError } from '../errors.js'
 import { startProgress } from '../progress.js'
@@ -10,6 +10,7 @@ interface Flags {
   schedules?: number
   seconds?: number
   strategy: StrategyName
+  memory: MemoryModel
   depth: number
   seed: number
   replay?: string
@@ -22,6 +23,7 @@ interface Flags {
   trace?: string
 }
 
+const MEMORY_NAMES = ['sc', 'tso', 'pso'] as const
 const STRATEGY_NAMES = ['mix', 'random', 'pct', 'round-robin', 'exhaustive'] as const
 
 function jsonArgs(text: string): unknown {
@@ -45,6 +47,12 @@ export function registerExplore(program: Command, run: VerbRunner): void {
     )
     .option('--seconds <s>', 'no further run after so long', wholeNumber('--seconds', 'seconds'))
     .option('--strategy <name>', STRATEGY_NAMES.join(', '), oneOf('--strategy', STRATEGY_NAMES), 'mix')
+    .option(
+      '--memory <model>',
+      'what stands between plain stores and memory: nothing (sc), a store buffer (tso), one for each word (pso)',
+      oneOf('--memory', MEMORY_NAMES),
+      'sc',
+    )
     .option('--depth <n>', 'depth of bugs that pct looks for', wholeNumber('--depth', 'depth'), RANGES.depth[2])
     .option('--seed <n>', 'seed', wholeNumber('--seed', 'seed'), RANGES.seed[2])
     .option('--replay <id>', 'run once more what a finding printed')
@@ -80,10 +88,16 @@ async function verb(file: string, flags: Flags, signal: AbortSignal): Promise<nu
 
 async function explored(file: string, flags: Flags, signal: AbortSignal): Promise<Exploration> {
   const { explore, ScenarioError } = await import('../../explore/index.js')
-  const { json: _json, html: _html, trace: _trace, ...options } = flags
+  const { json: _json, html: _html, trace: _trace, races, ...options } = flags
   const bar = startProgress()
   try {
-    return await explore(file, { ...(options as ExploreOptions), throws: false, signal, progress: bar.update })
+    return await explore(file, {
+      ...(options as ExploreOptions),
+      ...(flags.memory === 'sc' ? { races } : {}),
+      throws: false,
+      signal,
+      progress: bar.update,
+    })
   } catch (error) {
     if (!(error instanceof ScenarioError)) throw error
     // A scenario that cannot be loaded is wrong usage; one whose threads die is a run that could not be finished.
