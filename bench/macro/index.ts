@@ -1,5 +1,6 @@
 /** index.ts - every measure, in the order of the table. */
 import type { Measure } from '../lib/measure.js'
+import { calibrate } from './calibrate.js'
 import { cores } from './cores.js'
 import { boot, heap } from './footprint.js'
 import { forward } from './forward.js'
@@ -18,6 +19,7 @@ export const MEASURES: readonly Measure[] = [
   heap,
   boot,
   virtual,
+  calibrate,
   micro,
   rivals,
 ]

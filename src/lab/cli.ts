@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander'
 import { packageVersion } from './config.js'
 import { EXIT_CLEAN, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_USAGE, errnoText, LabError, MachinePanic } from './errors.js'
 import { optionDescription } from './help.js'
+import { registerCalibrate } from './verbs/calibrate.js'
 import { registerExplore } from './verbs/explore.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
@@ -113,6 +114,7 @@ function makeProgram(run: VerbRunner): Command {
   registerExplore(program, run)
   registerZoo(program, run)
   registerTorture(program, run)
+  registerCalibrate(program, run)
   return program
 }
 

@@ -44,6 +44,7 @@ export const RANGES = {
   hz: [100, 1000, 1000],
   irqWork: [0, 4096, 0],
   scaleDuration: [1, 1000, 4],
+  calibrateSeconds: [1, 3600, 30],
   packets: [100, 1_000_000, 10_000],
   rate: [100, 20_000_000, 0],
   schedules: [1, 1_000_000_000, 1000],

@@ -220,6 +220,62 @@ export interface ScaleResult {
   points: ScalePoint[]
 }
 
+/** A load of the calibration: time of one unit (a tick, an interrupt, a packet), ns. */
+export interface CalibrateStage {
+  what: string
+  /** Median of the trials, and what the fitted profile makes of it. */
+  ns: number
+  fitted_ns: number
+  /** Half the distance of the quartiles, as a share of the median. */
+  spread: number
+  trials: number
+  /** The best share of the host's time that a trial got of what it wanted, 0 to 1. */
+  share: number
+}
+/** Functions with a common factor, and their sum, ns. */
+export interface CalibrateGroup {
+  name: string
+  functions: string[]
+  ns: number
+  factor: number
+}
+/** A figure of the real machine against virtual time. */
+export interface CalibratePoint {
+  rx: RxArch
+  /** Loss-free rate, or what is delivered far above saturation. */
+  what: 'mlfrr' | 'plateau'
+  /** Median of the runs. */
+  measured_pps: number
+  predicted_pps: number
+  spread: number
+  runs: number
+  /** Of the prediction; of a plateau, of the predicted loss-free rate where that is higher. 0.1: a tenth more was measured. */
+  difference: number
+  agrees: boolean
+}
+export interface CalibrateCheck {
+  points: CalibratePoint[]
+  /** The host was busy elsewhere in too many of the runs. */
+  disturbed: boolean
+  /** What a difference may be. */
+  bar: number
+}
+export interface CalibrateResult {
+  schema: 'softnet.calibrate/1'
+  host: HostInfo
+  seed: number
+  /** Who told the clock rate of the profile. */
+  hz_from: string
+  stages: CalibrateStage[]
+  /** What was measured by itself, ns of one call. */
+  alone: Record<string, number>
+  groups: CalibrateGroup[]
+  /** The host was busy elsewhere during a stage. */
+  disturbed: boolean
+  profile: CostProfile
+  check: CalibrateCheck | null
+}
+
 /** A capture file tied to an interface of the router. */
 export interface PortFile {
   iface: string

@@ -95,6 +95,13 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [[...mine, '--clock', 'virtual', '--profile', 'nowhere'], /--profile nowhere: no such file or folder/],
     [[...mine, '--clock', 'virtual', '--profile', data('steady.pcap')], /steady.pcap: is no JSON/],
     [[...mine, '--profile', 'mine.json', '--json', 'mine.json'], /--json mine.json: is read and written in one run/],
+    [['calibrate', '--seconds', '0'], /--seconds 0: must be a whole number from 1 to 3600/],
+    [['calibrate', '--seed', 'x'], /--seed x: must be a whole number/],
+    [['calibrate', '--frob'], /unknown option '--frob'/],
+    [['calibrate', 'mine.json'], /too many arguments/],
+    [['calibrate', '--out', ''], /--out: the name of the file is empty/],
+    [['calibrate', '--out', 'no/such/folder/x.json'], /cannot write no\/such\/folder\/x.json/],
+    [['calibrate', '--out', 'x', '--json', './x'], /--out and --json name the same file/],
     [['forward', '--timing', 'x0'], /--timing x0: must be flat, original, or a speed/],
     [['forward'], /--in: at least one IFACE=FILE is needed/],
     [['forward', '--in', 'eth0'], /must be IFACE=FILE/],
@@ -171,13 +178,16 @@ describe('help', () => {
     const { code, out } = softnet(flag)
     expect([code, out.split('\n')[0]]).toEqual([0, 'Usage: softnet <verb> [options]'])
   })
-  test.each(['livelock', 'forward', 'paper', 'scale'])('of %s, its defaults as a user would write them', verb => {
-    const { code, out } = softnet('help', verb)
-    expect([code, out.split('\n')[0]]).toEqual([0, `Usage: softnet ${verb} [options]`])
-    expect(out).toMatch(/\(default:/)
-    expect(out).not.toMatch(/default:\s*["[{]/)
-    for (const flag of ['-h', '--help']) expect(softnet(verb, flag)).toEqual({ code, out, err: '' })
-  })
+  test.each(['livelock', 'forward', 'paper', 'scale', 'calibrate'])(
+    'of %s, its defaults as a user would write them',
+    verb => {
+      const { code, out } = softnet('help', verb)
+      expect([code, out.split('\n')[0]]).toEqual([0, `Usage: softnet ${verb} [options]`])
+      expect(out).toMatch(/\(default:/)
+      expect(out).not.toMatch(/default:\s*["[{]/)
+      for (const flag of ['-h', '--help']) expect(softnet(verb, flag)).toEqual({ code, out, err: '' })
+    },
+  )
   test('of a verb that does not exist', () => {
     expect(softnet('help', 'frob')).toEqual({
       code: 2,
