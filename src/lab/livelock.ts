@@ -195,8 +195,8 @@ async function runSeries(
   }
 }
 
-/** The source off, everything out of the queues: then the books must balance and nothing may be left over. */
-async function settle(machine: Machine): Promise<void> {
+/** settle - the source off, everything out of the queues: then the books must balance and nothing may be left over. */
+export async function settle(machine: Machine): Promise<void> {
   await machine.source(0, { on: false })
   await drain(machine)
   const wrong = unbalanced(machine)

@@ -4,10 +4,10 @@ import { hostShare, lostBetween, pointBetween, takeSample } from './sample.js'
 import { snapTrace, type TraceSnapshot } from './traceReader.js'
 import type { LivelockConfig, LivelockPoint, ProgressHook } from './types.js'
 
-/** Loss-free: at most this share of what was offered died of congestion (Mogul and Ramakrishnan read theirs off at 99 %). */
-const LOSS = 0.01
-/** A trial that offered less than this share of its rate says nothing about the rate. */
-const OFFERED = 0.9
+/** LOSS - loss-free: at most this share of what was offered died of congestion (Mogul and Ramakrishnan read theirs off at 99 %). */
+export const LOSS = 0.01
+/** OFFERED - a trial that offered less than this share of its rate says nothing about the rate. */
+export const OFFERED = 0.9
 const SETTLE_MS = 30
 
 /** How far an experiment has come, in ms of the machine's time: so the bar moves evenly, whatever the steps are. */
@@ -57,6 +57,9 @@ export interface Held {
   /** Share of the host's time that the machine's threads wanted and got, 0 to 1: below 0.97 the host was busy elsewhere. */
   hostShare: number
   lossFree: boolean
+  /** Frames of it, and those of them that congestion killed. */
+  offered: number
+  lost: number
   trace: TraceSnapshot | null
 }
 
@@ -87,6 +90,8 @@ export async function hold(machine: Machine, config: LivelockConfig, rate: numbe
     point: pointBetween(machine, before, after),
     hostShare: hostShare(machine, before, after),
     lossFree: offered > 0 && offered >= wanted && decided > 0 && lost <= LOSS * offered,
+    offered,
+    lost,
     trace: config.trace ? snapTrace(machine, before.at, after.at) : null,
   }
 }

@@ -73,7 +73,8 @@ function passes(words: Int32Array): number {
 async function wakes(words: Int32Array, woke: Float64Array, signal?: AbortSignal): Promise<number> {
   const times: number[] = []
   for (let k = BATCHES * BATCH + 1; k <= BATCHES * BATCH + WAKES; k++) {
-    while (Atomics.load(words, 2) === 0) await sleep(0)
+    const end = performance.now() + PATIENCE_MS
+    while (Atomics.load(words, 2) === 0 && performance.now() < end) await sleep(0)
     await sleep(NAP_MS)
     signal?.throwIfAborted()
     const start = performance.now() * 1e6

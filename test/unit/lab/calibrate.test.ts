@@ -1,14 +1,14 @@
 /** The mathematics of `softnet calibrate`: known costs are found again, noise does little, what nothing is known of stays. */
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { BAR, differences, runOf } from '../../../src/lab/calibrate/check.js'
+import { BAR, differences, type Run } from '../../../src/lab/calibrate/check.js'
 import { GROUPS, PREDICTED } from '../../../src/lab/calibrate/costs.js'
 import { fitGroups, type Group, median, type Observation, scaled, spread } from '../../../src/lab/calibrate/fit.js'
 import { nominalHz } from '../../../src/lab/calibrate/host.js'
 import { hostInfo } from '../../../src/lab/config.js'
 import { readProfile } from '../../../src/lab/profile.js'
 import { calibrateReport } from '../../../src/lab/report/calibrate.js'
-import type { CalibrateResult, LivelockResult } from '../../../src/lab/types.js'
+import type { CalibrateResult } from '../../../src/lab/types.js'
 
 const THREE: readonly Group[] = [
   { name: 'irq', functions: ['entry', 'handler'] },
@@ -114,7 +114,7 @@ test('the clock rate is told, or a cycle is a nanosecond', () => {
 })
 
 describe('the check', () => {
-  const run = (mlfrr: number, plateau: number): ReturnType<typeof runOf> => ({ mlfrr, plateau, quiet: true })
+  const run = (mlfrr: number, plateau: number): Run => ({ mlfrr, plateau, quiet: true })
   test('takes the median of the runs, and plateaus by the rate that they fell from', () => {
     const [mlfrr, plateau] = differences('softnet', [run(90, 8), run(110, 12), run(100, 10)], run(100, 0))
     expect(mlfrr).toMatchObject({ measured_pps: 100, predicted_pps: 100, difference: 0, agrees: true, runs: 3 })
@@ -125,15 +125,6 @@ describe('the check', () => {
   test('beyond the bar it says so', () => {
     const [mlfrr] = differences('napi', [run(100 * (1 + BAR) + 1, 0)], run(100, 0))
     expect(mlfrr!.agrees).toBe(false)
-  })
-  test('reads plateau and quiet off an experiment', () => {
-    const point = (offered_pps: number, delivered_pps: number) => ({ offered_pps, delivered_pps })
-    const result = {
-      series: [{ mlfrr_pps: 100, points: [point(100, 100), point(200, 60), point(300, 40), point(400, 20)] }],
-      host_shares: [[1, 1, 1, 0.5]],
-    } as unknown as LivelockResult
-    expect(runOf(result)).toEqual({ mlfrr: 100, plateau: 30, quiet: false })
-    expect(runOf({ ...result, host_shares: [[1, 1, 1, 1]] }).quiet).toBe(true)
   })
 })
 
