@@ -6,7 +6,8 @@ import { CheckMeter } from './calibrate/check.js'
 import { fitCosts, PREDICTED } from './calibrate/costs.js'
 import { nominalHz } from './calibrate/host.js'
 import { betweenThreads, probeKernel } from './calibrate/micro.js'
-import { QUIET, StageMeter } from './calibrate/stages.js'
+import { Patience } from './calibrate/quiet.js'
+import { StageMeter } from './calibrate/stages.js'
 import { hostInfo } from './config.js'
 import { type CostProfile, readProfile } from './profile.js'
 import type { CalibrateResult, ProgressHook } from './types.js'
@@ -16,12 +17,14 @@ const [MICRO_MS, FIT_MS, CHECK_MS] = [3000, 6000, 30_000]
 /** Rounds, in each of which all is measured once, so that they see the same host; a short calibration has one. */
 const ROUNDS = 3
 const SHORT_MS = 15_000
+/** A busy host may make it longer by so many times the budget. */
+const PATIENCE = 10
 
 export interface CalibrateOptions {
   /** Name of the new profile. */
   name: string
   seed: number
-  /** Host time for the loads of the fit, ms. */
+  /** Host time for the loads of the fit, ms; on a busy host up to ten times that is spent on waiting for quiet trials. */
   budgetMs: number
   check: boolean
   hooks?: ProgressHook
@@ -61,8 +64,9 @@ export async function runCalibrate(options: CalibrateOptions): Promise<Calibrate
   const threads = await betweenThreads(signal)
   micro.progress?.(1, 2, 'measuring: inside the kernel')
   const probed = await probeKernel(seed, signal)
-  const stages = new StageMeter(seed)
-  const check = options.check ? new CheckMeter(seed) : null
+  const patience = new Patience(PATIENCE * budgetMs)
+  const stages = new StageMeter(seed, patience)
+  const check = options.check ? new CheckMeter(seed, patience) : null
   for (let k = 0; k < rounds; k++) {
     await stages.round(budgetMs / rounds, parts.part(budgetMs / rounds))
     await check?.round(parts.part(checkMs))
@@ -97,7 +101,7 @@ export async function runCalibrate(options: CalibrateOptions): Promise<Calibrate
     stages: readings.map((r, k) => ({ ...r, fitted_ns: residuals[k]!.fitted })),
     alone,
     groups,
-    disturbed: readings.some(r => r.share < QUIET),
+    disturbed: readings.some(r => !r.quiet),
     profile,
     check: check === null ? null : await check.against(profile, parts.part(checkMs)),
   }

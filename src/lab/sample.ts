@@ -14,6 +14,8 @@ export interface Sample {
   ports: PortCounters[]
   fates: Fates
   irqs: number
+  /** Ticks of the clock that CPU 0 served. */
+  ticks: number
   polls: number
   timeSqueeze: number
   cpu: Record<string, number>[]
@@ -34,6 +36,7 @@ export function takeSample(machine: Machine): Sample {
     ports: config.ports.map((_, k) => ram.port(k)),
     fates: ram.fates(n),
     irqs: ram.sum('irq_stat', 'total', n) - ram.sum('irq_stat', 'timer', n),
+    ticks: ram.sum('irq_stat', 'timer', 1),
     polls: ram.sum('netdev_rx_stat', 'polls', n),
     timeSqueeze: ram.sum('netdev_rx_stat', 'time_squeeze', n),
     cpu: Array.from({ length: n }, (_, cpu) => ram.cpuTimes(cpu)),
@@ -99,6 +102,14 @@ export function hostShare(machine: Machine, a: Sample, b: Sample): number {
   if (machine.virtual) return 1 // nobody takes virtual time away
   const threads = Math.min(machine.config.cpus + 1, hostCores())
   return Math.min(1, (b.spent - a.spent) / ((b.at - a.at) * threads))
+}
+
+/**
+ * ticksLost - ticks of the clock that CPU 0 should have served and did not: its thread or the board's stood still for more
+ * than a tick, which a share of the host's time may hide.
+ */
+export function ticksLost(machine: Machine, a: Sample, b: Sample): number {
+  return Math.max(0, ((b.at - a.at) * machine.config.hz) / 1000 - wrapped(b.ticks - a.ticks))
 }
 
 /** pointBetween - one point of the sweep: port 0 is the source, port 1 the far side. */

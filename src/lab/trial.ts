@@ -1,6 +1,6 @@
 /** trial.ts - one offered load for a while, and whether the router bore it. */
 import type { Machine } from './machine.js'
-import { hostShare, lostBetween, pointBetween, takeSample } from './sample.js'
+import { hostShare, lostBetween, pointBetween, takeSample, ticksLost } from './sample.js'
 import { snapTrace, type TraceSnapshot } from './traceReader.js'
 import type { LivelockConfig, LivelockPoint, ProgressHook } from './types.js'
 
@@ -56,6 +56,8 @@ export interface Held {
   point: LivelockPoint
   /** Share of the host's time that the machine's threads wanted and got, 0 to 1: below 0.97 the host was busy elsewhere. */
   hostShare: number
+  /** Ticks of the clock that were lost: so long, about, one of the threads stood still. */
+  ticksLost: number
   lossFree: boolean
   /** Frames of it, and those of them that congestion killed. */
   offered: number
@@ -89,6 +91,7 @@ export async function hold(machine: Machine, config: LivelockConfig, rate: numbe
     rate,
     point: pointBetween(machine, before, after),
     hostShare: hostShare(machine, before, after),
+    ticksLost: ticksLost(machine, before, after),
     lossFree: offered > 0 && offered >= wanted && decided > 0 && lost <= LOSS * offered,
     offered,
     lost,

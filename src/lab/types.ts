@@ -229,8 +229,8 @@ export interface CalibrateStage {
   /** Half the distance of the quartiles, as a share of the median. */
   spread: number
   trials: number
-  /** The best share of the host's time that a trial got of what it wanted, 0 to 1. */
-  share: number
+  /** No other load of the host disturbed those trials. */
+  quiet: boolean
 }
 /** Functions with a common factor, and their sum, ns. */
 export interface CalibrateGroup {

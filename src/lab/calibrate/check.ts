@@ -4,8 +4,8 @@
  *
  * `livelock` lets one good trial of several count, so that no hiccup of the host passes for a loss. For a comparison that is
  * too much luck: under `napi` the share that is lost stays near the limit over a wide range of loads, for it is lost by accidents
- * of some hundred microseconds (softirqs that wait for a tick in ksoftirqd). So here a load lasts longer, all of its trials
- * count together, and those that the host disturbed are done again.
+ * of some hundred microseconds (softirqs that wait for a tick in ksoftirqd). So here there are more trials, of which the one in
+ * the middle counts, and those that the host disturbed are done again.
  */
 import { livelockMachine } from '../bench2544.js'
 import { livelockDefaults } from '../config.js'
@@ -15,16 +15,14 @@ import type { CostProfile } from '../profile.js'
 import { type Held, hold, LOSS, OFFERED } from '../trial.js'
 import type { CalibrateCheck, CalibratePoint, LivelockConfig, ProgressHook, RxArch } from '../types.js'
 import { median, spread } from './fit.js'
-import { QUIET } from './stages.js'
+import { chosen, isQuiet, type Patience } from './quiet.js'
 
 /** Differences up to this share count as agreement. */
 export const BAR = 0.15
 /** Trials of a load, ms and number; the ones of virtual time, of which there is one run only, are more. */
-const TRIAL_MS = 150
-const TRIALS = 4
-const VIRTUAL_TRIALS = 8
-/** Trials of a load when some are disturbed: so many times as many. */
-const PATIENCE = 2
+const TRIAL_MS = 60
+const TRIALS = 9
+const VIRTUAL_TRIALS = 25
 /** The search: from here by doubling, then by halving the interval so often. */
 const FIRST_RATE = 50_000
 const LOWEST_RATE = 1000
@@ -45,7 +43,7 @@ export interface Run {
   quiet: boolean
 }
 
-/** Some trials of one load, taken together. */
+/** The middle one of the trials of a load. */
 interface Load {
   loss: number
   offered: number
@@ -61,27 +59,27 @@ class Bench {
     private readonly machine: Machine,
     private readonly config: LivelockConfig,
     private readonly rx: RxArch,
+    private readonly patience: Patience,
     private readonly hooks: ProgressHook,
   ) {}
 
   private async load(rate: number): Promise<Load> {
     const wanted = this.machine.virtual ? VIRTUAL_TRIALS : TRIALS
     const all: Held[] = []
-    const quiet = (): Held[] => all.filter(t => t.hostShare >= QUIET)
+    const quiet = (): Held[] => all.filter(isQuiet)
     const label = `checking: ${this.rx}, ${(rate / 1000).toPrecision(3)} kpps${this.machine.virtual ? ', virtual' : ''}`
     this.hooks.progress?.(this.loads++, SEARCH_LOADS + OVERLOADS.length, label)
-    while (all.length < PATIENCE * wanted && quiet().length < wanted) {
+    while (quiet().length < wanted && (all.length < wanted || this.patience.again(TRIAL_MS))) {
       this.hooks.signal?.throwIfAborted()
       all.push(await hold(this.machine, this.config, rate, TRIAL_MS))
     }
     if (quiet().length < wanted) this.disturbed++
-    const some = quiet().length > 0 ? quiet() : all
-    const sum = (of: (t: Held) => number): number => some.reduce((n, t) => n + of(t), 0)
-    const offered = sum(t => t.offered)
+    const some = chosen(all)
+    const middle = (of: (t: Held) => number): number => median(some.map(of))
     return {
-      loss: offered === 0 ? 1 : sum(t => t.lost) / offered,
-      offered: sum(t => t.point.offered_pps) / some.length,
-      delivered: sum(t => t.point.delivered_pps) / some.length,
+      loss: middle(t => (t.offered === 0 ? 1 : t.lost / t.offered)),
+      offered: middle(t => t.point.offered_pps),
+      delivered: middle(t => t.point.delivered_pps),
     }
   }
 
@@ -115,11 +113,11 @@ class Bench {
   }
 }
 
-async function runOf(config: LivelockConfig, rx: RxArch, hooks: ProgressHook): Promise<Run> {
+async function runOf(config: LivelockConfig, rx: RxArch, patience: Patience, hooks: ProgressHook): Promise<Run> {
   const machine = new Machine(livelockMachine(config, rx))
   try {
     await machine.powerOn()
-    const run = await new Bench(machine, config, rx, hooks).run()
+    const run = await new Bench(machine, config, rx, patience, hooks).run()
     await settle(machine)
     return run
   } finally {
@@ -156,7 +154,10 @@ export class CheckMeter {
   private readonly runs = new Map<RxArch, Run[]>()
   private readonly config: LivelockConfig
 
-  constructor(seed: number) {
+  constructor(
+    seed: number,
+    private readonly patience: Patience,
+  ) {
     this.config = { ...livelockDefaults(), seed }
   }
 
@@ -179,7 +180,7 @@ export class CheckMeter {
   /** One run of each architecture. */
   async round(hooks: ProgressHook): Promise<void> {
     await this.each(hooks, async (rx, within) => {
-      this.of(rx).push(await runOf(this.config, rx, within))
+      this.of(rx).push(await runOf(this.config, rx, this.patience, within))
     })
   }
 
@@ -190,7 +191,7 @@ export class CheckMeter {
     await this.each(hooks, async (rx, within) => {
       const quiet = this.of(rx).filter(r => r.quiet)
       if (2 * quiet.length < this.of(rx).length) disturbed = true
-      const virtual = await runOf({ ...this.config, profile }, rx, within)
+      const virtual = await runOf({ ...this.config, profile }, rx, this.patience, within)
       points.push(...differences(rx, quiet.length > 0 ? quiet : this.of(rx), virtual))
     })
     return { points, disturbed, bar: BAR }

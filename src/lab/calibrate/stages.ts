@@ -15,10 +15,11 @@ import { livelockDefaults } from '../config.js'
 import { RunError } from '../errors.js'
 import { Machine, type MachineConfig } from '../machine.js'
 import type { CostProfile } from '../profile.js'
-import { hostShare, takeSample } from '../sample.js'
+import { hostShare, takeSample, ticksLost } from '../sample.js'
 import { type CycleShare, cycleShares, cyclesBetween } from '../tallies.js'
 import type { ProgressHook } from '../types.js'
 import { median, spread } from './fit.js'
+import { chosen, type Had, isQuiet, type Patience } from './quiet.js'
 
 /** Where the packets end. */
 export type Workload = 'dropped' | 'delivered' | 'forwarded' | 'missed'
@@ -71,12 +72,12 @@ export const STAGES: readonly { workload: Workload; loads: readonly Load[] }[] =
   { workload: 'missed', loads: [{ rate: LOW, readings: [PACKET] }] },
 ]
 
-/** A trial with less of the host than it wanted says nothing. */
-export const QUIET = 0.97
 const SETTLE_MS = 20
 const TRIAL_MS = 60
 /** Each load in each round: so many trials undisturbed, or as many as its share of the time allows. */
 const TRIALS = 9
+/** So many are worth waiting for. */
+const LEAST_TRIALS = 3
 /** How long a machine may get no time at all, ms. */
 const PATIENCE_MS = 30_000
 /** Before the first trial: both sides of saturation, until V8 has compiled what runs there. */
@@ -128,11 +129,10 @@ function stageMachine(workload: Workload, seed: number, profile: CostProfile | n
 }
 
 /** What was counted in one trial. */
-interface Trial {
+interface Trial extends Had {
   /** ns by context. */
   ns: Record<string, number>
   units: Record<Unit, number>
-  share: number
   tally: CycleShare[]
   /** Rounds of the user's process, and its time. */
   rounds: number
@@ -142,7 +142,6 @@ async function trial(machine: Machine, rate: number, ms: number): Promise<Trial>
   const { ram } = machine
   const look = () => ({
     sample: takeSample(machine),
-    ticks: ram.sum('irq_stat', 'timer', 1),
     rounds: ram.sum('spin', 'rounds', 1),
     tally: machine.virtual ? cycleShares(ram, 1) : [],
   })
@@ -157,12 +156,13 @@ async function trial(machine: Machine, rate: number, ms: number): Promise<Trial>
   return {
     ns: Object.fromEntries(Object.keys(is).map(context => [context, is[context]! - was[context]!])),
     units: {
-      tick: since(b.ticks, a.ticks),
+      tick: since(b.sample.ticks, a.sample.ticks),
       interrupt: since(b.sample.irqs, a.sample.irqs),
       packet: since(b.sample.fates.received, a.sample.fates.received),
     },
     // Without a load the board sleeps, so that it does not use what it has.
-    share: rate === 0 ? 1 : hostShare(machine, a.sample, b.sample),
+    hostShare: rate === 0 ? 1 : hostShare(machine, a.sample, b.sample),
+    ticksLost: ticksLost(machine, a.sample, b.sample),
     tally: cyclesBetween(a.tally, b.tally),
     rounds: since(b.rounds, a.rounds),
   }
@@ -180,20 +180,13 @@ export interface Measured {
   ns: number
   spread: number
   trials: number
-  /** The best share of the host that a trial got. */
-  share: number
+  /** Was the host left to it? */
+  quiet: boolean
 }
 
 function nameOf(workload: Workload, rate: number, reading: Reading): string {
   const load = rate === 0 ? 'no load' : rate === FLOOD ? `${workload}, flood` : `${workload}, ${rate / 1000} kpps`
   return `${load}: ${reading.contexts.join(' and ')} per ${reading.per}`
-}
-
-/** The quiet ones of some trials, or if there is none the quietest. */
-function chosen(trials: readonly Trial[]): readonly Trial[] {
-  const quiet = trials.filter(t => t.share >= QUIET)
-  const best = Math.max(...trials.map(t => t.share))
-  return quiet.length > 0 ? quiet : trials.filter(t => t.share === best)
 }
 
 async function powered<T>(config: MachineConfig, run: (machine: Machine) => Promise<T>): Promise<T> {
@@ -219,7 +212,10 @@ function loadsOf(): { workload: Workload; load: Load }[] {
 export class StageMeter {
   private readonly trials = new Map<Load, Trial[]>()
 
-  constructor(private readonly seed: number) {}
+  constructor(
+    private readonly seed: number,
+    private readonly patience: Patience,
+  ) {}
 
   /** One round, in about so many ms. */
   async round(budgetMs: number, hooks: ProgressHook): Promise<void> {
@@ -252,11 +248,13 @@ export class StageMeter {
       if (load.readings.every(reading => perUnit(t, reading) > 0)) trials.push(t)
       else if (trials.length === 0 && machine.nowMs > start + PATIENCE_MS)
         throw new RunError('the host is too busy to measure anything: the machine gets no time')
-    } while (
-      trials.length === 0 ||
-      (machine.nowMs < start + ms && trials.filter(t => t.share >= QUIET).length < TRIALS)
-    )
+    } while (trials.length === 0 || this.wants(trials, machine.nowMs < start + ms))
     return trials
+  }
+
+  private wants(trials: readonly Trial[], inTime: boolean): boolean {
+    const quiet = trials.filter(isQuiet).length
+    return inTime ? quiet < TRIALS : quiet < LEAST_TRIALS && this.patience.again(SETTLE_MS + TRIAL_MS)
   }
 
   /** Of all rounds. */
@@ -267,8 +265,7 @@ export class StageMeter {
         const values = some.map(t => perUnit(t, reading))
         const what = nameOf(workload, load.rate, reading)
         const ns = median(values)
-        const share = Math.max(...some.map(t => t.share))
-        return { what, ns, spread: spread(values), trials: some.length, share }
+        return { what, ns, spread: spread(values), trials: some.length, quiet: some.every(isQuiet) }
       })
     })
   }

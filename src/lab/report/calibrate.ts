@@ -23,9 +23,9 @@ function stages(r: CalibrateResult): string {
     ns(s.fitted_ns),
     signed(s.fitted_ns / s.ns - 1),
     String(s.trials),
-    (s.share * 100).toFixed(0),
+    s.quiet ? 'yes' : 'NO',
   ])
-  return `Under load (napi), ns\n${plainTable(['', 'measured', '+-', 'fitted', '', 'trials', 'host %'], rows)}`
+  return `Under load (napi), ns\n${plainTable(['', 'measured', '+-', 'fitted', '', 'trials', 'quiet'], rows)}`
 }
 
 function groups(r: CalibrateResult): string {

@@ -134,7 +134,7 @@ test('the report: every stage, every group, the check, and what disturbed it', (
     host: hostInfo(),
     seed: 1,
     hz_from: 'nobody',
-    stages: [{ what: 'a load', ns: 500, fitted_ns: 520, spread: 0.02, trials: 9, share: 1 }],
+    stages: [{ what: 'a load', ns: 500, fitted_ns: 520, spread: 0.02, trials: 9, quiet: true }],
     alone: { spin_lock: 14.2 },
     groups: [{ name: 'poll', functions: ['nic_poll'], ns: 80, factor: 1.5 }],
     disturbed: false,
