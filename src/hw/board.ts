@@ -2,13 +2,16 @@
 import { load, wait_on_address } from '../arch/atomic.js'
 import { boot } from '../arch/boot.js'
 import { BOOTING, ONLINE, POWER, RUNNING, send_vector, VEC_TIMER } from '../arch/machine.js'
-import { PERCPU_BASE, PERCPU_SHIFT } from '../arch/ram.js'
+import { nic_page } from '../arch/nic_regs.js'
+import { PERCPU_BASE, PERCPU_SHIFT, RAM } from '../arch/ram.js'
 import { ACTOR_BOARD, actor_alarm, actor_host, actor_off, ns_per_cycle } from '../arch/turnstile.js'
 import { Ahead } from './ahead.js'
+import { CNT_STEPS, CONTROL } from './control.js'
 import { Nic } from './nic.js'
 import { Sightings } from './replay.js'
 import type { BoardConfig, CapturedFrames } from './types.js'
 
+const STEPS = (nic_page(0) + CONTROL + CNT_STEPS) >> 3
 /** Steps without work before the board gives its host core away for a moment. */
 const IDLE_STEPS = 200
 const NAP_MS = 0.2
@@ -54,6 +57,7 @@ export class Board {
   run(): void {
     let idle = 0
     for (let power = load(POWER); power === BOOTING || power === RUNNING; power = load(POWER)) {
+      RAM.f64[STEPS]++
       const moved = this.step(boot.now())
       if (moved > 0 || this.nics.some(nic => nic.active)) idle = 0
       else if (++idle > IDLE_STEPS) wait_on_address(POWER, power, NAP_MS)
@@ -67,7 +71,16 @@ export class Board {
     return next
   }
 
-  /** host_virtual - run as an actor of the turnstile, on this thread: a step for each event, at its very time. */
+  /**
+   * The next look, ns. A board that looks only now and then, as a thread of the host does, sees nothing in between, unless the
+   * host asks for something: that costs the machine no time.
+   */
+  private look(now: number): number {
+    const every = this.config.step_ns ?? 0
+    return every === 0 || this.nics.some(nic => nic.asked) ? now : Math.ceil(now / every) * every
+  }
+
+  /** host_virtual - run as an actor of the turnstile, on this thread: a step for each event, at its time or the next look. */
   host_virtual(): void {
     actor_host(ACTOR_BOARD, cycles => {
       const power = load(POWER)
@@ -77,8 +90,12 @@ export class Board {
       }
       const ns = ns_per_cycle()
       const now = cycles * ns
+      if (this.look(now - ns) > now) {
+        actor_alarm(ACTOR_BOARD, Math.max(cycles + 1, Math.ceil(this.look(now) / ns)))
+        return
+      }
       this.step(now)
-      actor_alarm(ACTOR_BOARD, Math.max(cycles + 1, Math.ceil(this.next_event(now) / ns)))
+      actor_alarm(ACTOR_BOARD, Math.max(cycles + 1, Math.ceil(this.look(this.next_event(now)) / ns)))
     })
   }
 

@@ -24,6 +24,7 @@ export const CNT_SENT_BYTES = 72
 export const CNT_REORDERED = 80 // sent after a later one of its flow
 export const CNT_OFFERED_BYTES = 88
 export const CNT_GENERATED = 96 // sent frames that a generator of this board once offered
+export const CNT_STEPS = 104 // of port 0: looks of the board at all its ports, with the host's clock
 
 /** The latency histogram of each port lies at the end of its page's block area in the board's own memory; words. */
 export const HISTOGRAM_BYTES = 2240 * 4

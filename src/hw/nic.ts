@@ -132,6 +132,11 @@ export class Nic {
     return this.on && (this.generator !== null || this.replay?.finished === false)
   }
 
+  /** Does the host want something of this port? */
+  get asked(): boolean {
+    return i32[(this.ctl + CTL_SEQ) >> 2] !== this.seq
+  }
+
   private control(now: number): void {
     const seq = i32[(this.ctl + CTL_SEQ) >> 2]
     if (seq !== this.seq) {

@@ -64,6 +64,8 @@ export interface BoardConfig {
   ports: PortConfig[]
   /** Of the kernel, where it counts the packets that have come to an end: how far a flat replay may go ahead. */
   window?: PlayWindow
+  /** Virtual time: ns from one look of the board at its wires and registers to the next; 0 or nothing: it sees all at once. */
+  step_ns?: number
 }
 
 /** A flat replay offers the next frame only while fewer than `frames` of those before it are still on their way. */

@@ -74,8 +74,9 @@ export async function runCalibrate(options: CalibrateOptions): Promise<Calibrate
   const readings = stages.readings()
   const alone = { ...threads, ...probed, user_spin: stages.roundNs() }
   const fitting = parts.part(FIT_MS)
+  const board_ns = Math.round(stages.boardNs())
   const { costs, groups, residuals } = await fitCosts(
-    base,
+    { ...base, board_ns },
     hz,
     readings,
     alone,
@@ -92,6 +93,7 @@ export async function runCalibrate(options: CalibrateOptions): Promise<Calibrate
       `Clock rate as ${from} has it. Not measured but scaled with a forwarded packet: ${PREDICTED.join(', ')}`,
     hz,
     costs,
+    board_ns,
   }
   return {
     schema: 'softnet.calibrate/1',
@@ -99,7 +101,7 @@ export async function runCalibrate(options: CalibrateOptions): Promise<Calibrate
     seed,
     hz_from: from,
     stages: readings.map((r, k) => ({ ...r, fitted_ns: residuals[k]!.fitted })),
-    alone,
+    alone: { ...alone, board_ns },
     groups,
     disturbed: readings.some(r => !r.quiet),
     profile,

@@ -170,6 +170,7 @@ export class Machine {
       ncpus: config.cpus,
       ports: config.ports.map(({ source, capture, bps }) => ({ source, capture, bps: bps ?? 0 })),
       window: playWindow(config, this.ram),
+      step_ns: config.profile?.board_ns ?? 0,
     }
     const boardRuns = this.board!.run(board, this.histograms)
     if (this.virtual) await boardRuns // the thread of CPU 0 is about to enter the kernel

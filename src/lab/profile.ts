@@ -15,6 +15,8 @@ export interface CostProfile {
   hz: number
   /** Cycles of each function, by its name in the kernel. */
   costs: Record<string, number>
+  /** ns from one look of the board (NICs and clock chip) at its wires and registers to the next; nothing: it sees all at once. */
+  board_ns?: number
 }
 
 const FOLDER = fileURLToPath(new URL('../../../data/profiles/', import.meta.url))
@@ -27,6 +29,7 @@ const SCHEMA = z.strictObject({
   source: z.string(),
   hz: z.number().min(1e6).max(1e11),
   costs: z.record(z.string(), z.number().nonnegative().max(1e9)),
+  board_ns: z.number().nonnegative().max(1e6).exactOptional(),
 })
 
 /** profileNames - of the profiles that come with the package. */

@@ -9,6 +9,7 @@ import {
   CNT_RING,
   CNT_SENT,
   CNT_SENT_BYTES,
+  CNT_STEPS,
   CONTROL,
   CTL_ACK,
   CTL_FINISHED,
@@ -130,6 +131,11 @@ export class RamReader {
       reordered: read(CNT_REORDERED),
       generated: read(CNT_GENERATED),
     }
+  }
+
+  /** Looks of the board at all its ports, with the host's clock. */
+  boardSteps(): number {
+    return this.f64[(this.control(0) + CNT_STEPS) >> 3]!
   }
 
   /** What the NIC itself dropped, by reason. */

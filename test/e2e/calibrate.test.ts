@@ -39,6 +39,7 @@ test('writes a profile of this host, which virtual time takes', () => {
   expect(profile.name).toBe('mine')
   expect(profile.source).toMatch(/softnet calibrate.*Node/)
   expect(Object.keys(profile.costs).sort()).toEqual(Object.keys(readProfile('modern').costs).sort())
+  expect(profile.board_ns).toBeGreaterThan(0)
   expect(profile.costs['irq_entry_exit']).toBe(Math.round((IRQ_COST_NS * profile.hz) / 1e9))
   const livelock = ['livelock', '--clock', 'virtual', '--profile', 'mine.json', '--rates', '20k', '--duration', '20']
   expect(softnet(...livelock, '--rx', 'napi').code).toBe(0)

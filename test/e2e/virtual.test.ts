@@ -126,6 +126,16 @@ describe('the same run has the same hash', () => {
   })
 })
 
+test('a board that looks only now and then: the same run twice, more packets to an interrupt', async () => {
+  const slow = { ...modern, board_ns: 30_000 }
+  const first = await play({ profile: slow, rx: ['napi'] }, 100_000, 8)
+  expect(await play({ profile: slow, rx: ['napi'] }, 100_000, 8)).toEqual(first)
+  const { board_ns: _, ...rest } = modern
+  const at_once = await play({ profile: rest, rx: ['napi'] }, 100_000, 8)
+  expect(first.irqs).toBeLessThan(0.7 * at_once.irqs)
+  expect(Math.abs(first.forwarded - 800)).toBeLessThan(10)
+})
+
 test('the whole experiment: the same JSON twice, NAPI holds and interrupts livelock', async () => {
   const config: LivelockConfig = {
     ...livelockDefaults(),

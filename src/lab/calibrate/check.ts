@@ -4,8 +4,8 @@
  *
  * `livelock` lets one good trial of several count, so that no hiccup of the host passes for a loss. For a comparison that is
  * too much luck: under `napi` the share that is lost stays near the limit over a wide range of loads, for it is lost by accidents
- * of some hundred microseconds (softirqs that wait for a tick in ksoftirqd). So here there are more trials, of which the one in
- * the middle counts, and those that the host disturbed are done again.
+ * of some hundred microseconds (softirqs that wait for a tick in ksoftirqd). So here there are more trials, of which the middle
+ * half counts, and those that the host disturbed are done again.
  */
 import { livelockMachine } from '../bench2544.js'
 import { livelockDefaults } from '../config.js'
@@ -14,7 +14,7 @@ import { Machine } from '../machine.js'
 import type { CostProfile } from '../profile.js'
 import { type Held, hold, LOSS, OFFERED } from '../trial.js'
 import type { CalibrateCheck, CalibratePoint, LivelockConfig, ProgressHook, RxArch } from '../types.js'
-import { median, spread } from './fit.js'
+import { median, midmean, spread } from './fit.js'
 import { chosen, isQuiet, type Patience } from './quiet.js'
 
 /** Differences up to this share count as agreement. */
@@ -23,6 +23,8 @@ export const BAR = 0.15
 const TRIAL_MS = 60
 const TRIALS = 9
 const VIRTUAL_TRIALS = 25
+/** Trials of a load differ by so much of its rate: no rate is measured that happens to fit the clock's ticks. */
+const SPREAD = 0.04
 /** The search: from here by doubling, then by halving the interval so often. */
 const FIRST_RATE = 50_000
 const LOWEST_RATE = 1000
@@ -43,7 +45,7 @@ export interface Run {
   quiet: boolean
 }
 
-/** The middle one of the trials of a load. */
+/** The middle of the trials of a load. */
 interface Load {
   loss: number
   offered: number
@@ -71,11 +73,12 @@ class Bench {
     this.hooks.progress?.(this.loads++, SEARCH_LOADS + OVERLOADS.length, label)
     while (quiet().length < wanted && (all.length < wanted || this.patience.again(TRIAL_MS))) {
       this.hooks.signal?.throwIfAborted()
-      all.push(await hold(this.machine, this.config, rate, TRIAL_MS))
+      const share = (all.length % wanted) / (wanted - 1) - 0.5
+      all.push(await hold(this.machine, this.config, rate * (1 + SPREAD * share), TRIAL_MS))
     }
     if (quiet().length < wanted) this.disturbed++
     const some = chosen(all)
-    const middle = (of: (t: Held) => number): number => median(some.map(of))
+    const middle = (of: (t: Held) => number): number => midmean(some.map(of))
     return {
       loss: middle(t => (t.offered === 0 ? 1 : t.lost / t.offered)),
       offered: middle(t => t.point.offered_pps),

@@ -4,7 +4,7 @@
  * All of them run under `napi`: what `interrupt` and `softnet` do is left to be predicted. Packets end at one of four places,
  * each further on than the one before: in netif_receive_skb (nobody takes the protocol), in ip_local_deliver, on the far wire,
  * and there once more with a route that the cache has not. At low loads each packet has its own interrupt, softirq and poll;
- * far above saturation next to none. In between the batches differ from run to run, so nothing is taken there.
+ * far above saturation next to none. In between the batches differ from run to run, so no packet is timed there.
  *
  * What is read is the kernel's own account of its time by context. The same code reads it off a machine in virtual time, whose
  * tallies say into which functions it went.
@@ -42,8 +42,11 @@ interface Load {
   readings: readonly Reading[]
 }
 
-/** Below the rate at which any interrupt finds a second packet, and above what any host forwards. */
-const [LOW, MORE, FLOOD] = [50_000, 100_000, 5_000_000]
+/**
+ * Below the rate at which an interrupt finds a second packet; where the board has its hands full and is not yet late; above what
+ * any host forwards.
+ */
+const [LOW, MORE, BUSY, FLOOD] = [50_000, 100_000, 500_000, 5_000_000]
 
 export const STAGES: readonly { workload: Workload; loads: readonly Load[] }[] = [
   {
@@ -52,6 +55,7 @@ export const STAGES: readonly { workload: Workload; loads: readonly Load[] }[] =
       { rate: 0, readings: [TICK] },
       { rate: LOW, readings: [IRQ, PACKET] },
       { rate: MORE, readings: [IRQ, PACKET] },
+      { rate: BUSY, readings: [IRQ] },
       { rate: FLOOD, readings: [PACKET] },
     ],
   },
@@ -136,6 +140,8 @@ interface Trial extends Had {
   tally: CycleShare[]
   /** Rounds of the user's process, and its time. */
   rounds: number
+  /** From one look of the board to the next, ns. */
+  boardNs: number
 }
 
 async function trial(machine: Machine, rate: number, ms: number): Promise<Trial> {
@@ -143,6 +149,7 @@ async function trial(machine: Machine, rate: number, ms: number): Promise<Trial>
   const look = () => ({
     sample: takeSample(machine),
     rounds: ram.sum('spin', 'rounds', 1),
+    steps: ram.boardSteps(),
     tally: machine.virtual ? cycleShares(ram, 1) : [],
   })
   await machine.source(0, { on: rate > 0, rate: Math.max(1, rate) })
@@ -165,6 +172,7 @@ async function trial(machine: Machine, rate: number, ms: number): Promise<Trial>
     ticksLost: ticksLost(machine, a.sample, b.sample),
     tally: cyclesBetween(a.tally, b.tally),
     rounds: since(b.rounds, a.rounds),
+    boardNs: ((b.sample.at - a.sample.at) * 1e6) / Math.max(1, b.steps - a.steps),
   }
 }
 
@@ -268,6 +276,12 @@ export class StageMeter {
         return { what, ns, spread: spread(values), trials: some.length, quiet: some.every(isQuiet) }
       })
     })
+  }
+
+  /** From one look of the board to the next under a load that it bears, ns. */
+  boardNs(): number {
+    const busy = loadsOf().filter(({ load }) => load.rate === BUSY)
+    return median(busy.flatMap(({ load }) => chosen(this.trials.get(load) ?? []).map(t => t.boardNs)))
   }
 
   /** A round of the user's process, where nothing comes in between but the clock, ns. */

@@ -3,7 +3,15 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { BAR, differences, type Run } from '../../../src/lab/calibrate/check.js'
 import { GROUPS, PREDICTED } from '../../../src/lab/calibrate/costs.js'
-import { fitGroups, type Group, median, type Observation, scaled, spread } from '../../../src/lab/calibrate/fit.js'
+import {
+  fitGroups,
+  type Group,
+  median,
+  midmean,
+  type Observation,
+  scaled,
+  spread,
+} from '../../../src/lab/calibrate/fit.js'
 import { nominalHz } from '../../../src/lab/calibrate/host.js'
 import { hostInfo } from '../../../src/lab/config.js'
 import { readProfile } from '../../../src/lab/profile.js'
@@ -99,10 +107,12 @@ test('every function of the kernel is fitted, predicted, or measured by itself; 
   expect([...all].sort()).toEqual(Object.keys(readProfile('modern').costs).sort())
 })
 
-test('median and spread', () => {
+test('median, mean of the middle half, and spread', () => {
   expect(median([3, 1, 2])).toBe(2)
   expect(median([4, 1, 2, 3])).toBe(2.5)
   expect(median([])).toBeNaN()
+  expect(midmean([100, 1, 2, 3, 0])).toBe(2)
+  expect(midmean([7])).toBe(7)
   expect(spread([5])).toBe(0)
   expect(spread([90, 100, 100, 110])).toBeCloseTo(0.05)
 })
