@@ -88,12 +88,10 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2
 }
 
-/** midmean - mean of the middle half: one hiccup does not count, and chance counts less than in the median. */
-export function midmean(values: readonly number[]): number {
+/** lowerQuartile - a quarter of the values are lower. */
+export function lowerQuartile(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b)
-  const cut = Math.floor(sorted.length / 4)
-  const middle = sorted.slice(cut, sorted.length - cut)
-  return middle.reduce((sum, v) => sum + v, 0) / middle.length
+  return sorted[Math.floor((sorted.length - 1) / 4)]!
 }
 
 /** spread - half of the way from the lower to the upper quartile, as a share of the median: how far trials lie apart. */

@@ -6,8 +6,8 @@ import { GROUPS, PREDICTED } from '../../../src/lab/calibrate/costs.js'
 import {
   fitGroups,
   type Group,
+  lowerQuartile,
   median,
-  midmean,
   type Observation,
   scaled,
   spread,
@@ -107,12 +107,12 @@ test('every function of the kernel is fitted, predicted, or measured by itself; 
   expect([...all].sort()).toEqual(Object.keys(readProfile('modern').costs).sort())
 })
 
-test('median, mean of the middle half, and spread', () => {
+test('median, lower quartile and spread', () => {
   expect(median([3, 1, 2])).toBe(2)
   expect(median([4, 1, 2, 3])).toBe(2.5)
   expect(median([])).toBeNaN()
-  expect(midmean([100, 1, 2, 3, 0])).toBe(2)
-  expect(midmean([7])).toBe(7)
+  expect(lowerQuartile([100, 1, 2, 3, 0])).toBe(1)
+  expect(lowerQuartile([7])).toBe(7)
   expect(spread([5])).toBe(0)
   expect(spread([90, 100, 100, 110])).toBeCloseTo(0.05)
 })
