@@ -9,6 +9,7 @@
 import { type Layout, layout, Struct, word } from '../abi/layout.js'
 import { cmpxchg, fetch_add, quiet_ops, READ_ONCE } from '../arch/atomic.js'
 import { LOCKDEP } from '../arch/boot.js'
+import { VIRTUAL } from '../arch/cost.js'
 import {
   CPU_PREEMPT,
   CPU_WAITS_FOR,
@@ -108,7 +109,9 @@ export function read_unlock(lock: rwlock_t): void {
 export function write_lock(lock: rwlock_t): void {
   i32[PREEMPT]++
   if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
-  if (holds(lock.addr | HELD_WRITE) || holds(lock.addr | HELD_READ)) recursion('rwlock', lock.addr)
+  if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
+  // Who reads it and then writes waits for itself. In virtual time the wait graph says so, with all who take part.
+  if (!VIRTUAL && holds(lock.addr | HELD_READ)) recursion('rwlock', lock.addr)
   if (!try_write(lock.addr)) wait(lock.addr, true)
   lock.owner = ME
   held_push(lock.addr | HELD_WRITE)
