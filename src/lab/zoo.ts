@@ -1,9 +1,9 @@
 /** zoo.ts - the bugs of the zoo, looked for one after the other, and their fixed twins, in which there is nothing to find. */
-import { availableParallelism } from 'node:os'
 import { type Exploration, explore, ScenarioError } from '../explore/index.js'
 import { type Bug, MEGABYTES, scenarioOf, ZOO } from '../zoo/index.js'
+import { hostInfo } from './config.js'
 import { RunError } from './errors.js'
-import type { ProgressHook } from './types.js'
+import type { HostInfo, ProgressHook } from './types.js'
 
 export interface ZooOptions extends ProgressHook {
   /** Which bugs; default all. */
@@ -67,7 +67,7 @@ export interface ZooResult {
   schema: 'softnet.zoo/1'
   seed: number
   schedules: number
-  host: { node: string; cores: number }
+  host: HostInfo
   finds: ZooFind[]
   twins: ZooTwin[]
   summary: ZooSummary
@@ -89,8 +89,8 @@ export async function runZoo(options: ZooOptions): Promise<ZooResult> {
     options.progress?.(finds.length + twins.length, jobs, label(bug, 'fixed'))
     twins.push(twinOf(bug, await run(bug, 'fixed', options)))
   }
-  const host = { node: process.version, cores: availableParallelism() }
-  return { schema: 'softnet.zoo/1', seed, schedules, host, finds, twins, summary: summaryOf(finds, twins) }
+  const summary = summaryOf(finds, twins)
+  return { schema: 'softnet.zoo/1', seed, schedules, host: hostInfo(), finds, twins, summary }
 }
 
 async function run(bug: Bug, args: 'buggy' | 'fixed', { schedules, seed, signal }: ZooOptions): Promise<Exploration> {
