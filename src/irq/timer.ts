@@ -12,7 +12,7 @@ import { by, bytes, embed, type Layout, layout, own, Struct, word } from '../abi
 import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, type list_head, list_splice_init } from '../abi/list.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
-import { store } from '../arch/atomic.js'
+import { READ_ONCE, store } from '../arch/atomic.js'
 import { cost } from '../arch/cost.js'
 import { BUG_ON, charge_cost, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
 import { hz, JIFFIES } from '../arch/machine.js'
@@ -50,11 +50,10 @@ const COST_TIMER = cost('run_timers')
 
 const i32 = RAM.i32
 const f64 = RAM.f64
-const JIFFIES_W = JIFFIES >> 2
 
 /** jiffies - ticks since boot, wraps at 2^32. */
 export function jiffies(): number {
-  return i32[JIFFIES_W]
+  return READ_ONCE(JIFFIES) // volatile in the original
 }
 /** time_after - a later than b, across the wrap. */
 export function time_after(a: number, b: number): boolean {
