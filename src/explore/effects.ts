@@ -7,6 +7,8 @@ export interface Effect {
   writes: boolean
   /** When it changes nothing it was a look. */
   looks: boolean
+  /** Nobody races with it: the code says so itself. */
+  silent?: boolean
 }
 
 export const LOADS: Effect = { atomic: true, reads: true, writes: false, looks: true }
@@ -15,4 +17,7 @@ export const UPDATES: Effect = { atomic: true, reads: true, writes: true, looks:
 /** A compareExchange that fails writes nothing. */
 export const FAILS: Effect = LOADS
 export const READS: Effect = { atomic: false, reads: true, writes: false, looks: true }
+/** The same under a comment that says data_race. */
+export const SILENT_READS: Effect = { atomic: false, reads: true, writes: false, looks: true, silent: true }
+export const SILENT_WRITES: Effect = { atomic: false, reads: false, writes: true, looks: false, silent: true }
 export const WRITES: Effect = { atomic: false, reads: false, writes: true, looks: false }

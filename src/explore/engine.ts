@@ -13,7 +13,7 @@
  */
 import { type MemoryModel, StoreBuffers, waitsForBuffer } from './buffers.js'
 import { Cells, TooManyCells } from './cells.js'
-import { type Effect, WRITES } from './effects.js'
+import type { Effect } from './effects.js'
 import { native } from './native.js'
 import { actorAt, BY_SEARCH, Strategy } from './strategy.js'
 import { Text } from './text.js'
@@ -223,14 +223,14 @@ export class Engine {
   }
 
   /** A plain store goes into the buffer of this actor. `shown`: its value as the trace holds it. */
-  store(address: number, bytes: Uint8Array, shown: number): void {
+  store(address: number, bytes: Uint8Array, shown: number, effect: Effect): void {
     const { w, buffers } = this
     const unit = buffers.unitFor(this.me, address)
     w[this.#at + W.A_BUFFER] = unit
     this.step(W.K_BUFFER, address, bytes.length)
     const step = this.flag(W.FLAG_PLAIN)
     buffers.push(unit, address, bytes, step, shown)
-    this.done(step, address, bytes.length, shown, shown, WRITES)
+    this.done(step, address, bytes.length, shown, shown, effect)
     w[this.#at + W.A_LOOKS] = 0
   }
 
@@ -372,8 +372,8 @@ export class Engine {
     const bits = bytes >= 4 ? 15 : ((1 << bytes) - 1) << (address & 3)
     if (effect.atomic && effect.reads) cells.acquire(cell)
     const mask = effect.atomic ? bits | W.ACCESS_ATOMIC : bits
-    let race = effect.reads && !effect.writes ? cells.access(cell, mask, false, step) : -1
-    if (effect.writes) race = cells.access(cell, mask, true, step)
+    let race = -1
+    if (effect.silent !== true) race = cells.access(cell, mask, effect.writes, step)
     if (effect.atomic && effect.writes) cells.release(cell)
     if (race >= 0 && (w[W.DETECT]! & W.DETECT_RACE) !== 0) {
       const other = race & 63

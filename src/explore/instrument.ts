@@ -3,6 +3,9 @@
  *
  * acorn parses, magic-string writes; lines stay where they are. What it leaves as it is: destructuring into elements,
  * `delete a[i]`, `a?.[i]`, `a[i] ||= v` and its like, calls `a[i](...)`, and code made by `eval`.
+ *
+ * Accesses on a line with a comment that says data_race are meant to race, as data_race() of the kernel says it: they are
+ * seen, but nobody is told that they race.
  */
 import * as nodeModule from 'node:module'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -14,11 +17,13 @@ import { PLAIN_NAME } from './plain.js'
 
 /** Our own modules must not be watched. */
 const OWN = fileURLToPath(new URL('../..', import.meta.url))
+const MEANT_TO_RACE = /\bdata_race\b/
 const ARITHMETIC = /^(\*\*|>>>|<<|>>|[-+*/%&|^])=$/
 
 /** instrument - the source with its element accesses as calls; null when there are none, or it cannot be parsed. */
 export function instrument(source: string, sourceType: 'module' | 'script'): string | null {
   let program: Program
+  const quiet = new Set<number>()
   try {
     program = parse(source, {
       ecmaVersion: 'latest',
@@ -26,6 +31,10 @@ export function instrument(source: string, sourceType: 'module' | 'script'): str
       preserveParens: true,
       allowReturnOutsideFunction: sourceType === 'script',
       allowHashBang: true,
+      locations: true,
+      onComment: (_block, comment, _start, _end, from) => {
+        if (MEANT_TO_RACE.test(comment)) quiet.add(from!.line)
+      },
     })
   } catch {
     return null // the host will say what is wrong with it
@@ -39,9 +48,10 @@ export function instrument(source: string, sourceType: 'module' | 'script'): str
   edits.sort((a, b) => a.start - b.start || b.end - a.end)
   for (const node of edits) {
     if (left.has(node)) continue
-    if (node.type === 'MemberExpression' && isElement(node)) get(text, source, node)
-    else if (node.type === 'AssignmentExpression' && isElement(node.left)) assign(text, source, node)
-    else if (node.type === 'UpdateExpression' && isElement(node.argument)) count(text, source, node)
+    const name = quiet.has(node.loc!.start.line) ? `${PLAIN_NAME}.quiet` : PLAIN_NAME
+    if (node.type === 'MemberExpression' && isElement(node)) get(text, source, node, name)
+    else if (node.type === 'AssignmentExpression' && isElement(node.left)) assign(text, source, node, name)
+    else if (node.type === 'UpdateExpression' && isElement(node.argument)) count(text, source, node, name)
     else continue
     counter.n++
   }
@@ -128,27 +138,27 @@ function gap(text: MagicString, source: string, from: number, to: number, by: st
   else text.update(from, to, by + breaks)
 }
 
-function get(text: MagicString, source: string, node: MemberExpression): void {
-  text.appendLeft(node.start, `${PLAIN_NAME}.get(`)
+function get(text: MagicString, source: string, node: MemberExpression, name: string): void {
+  text.appendLeft(node.start, `${name}.get(`)
   gap(text, source, node.object.end, node.property.start, ', ')
   gap(text, source, node.property.end, node.end, ')')
 }
 
-function assign(text: MagicString, source: string, node: AssignmentExpression): void {
+function assign(text: MagicString, source: string, node: AssignmentExpression, name: string): void {
   const left = node.left as MemberExpression
   const simple = node.operator === '='
   const operator = node.operator.slice(0, -1)
-  text.appendLeft(node.start, `${PLAIN_NAME}.${simple ? 'set' : 'update'}(`)
+  text.appendLeft(node.start, `${name}.${simple ? 'set' : 'update'}(`)
   gap(text, source, left.object.end, left.property.start, ', ')
   gap(text, source, left.property.end, node.right.start, simple ? ', ' : `, __o => __o ${operator} (`)
   text.appendLeft(node.end, simple ? ')' : '))')
 }
 
-function count(text: MagicString, source: string, node: UpdateExpression): void {
+function count(text: MagicString, source: string, node: UpdateExpression, name: string): void {
   const element = node.argument as MemberExpression
   const delta = node.operator === '++' ? 1 : -1
-  if (node.prefix) gap(text, source, node.start, element.start, `${PLAIN_NAME}.update(`)
-  else text.appendLeft(node.start, `${PLAIN_NAME}.post(`)
+  if (node.prefix) gap(text, source, node.start, element.start, `${name}.update(`)
+  else text.appendLeft(node.start, `${name}.post(`)
   gap(text, source, element.object.end, element.property.start, ', ')
   gap(text, source, element.property.end, node.end, node.prefix ? `, __o => ${node.operator}__o)` : `, ${delta})`)
 }

@@ -5,7 +5,7 @@
  * `a[i]` becomes `__softnet.get(a, i)`, `a[i] = v` becomes `__softnet.set(a, i, v)`. For anything but a typed array over
  * shared memory, and outside of actors, they do what was written.
  */
-import { READS, WRITES } from './effects.js'
+import { type Effect, READS, SILENT_READS, SILENT_WRITES, WRITES } from './effects.js'
 import type { Engine } from './engine.js'
 import { type Memory, PRIVATE } from './memory.js'
 import * as W from './words.js'
@@ -13,16 +13,20 @@ import * as W from './words.js'
 type Indexed = Record<PropertyKey, unknown>
 type Typed = ArrayBufferView & { [k: number]: number | bigint; length: number; BYTES_PER_ELEMENT: number }
 
-/** What the instrumented code calls. */
-export interface Plain {
+/** What the instrumented code calls; `quiet` under a comment that says data_race. */
+export interface Plain extends Accesses {
+  quiet: Accesses
+  /** `bytes` from `at` on were written by code that is not watched, and that races with nobody. */
+  touched(view: ArrayBufferView, at: number, bytes: number): void
+}
+
+interface Accesses {
   get(object: unknown, key: PropertyKey): unknown
   set(object: unknown, key: PropertyKey, value: unknown): unknown
   /** `a[i] op= v` and `a[i]++`: `change` makes the new value of the old one. */
   update(object: unknown, key: PropertyKey, change: (old: unknown) => unknown): unknown
   /** `a[i]++`: the old value. */
   post(object: unknown, key: PropertyKey, delta: 1 | -1): unknown
-  /** `bytes` from `at` on were written by code that is not watched, and that races with nobody. */
-  touched(view: ArrayBufferView, at: number, bytes: number): void
 }
 
 export const PLAIN_NAME = '__softnet'
@@ -31,15 +35,16 @@ export const PLAIN_NAME = '__softnet'
 export function plainAsWritten(): void {
   const get = (object: unknown, key: PropertyKey): unknown => (object as Indexed)[key]
   const set = (object: unknown, key: PropertyKey, value: unknown): unknown => ((object as Indexed)[key] = value)
-  const update: Plain['update'] = (object, key, change) => set(object, key, change(get(object, key)))
-  const post: Plain['post'] = (object, key, delta) => {
+  const update: Accesses['update'] = (object, key, change) => set(object, key, change(get(object, key)))
+  const post: Accesses['post'] = (object, key, delta) => {
     const old = get(object, key)
     const number = typeof old === 'bigint' ? old : Number(old)
     set(object, key, typeof number === 'bigint' ? number + BigInt(delta) : number + delta)
     return number
   }
+  const accesses = { get, set, update, post }
   Object.defineProperty(globalThis, PLAIN_NAME, {
-    value: { get, set, update, post, touched: () => {} },
+    value: { ...accesses, quiet: accesses, touched: () => {} },
     configurable: true,
   })
 }
@@ -51,6 +56,18 @@ function word(value: unknown): number {
 
 /** controlPlain - accesses that an actor makes on this thread are seen from now on. */
 export function controlPlain(engine: Engine, memory: Memory): Plain {
+  const quiet = accesses(engine, memory, SILENT_READS, SILENT_WRITES)
+  const touched = (view: ArrayBufferView, at: number, bytes: number): void => {
+    const base = memory.addressOf(view)
+    if (base >= 0) for (let k = 0; k < bytes + 4095; k += 4096) engine.markDirty(base + at + Math.min(k, bytes - 1))
+  }
+  const plain: Plain = { ...accesses(engine, memory, READS, WRITES), quiet, touched }
+  controlMethods(engine, memory)
+  Object.defineProperty(globalThis, PLAIN_NAME, { value: plain, configurable: true })
+  return plain
+}
+
+function accesses(engine: Engine, memory: Memory, reads: Effect, writes: Effect): Accesses {
   const addressOf = (object: unknown, key: unknown): number => {
     if (!engine.active || !ArrayBuffer.isView(object)) return -1
     const typed = object as Typed
@@ -65,7 +82,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     if (address < 0) return (object as Indexed)[key]
     const step = engine.plainStep(W.K_READ, address, (object as Typed).BYTES_PER_ELEMENT)
     const value = seen(engine, object as Typed, Number(key), address)
-    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, word(value), word(value), READS)
+    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, word(value), word(value), reads)
     return value
   }
 
@@ -77,13 +94,13 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
       return value
     }
     if (engine.buffers.any && address < PRIVATE) {
-      store(engine, object as Typed, value, address)
+      store(engine, object as Typed, value, address, writes)
       return value
     }
     const step = engine.plainStep(W.K_WRITE, address, (object as Typed).BYTES_PER_ELEMENT)
     const before = word((object as Indexed)[key])
     ;(object as Indexed)[key] = value
-    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, before, word((object as Indexed)[key]), WRITES)
+    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, before, word((object as Indexed)[key]), writes)
     return value
   }
 
@@ -97,14 +114,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     return old
   }
 
-  controlMethods(engine, memory)
-  const touched = (view: ArrayBufferView, at: number, bytes: number): void => {
-    const base = memory.addressOf(view)
-    if (base >= 0) for (let k = 0; k < bytes + 4095; k += 4096) engine.markDirty(base + at + Math.min(k, bytes - 1))
-  }
-  const plain: Plain = { get, set, update, post, touched }
-  Object.defineProperty(globalThis, PLAIN_NAME, { value: plain, configurable: true })
-  return plain
+  return { get, set, update, post }
 }
 
 /** Elements of each kind of array, to turn values into bytes and back. */
@@ -130,17 +140,17 @@ export function seen(engine: Engine, view: Typed, index: number, address: number
 }
 
 /** An element is stored: into the buffer, eight bytes in halves where each word has one of its own. */
-function store(engine: Engine, view: Typed, value: unknown, address: number): void {
+function store(engine: Engine, view: Typed, value: unknown, address: number, effect: Effect): void {
   const { element, bytes } = scratch(view)
   element[0] = value as number
   const shown = word(element[0])
   if (bytes.length < 8 || !engine.buffers.perWord) {
-    engine.store(address, bytes, shown)
+    engine.store(address, bytes, shown, effect)
     return
   }
   const halves = bytes.slice()
-  engine.store(address, halves.subarray(0, 4), shown)
-  engine.store(address + 4, halves.subarray(4), shown)
+  engine.store(address, halves.subarray(0, 4), shown, effect)
+  engine.store(address + 4, halves.subarray(4), shown, effect)
 }
 
 /** Remember that an element was written outside of actors. */

@@ -84,6 +84,8 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['livelock', '--cycle-limit', '101'], /--cycle-limit 101: must be a whole number from 1 to 100/],
     [['livelock', '--clock', 'virtual', '--profile', 'nowhere'], /--profile nowhere: no such file or folder/],
     [['paper', '--figures', '6-2'], /--figures 6-2: must be some of 6-1, 6-3/],
+    [['explore', 'mine.json', '--memory', 'rmo'], /--memory rmo: must be one of sc, tso, pso/],
+    [['explore', 'mine.json', '--memory', 'tso', '--no-instrument'], /memory 'tso': plain stores must be seen/],
     [['torture'], /missing required argument 'what'/],
     [['torture', 'frob'], /torture frob: must be one of spin, .*, timer/],
     [['torture', 'rcu', '--kind', 'mcs'], /--kind mcs: must be one of rcu, rcu_bh, rcu_sync, busted for rcu/],

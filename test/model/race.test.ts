@@ -5,6 +5,74 @@ import { type ExploreOptions, explore } from '../../src/explore/index.js'
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./${name}.js`, import.meta.url), { throws: false, schedules: 200, ...options })
 
+const REPORTED = [
+  'basic',
+  'write and write',
+  'concurrent races',
+  'no value change',
+  'one bit changes',
+  'struct: whole and whole',
+  'struct: whole and part',
+  'word and byte of it',
+  'half and byte',
+  'DataView over two words',
+  'marked write, plain read',
+  'marked update, plain read',
+  'plain write, marked read',
+  'data_race beside another',
+  'missing barrier',
+  'barrier too early',
+  'a lock on one side',
+]
+const SILENT = [
+  'basic: only reads',
+  'struct: parts of one',
+  'bytes of one word',
+  'half and other byte',
+  'marked and marked',
+  'marked read, plain read',
+  'zero size',
+  'data_race on one side',
+  'data_race in a statement',
+  'all atomic operations',
+  'correct barrier',
+  'a lock',
+  'a wake-up',
+  'seqlock',
+]
+
+describe('is reported', () => {
+  test.each(REPORTED)('%s', async args => {
+    const { findings } = await look('scenarios/races', { args })
+    expect(findings.map(f => f.detector)).toEqual(['data race'])
+    const [one, two] = findings[0]!.marked.map(n => findings[0]!.steps[n]!)
+    expect(new Set([one!.actor, two!.actor])).toEqual(new Set(['A', 'B']))
+    expect(one!.plain || two!.plain).toBe(true)
+  })
+
+  test('in every order of the two', async () => {
+    for (const strategy of ['round-robin', 'random', 'pct', 'exhaustive'] as const)
+      expect((await look('scenarios/races', { args: 'basic', strategy })).findings).toHaveLength(1)
+  })
+
+  test('the one that is not meant, of two on lines beside each other', async () => {
+    const { findings } = await look('scenarios/races', { args: 'data_race beside another', all: true })
+    expect(new Set(findings.map(f => f.steps[f.marked[0]!]!.where))).toEqual(new Set(['i32[2]']))
+  })
+
+  test('with store buffers, when it is asked for', async () => {
+    const options = { args: 'basic', memory: 'tso' } as const
+    expect((await look('scenarios/races', { ...options, races: true })).findings[0]?.detector).toBe('data race')
+    expect((await look('scenarios/races', options)).findings).toEqual([])
+  })
+})
+
+describe('is silent', () => {
+  test.each(SILENT)('%s', async args => {
+    expect(await look('scenarios/races', { args })).toMatchObject({ findings: [], cut: 0 })
+  })
+})
+
 describe('in the kernel', () => {
   test.each([
     ['jiffies', 0],
