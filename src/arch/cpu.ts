@@ -18,6 +18,29 @@ import { now_ns } from './clock.js'
 import { COST_BURN, COST_LINE, COST_RELAX, COST_SPIN, COST_WAKE, MAX_COSTS, VIRTUAL } from './cost.js'
 import { HALTING, KernelPanic, num_cpus, POWER, PowerOff, publish_panic, RUNNING, UNPARK, VEC_HALT } from './machine.js'
 import { COSTS, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
+import {
+  CONTEXT_NAMES,
+  CPU_CLOCK,
+  CPU_CONTEXT,
+  CPU_CURRENT,
+  CPU_DEAD,
+  CPU_HELD,
+  CPU_HELD_STACK,
+  CPU_IF,
+  CPU_PARKED,
+  CPU_PENDING,
+  CPU_PREEMPT,
+  CPU_PRIORITY,
+  CPU_SOFTIRQ,
+  CPU_STAT,
+  CPU_STOP,
+  CPU_TALLY,
+  CPU_TICKET,
+  CPU_WAITS_FOR,
+  CPU_WHIRL,
+  PANIC_FRAMES,
+  SYSTEM,
+} from './registers.js'
 import { trace_switch } from './trace.js'
 import {
   actor_block,
@@ -35,36 +58,13 @@ import {
 } from './turnstile.js'
 
 export { now_ns } from './clock.js'
+export * from './registers.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
 
 export const cpu_id = boot.cpu
 const AREA = PERCPU_BASE + (Math.max(cpu_id, 0) << PERCPU_SHIFT)
-
-export const CPU_PENDING = 0
-export const CPU_PARKED = 4
-export const CPU_STOP = 8
-export const CPU_IF = 128
-export const CPU_PREEMPT = 132
-export const CPU_CURRENT = 136
-export const CPU_CONTEXT = 140
-export const CPU_HELD = 144
-export const CPU_WAITS_FOR = 152
-export const CPU_TICKET = 156
-export const CPU_CLOCK = 160
-export const CPU_SOFTIRQ = 168
-export const CPU_PRIORITY = 172
-export const CPU_DEAD = 176
-const CPU_WHIRL = 180
-export const CPU_HELD_STACK = 256
-export const CPU_STAT = 448
-export const CPU_MCS = 512
-export const CPU_VARS = 1024
-/** Cycles by context and function, f64: where virtual time went. Also the end of the per-CPU variables. */
-export const CPU_TALLY = 0xc000
-/** Statistics of the locks that this CPU took, in virtual time (sync/lockstat.ts). */
-export const CPU_LOCKSTAT = 0xe000
 
 /** What a dump or a trace calls them. */
 export const CPU_WORDS: Record<number, string | undefined> = {
@@ -104,16 +104,6 @@ function pending_now(): number {
 export function cpu_area(cpu: number): number {
   return PERCPU_BASE + (cpu << PERCPU_SHIFT)
 }
-
-// contexts, in the order of the columns of /proc/stat
-export const USER = 0
-export const NICE = 1
-export const SYSTEM = 2
-export const IDLE = 3
-export const IOWAIT = 4
-export const HARDIRQ = 5
-export const SOFTIRQ = 6
-export const CONTEXT_NAMES = ['user', 'nice', 'system', 'idle', 'iowait', 'hardirq', 'softirq'] as const
 
 /**
  * enter_context - charge the time since the last change to the old context and start the new one; `arg` is the irq, the
@@ -435,13 +425,7 @@ export function play_dead(): void {
 
 // ---- the end --------------------------------------------------------------------------------------------------------
 
-/** An entry of the held stack is the address of a lock, and in its lowest bits how an rwlock is held. */
-export const HELD_READ = 1
-export const HELD_WRITE = 2
 const HELD_AS = ['', '(r)', '(w)', '']
-
-/** Frames that a panic has a look at: those of the panic itself do not count. */
-const FRAMES = 20
 
 /** describe_lock - its name for dumps, with how it is held or wanted. */
 export function describe_lock(lock: number): string {
@@ -482,7 +466,7 @@ export function dump(title: string, error: Error): string {
 export function panic(why: string, report = ''): never {
   // Under control the exception ends the run, and the explorer tells the story.
   if (boot.controlled === true) throw new KernelPanic(why)
-  Error.stackTraceLimit = FRAMES
+  Error.stackTraceLimit = PANIC_FRAMES
   const error = new KernelPanic(why)
   publish_panic(dump(`Kernel panic - ${why}${report}`, error))
   throw error

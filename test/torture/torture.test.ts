@@ -31,10 +31,12 @@ describe('RCU', () => {
   test.each(CPUS.flatMap(cpus => RCU_FLAVOURS.map(kind => [kind, cpus] as const)))(
     '%s: no reader sees a freed element on %i CPUs',
     async (kind, cpus) => {
-      const run = await runTorture({ target: 'rcu', kind, cpus, seed: 1, rounds: 400, poison: cpus === 2 })
+      // Each round of rcu_sync waits for a grace period, which takes a while where 8 CPUs share few cores.
+      const rounds = kind === 'rcu_sync' && cpus > 4 ? 100 : 400
+      const run = await runTorture({ target: 'rcu', kind, cpus, seed: 1, rounds, poison: cpus === 2 })
       expect(run.failures).toEqual([])
       const { ver, reads, rtf, pipe, rta, rtaf } = run.rcu!
-      expect(ver + rtaf).toBe(400)
+      expect(ver + rtaf).toBe(rounds)
       expect(rta).toBe(ver + 1)
       expect(reads).toBeGreaterThan(0)
       expect(pipe[0]! + pipe[1]!).toBe(reads)
