@@ -12,6 +12,7 @@
  *
  * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
  */
+import { PANIC_FRAMES } from '../lib/limits.js'
 import { fetch_and, load, quiet_ops, READ_ONCE, store, WRITE_ONCE, wait_on_address, wake_by_address } from './atomic.js'
 import { boot, LOCKDEP } from './boot.js'
 import { now_ns } from './clock.js'
@@ -38,7 +39,6 @@ import {
   CPU_TICKET,
   CPU_WAITS_FOR,
   CPU_WHIRL,
-  PANIC_FRAMES,
   SYSTEM,
 } from './registers.js'
 import { trace_switch } from './trace.js'

@@ -37,6 +37,3 @@ export const CONTEXT_NAMES = ['user', 'nice', 'system', 'idle', 'iowait', 'hardi
 /** An entry of the held stack is the address of a lock, and in its lowest bits how an rwlock is held. */
 export const HELD_READ = 1
 export const HELD_WRITE = 2
-
-/** Frames that a panic has a look at: those of the panic itself do not count. */
-export const PANIC_FRAMES = 20

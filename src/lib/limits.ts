@@ -43,3 +43,6 @@ export const MAX_WORKQUEUES = 4
 export const MAX_FIB_NODES = 65536
 export const MAX_FIB_INFOS = 8192
 export const MAX_IFADDRS = 256
+
+/** Frames that a panic has a look at: those of the panic itself do not count. */
+export const PANIC_FRAMES = 20
