@@ -1,6 +1,7 @@
 /** trial.ts - one offered load for a while, and whether the router bore it. */
 import type { Machine } from './machine.js'
 import { hostShare, lostBetween, pointBetween, takeSample, ticksLost } from './sample.js'
+import { ThreadWatch } from './threadTimes.js'
 import { snapTrace, type TraceSnapshot } from './traceReader.js'
 import type { LivelockConfig, LivelockPoint, ProgressHook } from './types.js'
 
@@ -9,6 +10,18 @@ export const LOSS = 0.01
 /** OFFERED - a trial that offered less than this share of its rate says nothing about the rate. */
 export const OFFERED = 0.9
 const SETTLE_MS = 30
+/** The last of it: the host was asked about the threads before, and they have made up for it. */
+const QUIET_MS = 3
+
+const watches = new WeakMap<Machine, ThreadWatch>()
+
+/** watchOf - of a machine with the host's clock; in virtual time nobody waits. */
+function watchOf(machine: Machine): ThreadWatch | null {
+  if (machine.virtual) return null
+  let watch = watches.get(machine)
+  if (watch === undefined) watches.set(machine, (watch = new ThreadWatch(machine.config.cpus + 1)))
+  return watch
+}
 
 /** How far an experiment has come, in ms of the machine's time: so the bar moves evenly, whatever the steps are. */
 export class Steps {
@@ -58,6 +71,8 @@ export interface Held {
   hostShare: number
   /** Ticks of the clock that were lost: so long, about, one of the threads stood still. */
   ticksLost: number
+  /** ms that its threads waited for a core, as far as the host tells. */
+  waited: number | null
   lossFree: boolean
   /** Frames of it, and those of them that congestion killed. */
   offered: number
@@ -78,13 +93,17 @@ export function costMs(ms: number): number {
 /** hold - run at a rate for a while. */
 export async function hold(machine: Machine, config: LivelockConfig, rate: number, ms: number): Promise<Held> {
   await machine.source(0, { on: true, rate })
-  await machine.pass(SETTLE_MS)
+  const watch = watchOf(machine)
+  await machine.pass(SETTLE_MS - QUIET_MS)
   await machine.source(0, { resetLatency: true })
   await machine.source(1, { resetLatency: true })
+  const waitedBefore = watch?.waited() ?? null
+  await machine.pass(QUIET_MS)
   const before = takeSample(machine)
   await machine.pass(ms)
   machine.check()
   const after = takeSample(machine)
+  const waitedAfter = watch?.waited() ?? null
   const { offered, decided, lost } = lostBetween(before, after)
   const wanted = bursty(config) ? 1 : OFFERED * rate * ((after.at - before.at) / 1000) - 1
   return {
@@ -92,6 +111,7 @@ export async function hold(machine: Machine, config: LivelockConfig, rate: numbe
     point: pointBetween(machine, before, after),
     hostShare: hostShare(machine, before, after),
     ticksLost: ticksLost(machine, before, after),
+    waited: waitedBefore === null || waitedAfter === null ? null : waitedAfter - waitedBefore,
     lossFree: offered > 0 && offered >= wanted && decided > 0 && lost <= LOSS * offered,
     offered,
     lost,

@@ -4,8 +4,9 @@
  *
  * `livelock` lets one good trial of several count, so that no hiccup of the host passes for a loss. For a comparison that is
  * too much luck: under `napi` the share that is lost stays near the limit over a wide range of loads, for it is lost by accidents
- * of some hundred microseconds (softirqs that wait for a tick in ksoftirqd). So here there are more trials, and those that the
- * host disturbed are done again. Of the others the lower quartile of the losses counts: hiccups too short to be noticed only ever
+ * of some hundred microseconds (softirqs that wait for a tick in ksoftirqd, which a pause of the host's is enough to bring
+ * about). So here there are more and shorter trials, and those are done again in which a thread of the machine had to wait
+ * for its core. Of the others the tenth with the lowest losses decides, on both sides: hiccups too short to be noticed only ever
  * add to them, and an interrupt-driven machine makes each of 150 us into a hundred lost packets.
  */
 import { livelockMachine } from '../bench2544.js'
@@ -15,15 +16,21 @@ import { Machine } from '../machine.js'
 import type { CostProfile } from '../profile.js'
 import { type Held, hold, LOSS, OFFERED } from '../trial.js'
 import type { CalibrateCheck, CalibratePoint, LivelockConfig, ProgressHook, RxArch } from '../types.js'
-import { lowerQuartile, median, spread } from './fit.js'
-import { chosen, isQuiet, type Patience } from './quiet.js'
+import { lowerTenth, median, spread } from './fit.js'
+import { chosen, isUndisturbed, type Patience } from './quiet.js'
 
 /** Differences up to this share count as agreement. */
 export const BAR = 0.15
-/** Trials of a load, ms and number; the ones of virtual time, of which there is one run only, are more. */
-const TRIAL_MS = 60
-const TRIALS = 9
-const VIRTUAL_TRIALS = 25
+/** Rounds may lie so far apart, as a share of the loss-free rate: beyond, the host was not as fast in all of them. */
+const STEADY = 0.1
+/**
+ * Trials of a load, ms and number: short ones, since every pause of the host is worth some hundred packets, and few of the
+ * long ones would be without.
+ */
+const TRIAL_MS = 20
+const TRIALS = 21
+/** In virtual time the same run twice is the same: these begin their search elsewhere, so that they meet other loads. */
+const VIRTUAL_STARTS = [1, 1.15, 1.3]
 /** Trials of a load differ by so much of its rate: no rate is measured that happens to fit the clock's ticks. */
 const SPREAD = 0.04
 /** The search: from here by doubling, then by halving the interval so often. */
@@ -64,12 +71,14 @@ class Bench {
     private readonly rx: RxArch,
     private readonly patience: Patience,
     private readonly hooks: ProgressHook,
+    /** The search begins at so many times the usual rate. */
+    private readonly start: number,
   ) {}
 
   private async load(rate: number): Promise<Load> {
-    const wanted = this.machine.virtual ? VIRTUAL_TRIALS : TRIALS
+    const wanted = TRIALS
     const all: Held[] = []
-    const quiet = (): Held[] => all.filter(isQuiet)
+    const quiet = (): Held[] => all.filter(isUndisturbed)
     const label = `checking: ${this.rx}, ${(rate / 1000).toPrecision(3)} kpps${this.machine.virtual ? ', virtual' : ''}`
     this.hooks.progress?.(this.loads++, SEARCH_LOADS + OVERLOADS.length, label)
     while (quiet().length < wanted && (all.length < wanted || this.patience.again(TRIAL_MS))) {
@@ -78,9 +87,9 @@ class Bench {
       all.push(await hold(this.machine, this.config, rate * (1 + SPREAD * share), TRIAL_MS))
     }
     if (quiet().length < wanted) this.disturbed++
-    const some = chosen(all)
+    const some = chosen(all, isUndisturbed)
     return {
-      loss: lowerQuartile(some.map(t => (t.offered === 0 ? 1 : t.lost / t.offered))),
+      loss: lowerTenth(some.map(t => (t.offered === 0 ? 1 : t.lost / t.offered))),
       offered: median(some.map(t => t.point.offered_pps)),
       delivered: median(some.map(t => t.point.delivered_pps)),
     }
@@ -93,7 +102,7 @@ class Bench {
 
   private async mlfrr(): Promise<number> {
     let good = 0
-    let bad = FIRST_RATE
+    let bad = Math.round(FIRST_RATE * this.start)
     for (; bad < HIGHEST_RATE && (await this.bears(bad)); bad *= 2) good = bad
     while (good === 0 && bad > LOWEST_RATE) {
       if (await this.bears(bad / 2)) good = bad / 2
@@ -116,11 +125,17 @@ class Bench {
   }
 }
 
-async function runOf(config: LivelockConfig, rx: RxArch, patience: Patience, hooks: ProgressHook): Promise<Run> {
+async function runOf(
+  config: LivelockConfig,
+  rx: RxArch,
+  patience: Patience,
+  hooks: ProgressHook,
+  start = 1,
+): Promise<Run> {
   const machine = new Machine(livelockMachine(config, rx))
   try {
     await machine.powerOn()
-    const run = await new Bench(machine, config, rx, patience, hooks).run()
+    const run = await new Bench(machine, config, rx, patience, hooks, start).run()
     await settle(machine)
     return run
   } finally {
@@ -132,11 +147,12 @@ async function runOf(config: LivelockConfig, rx: RxArch, patience: Patience, hoo
  * differences - what was measured against what was predicted. A plateau of nothing has no percentage, so plateaus differ by a
  * share of the predicted loss-free rate, or of the predicted plateau where that is higher.
  */
-export function differences(rx: RxArch, real: readonly Run[], virtual: Run): CalibratePoint[] {
+export function differences(rx: RxArch, real: readonly Run[], virtual: readonly Run[]): CalibratePoint[] {
+  const predictedOf = (what: 'mlfrr' | 'plateau'): number => median(virtual.map(r => r[what]))
   const point = (what: 'mlfrr' | 'plateau', of: number): CalibratePoint => {
     const values = real.map(r => r[what])
     const measured = median(values)
-    const predicted = virtual[what]
+    const predicted = predictedOf(what)
     const difference = (measured - predicted) / Math.max(1, of)
     return {
       rx,
@@ -149,7 +165,8 @@ export function differences(rx: RxArch, real: readonly Run[], virtual: Run): Cal
       agrees: Math.abs(difference) <= BAR,
     }
   }
-  return [point('mlfrr', virtual.mlfrr), point('plateau', Math.max(virtual.plateau, virtual.mlfrr))]
+  const mlfrr = predictedOf('mlfrr')
+  return [point('mlfrr', mlfrr), point('plateau', Math.max(predictedOf('plateau'), mlfrr))]
 }
 
 /** The real machine's side, in rounds beside those of the fit: what changes with the hour changes both. */
@@ -194,8 +211,12 @@ export class CheckMeter {
     await this.each(hooks, async (rx, within) => {
       const quiet = this.of(rx).filter(r => r.quiet)
       if (2 * quiet.length < this.of(rx).length) disturbed = true
-      const virtual = await runOf({ ...this.config, profile }, rx, this.patience, within)
-      points.push(...differences(rx, quiet.length > 0 ? quiet : this.of(rx), virtual))
+      const virtual: Run[] = []
+      for (const start of VIRTUAL_STARTS)
+        virtual.push(await runOf({ ...this.config, profile }, rx, this.patience, within, start))
+      const found = differences(rx, quiet.length > 0 ? quiet : this.of(rx), virtual)
+      if (found.some(p => p.spread * p.measured_pps > STEADY * found[0]!.measured_pps)) disturbed = true
+      points.push(...found)
     })
     return { points, disturbed, bar: BAR }
   }

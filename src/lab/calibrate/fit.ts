@@ -88,10 +88,10 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2
 }
 
-/** lowerQuartile - a quarter of the values are lower. */
-export function lowerQuartile(values: readonly number[]): number {
+/** lowerTenth - a tenth of the values are lower. */
+export function lowerTenth(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b)
-  return sorted[Math.floor((sorted.length - 1) / 4)]!
+  return sorted[Math.floor((sorted.length - 1) / 10)]!
 }
 
 /** spread - half of the way from the lower to the upper quartile, as a share of the median: how far trials lie apart. */

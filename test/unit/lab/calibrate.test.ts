@@ -6,7 +6,7 @@ import { GROUPS, PREDICTED } from '../../../src/lab/calibrate/costs.js'
 import {
   fitGroups,
   type Group,
-  lowerQuartile,
+  lowerTenth,
   median,
   type Observation,
   scaled,
@@ -111,8 +111,8 @@ test('median, lower quartile and spread', () => {
   expect(median([3, 1, 2])).toBe(2)
   expect(median([4, 1, 2, 3])).toBe(2.5)
   expect(median([])).toBeNaN()
-  expect(lowerQuartile([100, 1, 2, 3, 0])).toBe(1)
-  expect(lowerQuartile([7])).toBe(7)
+  expect(lowerTenth([9, 1, 2, 3, 4, 5, 6, 7, 8, 0, 10])).toBe(1)
+  expect(lowerTenth([7])).toBe(7)
   expect(spread([5])).toBe(0)
   expect(spread([90, 100, 100, 110])).toBeCloseTo(0.05)
 })
@@ -126,14 +126,14 @@ test('the clock rate is told, or a cycle is a nanosecond', () => {
 describe('the check', () => {
   const run = (mlfrr: number, plateau: number): Run => ({ mlfrr, plateau, quiet: true })
   test('takes the median of the runs, and plateaus by the rate that they fell from', () => {
-    const [mlfrr, plateau] = differences('softnet', [run(90, 8), run(110, 12), run(100, 10)], run(100, 0))
+    const [mlfrr, plateau] = differences('softnet', [run(90, 8), run(110, 12), run(100, 10)], [run(100, 0)])
     expect(mlfrr).toMatchObject({ measured_pps: 100, predicted_pps: 100, difference: 0, agrees: true, runs: 3 })
     expect(plateau).toMatchObject({ measured_pps: 10, predicted_pps: 0, difference: 0.1, agrees: true })
-    const [, high] = differences('napi', [run(100, 230)], run(100, 200))
+    const [, high] = differences('napi', [run(100, 230)], [run(70, 0), run(100, 200), run(110, 300)])
     expect(high!.difference).toBeCloseTo(0.15)
   })
   test('beyond the bar it says so', () => {
-    const [mlfrr] = differences('napi', [run(100 * (1 + BAR) + 1, 0)], run(100, 0))
+    const [mlfrr] = differences('napi', [run(100 * (1 + BAR) + 1, 0)], [run(100, 0)])
     expect(mlfrr!.agrees).toBe(false)
   })
 })
@@ -150,11 +150,11 @@ test('the report: every stage, every group, the check, and what disturbed it', (
     disturbed: false,
     profile: readProfile('modern'),
     check: {
-      points: differences('napi', [{ mlfrr: 150, plateau: 200, quiet: true }], {
-        mlfrr: 100,
-        plateau: 200,
-        quiet: true,
-      }),
+      points: differences(
+        'napi',
+        [{ mlfrr: 150, plateau: 200, quiet: true }],
+        [{ mlfrr: 100, plateau: 200, quiet: true }],
+      ),
       disturbed: true,
       bar: BAR,
     },
