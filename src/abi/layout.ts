@@ -85,7 +85,7 @@ export class Layout<T extends Struct> {
   private lenses: (T | undefined)[] = []
   private others = new Map<number, T>()
   private embeds: { name: string; offset: number; layout: Layout<Struct> }[] = []
-  private pointers: { key: string; at: string; target: () => Layout<Struct> }[] = []
+  private pointers: { key: string; at: string; field: Field; target: () => Layout<Struct> }[] = []
   private source: string[] = []
   private count = 0
   private mask = 0
@@ -122,7 +122,7 @@ export class Layout<T extends Struct> {
     else if (field.kind === 'word')
       this.source.push(`get ${key}() { return ${read(at, field)} }`, `set ${key}(v) { ${write(at, 'v', field)} }`)
     else {
-      this.pointers.push({ key, at, target: field.target! })
+      this.pointers.push({ key, at, field, target: field.target! })
     }
   }
 
@@ -132,7 +132,8 @@ export class Layout<T extends Struct> {
    */
   private install(): void {
     const getters = this.pointers.map(
-      ({ key, at }, k) => `get ${key}() { const a = ${read(at)}; return a === 0 ? null : t[${k}]().ref(a) }`,
+      ({ key, at, field }, k) =>
+        `get ${key}() { const a = ${read(at, field)}; return a === 0 ? null : t[${k}]().ref(a) }`,
     )
     const targets = this.pointers.map(p => p.target)
     this.define_accessors([...this.source, ...getters, ...this.setters()], { t: targets })
@@ -152,9 +153,9 @@ export class Layout<T extends Struct> {
    * that following a pointer is a subtraction, two comparisons and a load, small enough to be inlined everywhere.
    */
   settle(): void {
-    const getters = this.pointers.map(({ key, at, target }, k) => {
+    const getters = this.pointers.map(({ key, at, field, target }, k) => {
       const found = target().lookup(`l${k}`, `t${k}`)
-      return `get ${key}() { const a = ${read(at)}; if (a === 0) return null; ${found} }`
+      return `get ${key}() { const a = ${read(at, field)}; if (a === 0) return null; ${found} }`
     })
     const captured = Object.fromEntries(
       this.pointers.flatMap(({ target }, k) => [
@@ -255,18 +256,41 @@ export class Layout<T extends Struct> {
 const CHECKED = boot.controlled === true
 function read(at: string, field?: Field): string {
   if (!CHECKED) return `i32[${at}]`
-  return field?.guard === 'atomic' ? `load((${at}) << 2)` : `__softnet.get(i32, ${at})`
+  const where = `check(${at})`
+  if (field?.guard === 'atomic') return `load(${where} << 2)`
+  return field?.guard === 'RCU' && field.kind === 'ptr'
+    ? `fetched(__softnet.get(i32, ${where}), ${at})`
+    : `__softnet.get(i32, ${where})`
 }
 function write(at: string, value: string, field?: Field): string {
   if (!CHECKED) return `i32[${at}] = ${value}`
-  return field?.guard === 'atomic' ? `store((${at}) << 2, ${value})` : `__softnet.set(i32, ${at}, ${value})`
+  const where = `check(${at})`
+  return field?.guard === 'atomic' ? `store(${where} << 2, ${value})` : `__softnet.set(i32, ${where}, ${value})`
+}
+
+/**
+ * What floors above have to say about an access, by word index: `check` may refuse it, `fetched` sees the pointers that are
+ * published by RCU. Only the checked flavour asks, and only while an actor runs.
+ */
+export const access_hooks = {
+  check: (w: number): number => w,
+  fetched: (value: number, _w: number): number => value,
+}
+function running(): boolean {
+  return (globalThis as { __softnet?: { running(): boolean } }).__softnet?.running() === true
+}
+function check(w: number): number {
+  return running() ? access_hooks.check(w) : w
+}
+function fetched(value: number, w: number): number {
+  return running() ? access_hooks.fetched(value, w) : value
 }
 
 /** A function or object from source text, with the captured values as constants. */
 function generate(source: string, captured: Record<string, unknown>): unknown {
   const names = Object.keys(captured)
-  const make = new Function('i32', 'load', 'store', ...names, `'use strict'; return (${source})`)
-  return make(i32, load, store, ...names.map(name => captured[name]))
+  const make = new Function('i32', 'load', 'store', 'check', 'fetched', ...names, `'use strict'; return (${source})`)
+  return make(i32, load, store, check, fetched, ...names.map(name => captured[name]))
 }
 
 const settled = { yes: false }

@@ -22,6 +22,17 @@ export interface BootInfo {
   buffered?: boolean
   /** Use the plain twin of the lock module, whose every access goes through the global Atomics. */
   plainAtomics?: boolean
+  /** Filled by the kernel where it is under control: what the explorer asks it. */
+  watch?: {
+    /** An actor begins. */
+    begun?(): void
+    /** An actor has come to its end: throws when its CPU is not as it should be then. */
+    ended?(): void
+    /** Context and held locks of this CPU, in words. */
+    here?(): string
+    /** The pending word, the bits of it that would be taken now, and to take them. */
+    interrupts?: { view: Int32Array; index: number; mask(): number; deliver(): void }
+  }
 }
 
 declare global {

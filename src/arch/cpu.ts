@@ -6,11 +6,11 @@
  *   line 1  its own registers   +128 IF  +132 preempt_count  +136 current  +140 context  +144 locks held
  *                               +152 lock it waits for  +156 ticket it waits for   +160 time of the last change (f64)
  *                               +168 softirqs pending  +172 priority: vectors from this one on wait
- *                               +176 dead (it stands still)  +180 what burn() computes
+ *                               +176 dead (it stands still)  +180 what burn() computes  +184 RCU sections
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
  *   +48 KiB virtual time: cycles by context and function (f64); +56 KiB statistics of locks
  *
- * A look at the pending word is a plain load: the word is only ever set by others, so the worst is to see it late.
+ * A look at the pending word is a plain load: it is only ever set by others, so the worst is to see it late.
  */
 import { PANIC_FRAMES } from '../lib/limits.js'
 import { fetch_and, load, quiet_ops, READ_ONCE, store, WRITE_ONCE, wait_on_address, wake_by_address } from './atomic.js'
@@ -95,7 +95,6 @@ const COST_TABLE = COSTS >> 3
 /** Priority of a CPU that serves no interrupt: every vector may come. */
 const PRIORITY_NONE = 31
 
-/** What others have set in the pending word. It is only ever set by them: the worst is to see it late. */
 function pending_now(): number {
   return READ_ONCE(AREA)
 }
@@ -229,28 +228,26 @@ function tally(id: number, cycles: number): void {
  */
 export function take_interrupts(): void {
   while (i32[IF] !== 0) {
-    let pending = pending_now()
+    i32[IF] = 0 // from the look to the handler nothing else comes in
+    const pending = pending_now()
+    const below = i32[PRIORITY]
+    const due = pending & ((1 << below) - 1)
     if ((pending & (1 << VEC_HALT)) !== 0) {
       if (load(POWER) !== HALTING) power_gone()
       fetch_and(AREA, ~(1 << VEC_HALT))
       entry.halt()
-      continue
-    }
-    if (pending < 0) {
+    } else if (pending < 0) {
       quiet_ops.fetch_and(AREA, ~UNPARK) // a hand-over that came after its waiter looked again
-      continue
+    } else if (due !== 0) {
+      const vector = 31 - Math.clz32(due & -due)
+      fetch_and(AREA, ~(1 << vector))
+      if (VIRTUAL) note(vector)
+      i32[PRIORITY] = vector
+      entry.interrupt(vector)
+      i32[PRIORITY] = below
     }
-    const below = i32[PRIORITY]
-    pending &= (1 << below) - 1
-    if (pending === 0) return
-    const vector = 31 - Math.clz32(pending & -pending)
-    fetch_and(AREA, ~(1 << vector))
-    if (VIRTUAL) note(vector)
-    i32[IF] = 0
-    i32[PRIORITY] = vector
-    entry.interrupt(vector)
-    i32[PRIORITY] = below
     i32[IF] = 1
+    if (pending >= 0 && due === 0) return
   }
 }
 

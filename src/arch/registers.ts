@@ -15,6 +15,8 @@ export const CPU_SOFTIRQ = 168
 export const CPU_PRIORITY = 172
 export const CPU_DEAD = 176
 export const CPU_WHIRL = 180
+/** Read-side sections of RCU that it is in; counted where locks are watched. */
+export const CPU_RCU = 184
 export const CPU_HELD_STACK = 256
 export const CPU_STAT = 448
 export const CPU_MCS = 512

@@ -2,11 +2,24 @@
 import type { Pending } from './atomics.js'
 import { type Engine, UNWIND } from './engine.js'
 import { short } from './finding.js'
+import type { InterruptLine } from './interrupts.js'
 import type { Memory } from './memory.js'
 import { native } from './native.js'
-import { type Actor, type ActorInfo, detectorOf, messageOf } from './scenario.js'
+import { type Actor, type ActorInfo, detectorOf, messageOf, otherStepOf } from './scenario.js'
 import { actorAt, BY_SEARCH } from './strategy.js'
 import * as W from './words.js'
+
+/** What the kernel's modules say of themselves, where an actor uses them. */
+export interface KernelWatch {
+  /** An actor begins. */
+  begun?(): void
+  /** An actor has come to its end: throws when the CPU is not as it should be then. */
+  ended?(): void
+  /** Context and held locks of this CPU. */
+  here?(): string
+  /** What this CPU takes between its steps. */
+  interrupts?: InterruptLine
+}
 
 /** ActorThread - the actor of this thread. */
 export class ActorThread {
@@ -28,13 +41,19 @@ export class ActorThread {
     const { engine } = this
     this.memory.forgetOwn()
     engine.buffers.forgetOwn()
+    engine.speculation.forget()
     engine.w[this.#at + W.A_STARTED] = 1
     // What it does before its first step on shared memory belongs to this one.
     engine.record(W.K_START, 0, 0, engine.w[W.STRATEGY] === BY_SEARCH ? W.FLAG_NO_CHOICE : 0)
     engine.active = true
+    const watch = (globalThis as { softnet_boot?: { watch?: KernelWatch } }).softnet_boot?.watch
+    const line = watch?.interrupts ?? null
+    engine.interrupts.connect(line, line === null ? 0 : this.memory.addressOf(line.view) + line.index * 4)
     let result: unknown
     try {
+      watch?.begun?.()
       result = this.actor(this.shared, this.info)
+      watch?.ended?.()
     } catch (error) {
       return this.#end(error)
     }
@@ -93,6 +112,7 @@ export class ActorThread {
       engine.say(`${detectorOf(error)}\n${messageOf(error)}${placeOf(error)}`)
       w[W.FOUND_ACTOR] = engine.me
       w[W.FOUND_STEP] = w[W.TRACED]! - 1
+      w[W.FOUND_STEP2] = otherStepOf(error)
       engine.end(W.FOUND_EXCEPTION)
     }
     w[this.#at] = W.STATE_OFF
@@ -119,8 +139,9 @@ function placeOf(error: unknown): string {
 
 /** Frames of the engine itself: they are no place in the scenario. */
 const ENGINE = /[\\/](?:src[\\/]explore|workers)[\\/]\w+\.[jt]s|node:internal/
-/** Accessors that were made as text, and the machine's own operations: who called them is the place. */
-const BELOW = /<anonymous>:|\beval at\b|[\\/]src[\\/](?:arch|abi)[\\/]/
+/** Accessors that were made as text, the machine's own operations, and what watches: who called them is the place. */
+const BELOW =
+  /<anonymous>:|\beval at\b|[\\/]src[\\/](?:(?:arch|abi)[\\/]|(?:rcu[\\/]prove|mm[\\/](?:check|slab)|sync[\\/](?:watch|preempt|refcount))\.)/
 
 /** siteOf - file and line of one line of a stack trace. */
 export function siteOf(frame: string): string {

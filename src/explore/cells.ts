@@ -131,6 +131,32 @@ export class Cells {
     return race
   }
 
+  /** As access() of a read that is not remembered: the actor whose write it races with, or -1. */
+  unorderedWrite(cell: number, mask: number): number {
+    const w = this.#w
+    for (let a = 0; a < this.#actors; a++) {
+      const write = this.#record(cell, a, true)
+      if (a !== this.#me && conflict(w[write]!, mask) && w[write + 1]! > w[this.#clock + a]!) return a
+    }
+    return -1
+  }
+
+  /**
+   * An access of the word by another actor that nothing orders before what comes now: its actor, with 64 added when it wrote;
+   * or -1.
+   */
+  unorderedAccess(cell: number): number {
+    const w = this.#w
+    for (let a = 0; a < this.#actors; a++) {
+      if (a === this.#me) continue
+      for (const isWrite of [false, true]) {
+        const other = this.#record(cell, a, isWrite)
+        if (w[other]! !== 0 && w[other + 1]! > w[this.#clock + a]!) return isWrite ? a + 64 : a
+      }
+    }
+    return -1
+  }
+
   /** The step of an actor's last access. */
   lastStep(cell: number, actor: number, isWrite: boolean): number {
     return this.#w[this.#record(cell, actor, isWrite) + 2]!
@@ -148,4 +174,9 @@ export class Cells {
 /** Do two accesses touch the same bytes, and is one of them a plain one? */
 function conflict(theirs: number, ours: number): boolean {
   return (theirs & ours & 15) !== 0 && (theirs & ours & ACCESS_ATOMIC) === 0
+}
+
+/** bytesMask - four bits: which bytes of its word an access touches. */
+export function bytesMask(address: number, bytes: number): number {
+  return bytes >= 4 ? 15 : ((1 << bytes) - 1) << (address & 3)
 }

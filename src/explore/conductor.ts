@@ -198,8 +198,13 @@ export class Conductor {
   }
 
   async #search(began: number): Promise<void> {
-    const { w, layout, buffers } = this.#thread.engine
-    const search = new Search(layout.units, unit => buffers.owner(unit))
+    const { engine } = this.#thread
+    const { w, layout, strategy } = engine
+    const search = new Search(
+      layout.units,
+      unit => engine.owner(unit),
+      (a, b) => strategy.interrupts(a, b),
+    )
     while (!this.#over(began)) {
       const outcome = await this.#runs.run({ how: BY_SEARCH, seed: 0, ...search.next() })
       const more = search.learn(w, layout)

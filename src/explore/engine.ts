@@ -12,9 +12,12 @@
  * A run that is over leaves the stacks of its actors by an exception: `UNWIND`.
  */
 import { type MemoryModel, StoreBuffers, waitsForBuffer } from './buffers.js'
-import { Cells, TooManyCells } from './cells.js'
+import { bytesMask, Cells, TooManyCells } from './cells.js'
 import type { Effect } from './effects.js'
+import { Interrupts } from './interrupts.js'
 import { native } from './native.js'
+import { Speculation } from './speculation.js'
+import { Spins } from './spins.js'
 import { actorAt, BY_SEARCH, Strategy } from './strategy.js'
 import { Text } from './text.js'
 import { Waits } from './waits.js'
@@ -23,10 +26,6 @@ import * as W from './words.js'
 /** Thrown through the code of an actor whose run has ended. */
 export const UNWIND: unique symbol = Symbol('the run has ended')
 
-/** Rounds of looking once more, when all that are left look at words which nobody changes, before that is a stall. */
-const MAX_IDLE_ROUNDS = 12
-/** The same when nobody looked at the clock: time alone will not help them. */
-const IDLE_ROUNDS_WITHOUT_TIME = 1
 const NS_PER_STEP = 1000
 /** A gate is looked at again after so long, so that a thread finds out that its exploration was given up. */
 const GATE_MS = 200
@@ -48,10 +47,15 @@ export class Engine {
   tracking = false
   /** Where in the source the running code is; asked only while a run is recorded. */
   site: () => string = () => ''
+  /** Of the kernel: what the running code is in the middle of; asked with `site`. */
+  context: () => string = () => ''
   /** Bytes of shared memory. */
   bytesAt: (address: number, length: number) => Uint8Array = () => new Uint8Array(0)
 
+  readonly speculation = new Speculation()
   readonly buffers: StoreBuffers
+  readonly interrupts: Interrupts
+  readonly #spins: Spins
   readonly waits: Waits
   readonly text: Text
   readonly #at: number
@@ -63,10 +67,17 @@ export class Engine {
     this.me = me
     this.cells = new Cells(this.w, layout, me)
     this.buffers = new StoreBuffers(this.w, layout.actors, memory)
-    this.strategy = new Strategy(this.w, layout, this.buffers)
+    this.#spins = new Spins(this.w, this.f, this.cells)
+    this.interrupts = new Interrupts(this.w, layout, this.buffers.units, me)
+    this.strategy = new Strategy(this.w, layout, this.buffers, this.interrupts)
     this.#at = actorAt(me)
     this.waits = new Waits(this.w, this.f)
     this.text = new Text(shared, layout)
+  }
+
+  /** The actor that a unit is, or whose buffer or interrupt it is. */
+  owner(unit: number): number {
+    return unit < this.interrupts.base ? this.buffers.owner(unit) : unit - this.interrupts.base
   }
 
   // ---- gates ------------------------------------------------------------------------------------------------------------
@@ -104,7 +115,7 @@ export class Engine {
     for (;;) {
       const enabled = this.enabled()
       if (enabled === 0) {
-        if (this.waits.timePasses() || this.#lookAgain()) continue
+        if (this.waits.timePasses() || this.#spins.again()) continue
         return -1
       }
       const only = (enabled & (enabled - 1)) === 0
@@ -118,6 +129,7 @@ export class Engine {
         this.end(W.ENDED_REDUNDANT)
         return -1
       }
+      if (next >= this.buffers.units) return this.#chosen(this.interrupts.choose(next), me, enabled)
       if (next >= this.layout.actors) {
         if (!this.#flush(next)) return -1
         continue
@@ -136,16 +148,17 @@ export class Engine {
     return next
   }
 
-  /** Mask of the actors that can go on, and of the buffers that hold something. */
+  /** Mask of the actors that can go on, of the buffers that hold something, and of the interrupts that can be taken. */
   enabled(): number {
     const { w, buffers } = this
     const n = w[W.ACTORS]!
-    let mask = buffers.any ? buffers.waiting() : 0
+    let mask = this.interrupts.waiting()
+    if (buffers.any) mask |= buffers.waiting()
     for (let a = 0; a < n; a++) {
       const at = actorAt(a)
       const state = w[at]!
       if (buffers.any && this.#waitsForBuffer(a, at)) continue
-      if (state === W.STATE_READY || (state === W.STATE_SPINNING && this.#looksChanged(at))) mask |= 1 << a
+      if (state === W.STATE_READY || (state === W.STATE_SPINNING && this.#spins.changed(at))) mask |= 1 << a
     }
     return mask
   }
@@ -156,39 +169,6 @@ export class Engine {
     const kind = w[at + W.A_KIND]!
     if (kind === W.K_BUFFER) return !buffers.hasRoom(w[at + W.A_BUFFER]!)
     return waitsForBuffer(kind) && !buffers.isEmpty(actor)
-  }
-
-  #looksChanged(at: number): boolean {
-    const { w } = this
-    for (let k = 0; k < w[at + W.A_LOOKS]!; k++) {
-      const look = at + W.A_LOOK + k * 3
-      if (this.cells.version(w[look]!) === w[look + 1]!) continue
-      w[at] = W.STATE_READY
-      w[at + W.A_LOOKS] = 0 // a word that it no longer looks at must not wake it again
-      return true
-    }
-    return false
-  }
-
-  /** All that are left look at words which nobody changes: they may do so once more, later in time. */
-  #lookAgain(): boolean {
-    const { w, f } = this
-    let spinning = false
-    for (let a = 0; a < w[W.ACTORS]!; a++) {
-      if (w[actorAt(a)] !== W.STATE_SPINNING) continue
-      w[actorAt(a)] = W.STATE_READY
-      spinning = true
-    }
-    if (!spinning) return false
-    w[W.CUT_SPINS]!++
-    const rounds = w[W.ASKED_TIME] !== 0 ? MAX_IDLE_ROUNDS : IDLE_ROUNDS_WITHOUT_TIME
-    if (w[W.IDLE_ROUNDS]!++ >= rounds) {
-      for (let a = 0; a < w[W.ACTORS]!; a++) if (w[actorAt(a)] === W.STATE_READY) w[actorAt(a)] = W.STATE_SPINNING
-      return false
-    }
-    // A loop with a deadline looks at the clock as well: it has passed sooner or later.
-    if (w[W.ASKED_TIME] !== 0) f[W.CLOCK >> 1] = f[W.CLOCK >> 1]! + 1e6 * 8 ** w[W.IDLE_ROUNDS]!
-    return true
   }
 
   // ---- steps ----------------------------------------------------------------------------------------------------------------
@@ -204,17 +184,30 @@ export class Engine {
     const { w } = this
     if (w[W.PHASE] !== W.PHASE_RUN) throw UNWIND
     const at = this.#at
-    w[at + W.A_KIND] = kind
-    w[at + W.A_ADDRESS] = address
-    this.turn()
+    do {
+      w[at + W.A_KIND] = kind
+      w[at + W.A_ADDRESS] = address
+      this.interrupts.announce()
+      this.turn()
+    } while (this.#interrupted())
     return this.record(kind, address, bytes, 0)
+  }
+
+  /** This actor's turn may be one to take an interrupt first. @returns has it taken one? */
+  #interrupted(): boolean {
+    const { interrupts, me } = this
+    if (!interrupts.wasChosen()) return false
+    const unit = interrupts.base + me
+    this.record(W.K_INTERRUPT, interrupts.addressOf(unit), 4, 0, unit)
+    interrupts.deliver()
+    return true
   }
 
   /** A plain access: nobody else is asked. @returns its record in the trace, or -1: none is kept */
   plainStep(kind: number, address: number, bytes: number): number {
     const { w } = this
     if (w[W.PHASE] !== W.PHASE_RUN) throw UNWIND
-    if (w[W.PLAIN_STEPS] !== 0) {
+    if (w[W.PLAIN_STEPS] !== 0 || this.interrupts.announce()) {
       this.step(kind, address, bytes)
       return this.flag(W.FLAG_PLAIN)
     }
@@ -323,12 +316,12 @@ export class Engine {
         w[p] = this.strategy.nextKind(a)
         w[p + 1] = this.strategy.nextAddress(a)
       }
-      if (w[W.ASLEEP] !== 0 && step >= w[W.PLAN_LENGTH]!) this.strategy.wakeSleepers(kind, address)
+      if (w[W.ASLEEP] !== 0 && step >= w[W.PLAN_LENGTH]!) this.strategy.wakeSleepers(unit, kind, address)
     }
-    if (w[W.RECORD] !== 0 && unit === this.me) {
+    if (w[W.RECORD] !== 0 && (unit === this.me || kind === W.K_INTERRUPT)) {
       const active = this.active
       this.active = false // the host's own code runs now
-      const [at, length] = this.text.write(this.site())
+      const [at, length] = this.text.write(`${this.site()}\n${this.context()}`)
       this.active = active
       w[t + W.T_SITE] = at
       w[t + W.T_SITE_LENGTH] = length
@@ -368,8 +361,8 @@ export class Engine {
     if (changed) {
       cells.changed(cell)
       w[this.#at + W.A_LOOKS] = 0
-    } else if (effect.looks) this.look(cell)
-    const bits = bytes >= 4 ? 15 : ((1 << bytes) - 1) << (address & 3)
+    } else if (effect.looks) this.#spins.look(this.#at, cell)
+    const bits = bytesMask(address, bytes)
     if (effect.atomic && effect.reads) cells.acquire(cell)
     const mask = effect.atomic ? bits | W.ACCESS_ATOMIC : bits
     let race = -1
@@ -381,40 +374,9 @@ export class Engine {
     }
   }
 
-  /** An operation that changed nothing. An actor that sees the same thing again and again waits for its change. */
-  look(cell: number): void {
-    const { w } = this
-    const at = this.#at
-    const n = w[at + W.A_LOOKS]!
-    const version = this.cells.version(cell)
-    for (let k = 0; k < n; k++) {
-      const look = at + W.A_LOOK + k * 3
-      if (w[look] !== cell) continue
-      if (w[look + 1] !== version) {
-        w[look + 1] = version
-        w[look + 2] = 1
-      } else if (++w[look + 2]! >= w[W.SPIN_LOOKS]!) this.#spin(at)
-      return
-    }
-    // A loop that looks at fewer words than there is room for is seen in its next rounds.
-    const k = n === W.MAX_LOOKS ? 0 : n
-    const look = at + W.A_LOOK + k * 3
-    w[look] = cell
-    w[look + 1] = version
-    w[look + 2] = 1
-    w[at + W.A_LOOKS] = k + 1
-  }
-
-  #spin(at: number): void {
-    const { w } = this
-    w[W.SPUN]!++
-    for (let k = 0; k < w[at + W.A_LOOKS]!; k++) w[at + W.A_LOOK + k * 3 + 2] = 0
-    w[at] = W.STATE_SPINNING
-  }
-
   /** The code says itself that it waits (`Atomics.pause`). */
   relax(): void {
-    if (this.w[this.#at + W.A_LOOKS] !== 0) this.#spin(this.#at)
+    this.#spins.relax(this.#at)
   }
 
   // ---- sleeping ---------------------------------------------------------------------------------------------------------------

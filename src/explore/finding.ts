@@ -25,6 +25,8 @@ export interface Step {
   unasked: boolean
   /** File and line. */
   site: string
+  /** Of the kernel: context and held locks of the CPU. */
+  context: string
   /** For a wake-up: the step that caused it; for a store that comes to memory: when it was made. Or -1. */
   cause: number
 }
@@ -119,7 +121,7 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
 
 function markedOf(w: Int32Array, outcome: Outcome): number[] {
   if (outcome.found === W.FOUND_LOST_WAKEUP) return [w[W.FOUND_STEP2]!, w[W.FOUND_STEP]!].filter(n => n >= 0)
-  return outcome.found === W.FOUND_EXCEPTION ? [w[W.FOUND_STEP]!] : []
+  return outcome.found === W.FOUND_EXCEPTION ? [w[W.FOUND_STEP2]!, w[W.FOUND_STEP]!].filter(n => n >= 0) : []
 }
 
 /** stepsOf - all steps of the run that has just been recorded. */
@@ -128,16 +130,18 @@ export function stepsOf(thread: ActorThread, facts: Facts): Step[] {
   const { w } = engine
   return Array.from({ length: w[W.TRACED]! }, (_, n) => {
     const t = W.TRACE + n * W.TRACE_WORDS
+    const [site = '', context = ''] = engine.text.read(w[t + W.T_SITE]!, w[t + W.T_SITE_LENGTH]!).split('\n')
     return {
       n,
-      actor: facts.actors[engine.buffers.owner(w[t]! & 255)]!,
+      actor: facts.actors[engine.owner(w[t]! & 255)]!,
       kind: W.KINDS[(w[t]! >>> 8) & 255]!,
       where: nameOf(facts.names, w[t + W.T_ADDRESS]!, facts.describe),
       before: w[t + W.T_BEFORE]!,
       after: w[t + W.T_AFTER]!,
       plain: ((w[t]! >>> 24) & W.FLAG_PLAIN) !== 0,
       unasked: w[t]! >>> 24 === W.UNASKED,
-      site: engine.text.read(w[t + W.T_SITE]!, w[t + W.T_SITE_LENGTH]!),
+      site,
+      context,
       cause: w[t + W.T_OTHER]!,
     }
   })
@@ -212,9 +216,19 @@ function lookOf(steps: readonly Step[], actor: string, ended: ReadonlySet<string
 }
 
 function writes(s: Step): boolean {
-  return !['load', 'read', 'wait', 'waitAsync', 'notify', 'wake', 'timeout', 'start', 'buffer', 'fence'].includes(
-    s.kind,
-  )
+  return ![
+    'load',
+    'read',
+    'wait',
+    'waitAsync',
+    'notify',
+    'wake',
+    'timeout',
+    'start',
+    'buffer',
+    'fence',
+    'interrupt',
+  ].includes(s.kind)
 }
 
 interface Story {

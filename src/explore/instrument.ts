@@ -18,6 +18,8 @@ import { PLAIN_NAME } from './plain.js'
 /** Our own modules must not be watched. */
 const OWN = fileURLToPath(new URL('../..', import.meta.url))
 const MEANT_TO_RACE = /\bdata_race\b/
+/** A module that watches others says so in a comment, and is not watched itself. */
+const UNWATCHED = /@unwatched\b/
 const ARITHMETIC = /^(\*\*|>>>|<<|>>|[-+*/%&|^])=$/
 
 /** instrument - the source with its element accesses as calls; null when there are none, or it cannot be parsed. */
@@ -183,6 +185,7 @@ function isOurs(url: string): boolean {
 export function instrumented(url: string, got: LoadResult): LoadResult {
   if (got.source === null || got.source === undefined || isOurs(url)) return got
   let source = typeof got.source === 'string' ? got.source : new TextDecoder().decode(got.source as Uint8Array)
+  if (UNWATCHED.test(source)) return got
   let format = got.format ?? ''
   if (format.endsWith('-typescript')) {
     const strip = (nodeModule as { stripTypeScriptTypes?: (code: string) => string }).stripTypeScriptTypes

@@ -28,6 +28,8 @@ export function said(s: Step): string {
       return `memory: ${s.where} = ${s.after}${s.cause >= 0 ? ` (of step ${s.cause})` : ''}`
     case 'fence':
       return 'its buffer is empty'
+    case 'interrupt':
+      return 'takes an interrupt'
     case 'notify':
       return `${name} ${s.where} (${s.after === 0 ? 'nobody sleeps' : `wakes ${s.after}`})`
     case 'wake':
@@ -64,6 +66,11 @@ function chosen(f: Finding): Set<number> {
   return new Set(best.map(s => s.n))
 }
 
+/** The last step of an actor that cannot go on: what it holds then is what others wait for. */
+function isLastOfStuck(f: Finding, s: Step): boolean {
+  return f.stuck.some(t => t.actor === s.actor) && f.steps.findLast(t => t.actor === s.actor) === s
+}
+
 /** lanes - the finding in at most some 20 lines. */
 export function lanes(f: Finding): string {
   const shown = chosen(f)
@@ -87,6 +94,10 @@ export function lanes(f: Finding): string {
     lines.push(` ${mark} ${String(s.n).padStart(4)}  ${text}${LANE_GAP}${sites[k]!.slice(folder.length)}`.trimEnd())
   }
   if (next < f.steps.length) lines.push(`         ... ${f.steps.length - next} more`)
+  for (const s of f.steps) {
+    if (s.context === '' || !(f.marked.includes(s.n) || isLastOfStuck(f, s))) continue
+    lines.push(`   ${s.actor} at step ${s.n}: ${s.context}`)
+  }
   for (const s of f.stuck) lines.push(`   ${s.actor} cannot go on: ${short(s.site)}`)
   const preemptions = f.preemptions === 1 ? '1 preemption' : `${f.preemptions} preemptions`
   lines.push(

@@ -5,9 +5,11 @@
  * `a[i]` becomes `__softnet.get(a, i)`, `a[i] = v` becomes `__softnet.set(a, i, v)`. For anything but a typed array over
  * shared memory, and outside of actors, they do what was written.
  */
+import { bytesMask } from './cells.js'
 import { type Effect, READS, SILENT_READS, SILENT_WRITES, WRITES } from './effects.js'
 import type { Engine } from './engine.js'
 import { type Memory, PRIVATE } from './memory.js'
+import type { Look } from './speculation.js'
 import * as W from './words.js'
 
 type Indexed = Record<PropertyKey, unknown>
@@ -18,6 +20,13 @@ export interface Plain extends Accesses {
   quiet: Accesses
   /** `bytes` from `at` on were written by code that is not watched, and that races with nobody. */
   touched(view: ArrayBufferView, at: number, bytes: number): void
+  /** What is read from here on counts only if `settle` says so. */
+  speculate(): void
+  settle(valid: boolean): void
+  /** An access of these bytes that nothing orders before what comes now: whose, and its step in the trace. */
+  unordered(view: ArrayBufferView, at: number, bytes: number): { actor: number; step: number } | null
+  /** Code of an actor runs now, and is watched. */
+  running(): boolean
 }
 
 interface Accesses {
@@ -43,8 +52,10 @@ export function plainAsWritten(): void {
     return number
   }
   const accesses = { get, set, update, post }
+  const nothing = (): void => {}
+  const others = { touched: nothing, speculate: nothing, settle: nothing, unordered: () => null, running: () => false }
   Object.defineProperty(globalThis, PLAIN_NAME, {
-    value: { ...accesses, quiet: accesses, touched: () => {} },
+    value: { ...accesses, quiet: accesses, ...others },
     configurable: true,
   })
 }
@@ -61,10 +72,46 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     const base = memory.addressOf(view)
     if (base >= 0) for (let k = 0; k < bytes + 4095; k += 4096) engine.markDirty(base + at + Math.min(k, bytes - 1))
   }
-  const plain: Plain = { ...accesses(engine, memory, READS, WRITES), quiet, touched }
+  const unordered: Plain['unordered'] = (view, at, bytes) => {
+    const base = engine.active ? memory.addressOf(view) : -1
+    if (base < 0 || (engine.w[W.DETECT]! & W.DETECT_RACE) === 0) return null
+    for (let word = at; word < at + bytes; word += 4) {
+      const cell = engine.cells.at(base + word)
+      const found = engine.cells.unorderedAccess(cell)
+      if (found >= 0) return { actor: found & 63, step: engine.cells.lastStep(cell, found & 63, found >= 64) }
+    }
+    return null
+  }
+  const running = (): boolean => engine.active
+  const speculate = (): void => {
+    if (engine.active) engine.speculation.begin()
+  }
+  const settle = (valid: boolean): void => {
+    if (engine.active) for (const look of engine.speculation.end(valid)) confirm(engine, look)
+  }
+  const plain: Plain = {
+    ...accesses(engine, memory, READS, WRITES),
+    quiet,
+    touched,
+    speculate,
+    settle,
+    unordered,
+    running,
+  }
   controlMethods(engine, memory)
   Object.defineProperty(globalThis, PLAIN_NAME, { value: plain, configurable: true })
   return plain
+}
+
+/** A read that was made some steps ago counts: did it race? */
+function confirm(engine: Engine, { address, bytes, step }: Look): void {
+  const { cells, w } = engine
+  for (let at = address; at < address + bytes; at += 4) {
+    const cell = cells.at(at)
+    const other = cells.unorderedWrite(cell, bytesMask(at, bytes))
+    if (other < 0 || (w[W.DETECT]! & W.DETECT_RACE) === 0) continue
+    engine.found(W.FOUND_RACE, other, at, cells.lastStep(cell, other, true), step >= 0 ? step : w[W.TRACED]! - 1)
+  }
 }
 
 function accesses(engine: Engine, memory: Memory, reads: Effect, writes: Effect): Accesses {
@@ -82,7 +129,10 @@ function accesses(engine: Engine, memory: Memory, reads: Effect, writes: Effect)
     if (address < 0) return (object as Indexed)[key]
     const step = engine.plainStep(W.K_READ, address, (object as Typed).BYTES_PER_ELEMENT)
     const value = seen(engine, object as Typed, Number(key), address)
-    engine.done(step, address, (object as Typed).BYTES_PER_ELEMENT, word(value), word(value), reads)
+    const bytes = (object as Typed).BYTES_PER_ELEMENT
+    const { speculation } = engine
+    engine.done(step, address, bytes, word(value), word(value), speculation.active ? SILENT_READS : reads)
+    if (speculation.active && reads.silent !== true) speculation.add(address, bytes, step)
     return value
   }
 

@@ -34,13 +34,15 @@ export class Search {
   readonly #stack: Node[] = []
   readonly #actors: number
   readonly #owner: (unit: number) => number
+  readonly #interrupts: (a: number, b: number) => boolean
   #asleep = 0
   /** Runs whose rest was known already. */
   redundant = 0
 
-  /** `owner`: the actor that a unit is, or whose buffer it is. */
-  constructor(units: number, owner: (unit: number) => number) {
+  /** `owner`: the actor that a unit is, or whose buffer it is. `interrupts`: is one of two units an interrupt of the other? */
+  constructor(units: number, owner: (unit: number) => number, interrupts: (a: number, b: number) => boolean) {
     this.#actors = units
+    this.#interrupts = interrupts
     this.#owner = owner
   }
 
@@ -74,13 +76,14 @@ export class Search {
       const bit = 1 << actor
       const cause = w[t + W.T_OTHER]!
       this.#stack.push({ actor, kind, address, enabled, done: bit, todo: bit, asleep, pending, clock: EMPTY, cause })
-      asleep = this.#stillAsleep(asleep, pending, kind, address)
+      asleep = this.#stillAsleep(asleep, pending, actor, kind, address)
     }
   }
 
-  #stillAsleep(asleep: number, pending: Int32Array, kind: number, address: number): number {
+  #stillAsleep(asleep: number, pending: Int32Array, unit: number, kind: number, address: number): number {
     for (let a = 0; a < this.#actors; a++) {
-      if ((asleep & (1 << a)) !== 0 && dependent(kind, address, pending[a * 2]!, pending[a * 2 + 1]!))
+      if ((asleep & (1 << a)) === 0) continue
+      if (this.#interrupts(unit, a) || dependent(kind, address, pending[a * 2]!, pending[a * 2 + 1]!))
         asleep &= ~(1 << a)
     }
     return asleep
@@ -102,7 +105,9 @@ export class Search {
       const other = stack[i]!
       if (other.actor === step.actor) continue
       const causes = step.cause === i || this.#mustFollow(step, other)
-      if (!causes && !dependent(other.kind, other.address, step.kind, step.address)) continue
+      const matters =
+        this.#interrupts(other.actor, step.actor) || dependent(other.kind, other.address, step.kind, step.address)
+      if (!causes && !matters) continue
       if (i < clock[other.actor]!) continue
       if (!causes) races.push(i)
       for (let a = 0; a < this.#actors; a++) clock[a] = Math.max(clock[a]!, other.clock[a]!)
@@ -153,7 +158,8 @@ export class Search {
         node.kind = node.pending[actor * 2]!
         node.address = node.pending[actor * 2 + 1]!
         node.cause = -1
-        this.#asleep = this.#stillAsleep((node.asleep | tried) & ~(1 << actor), node.pending, node.kind, node.address)
+        const still = (node.asleep | tried) & ~(1 << actor)
+        this.#asleep = this.#stillAsleep(still, node.pending, actor, node.kind, node.address)
         return true
       }
       this.#stack.pop()

@@ -110,6 +110,7 @@ export class Runs {
     w[W.FOUND_ACTOR] = -1
     w[W.FOUND_OTHER] = -1
     w[W.FOUND_ADDRESS] = -1
+    w[W.FOUND_STEP2] = -1
     w[W.HASH] = 0
     w[W.PREEMPTIONS] = 0
     w[W.DECISIONS] = 0

@@ -117,3 +117,9 @@ export function detectorOf(error: unknown): string {
   const detector = (error as { detector?: unknown } | null)?.detector
   return typeof detector === 'string' ? detector : ''
 }
+
+/** otherStepOf - and which earlier step of the run belongs to it: a property `step`; or -1. */
+export function otherStepOf(error: unknown): number {
+  const step = (error as { step?: unknown } | null)?.step
+  return typeof step === 'number' ? step : -1
+}

@@ -6,6 +6,7 @@
  */
 import { prng_below, prng_seed } from '../lib/prng.js'
 import type { StoreBuffers } from './buffers.js'
+import type { Interrupts } from './interrupts.js'
 import {
   A_ADDRESS,
   A_KIND,
@@ -59,8 +60,11 @@ export class Strategy {
   readonly #rng: Int32Array
   readonly #buffers: StoreBuffers
 
-  constructor(words: Int32Array, layout: Layout, buffers: StoreBuffers) {
+  readonly #interrupts: Interrupts
+
+  constructor(words: Int32Array, layout: Layout, buffers: StoreBuffers, interrupts: Interrupts) {
     this.#w = words
+    this.#interrupts = interrupts
     this.#buffers = buffers
     this.#layout = layout
     this.#rng = words.subarray(RNG, RNG + 4)
@@ -169,21 +173,30 @@ export class Strategy {
 
   /** What a unit is about to do. */
   nextKind(unit: number): number {
-    return unit < this.#w[ACTORS]! ? this.#w[actorAt(unit) + A_KIND]! : this.#buffers.nextKind(unit)
+    if (unit < this.#w[ACTORS]!) return this.#w[actorAt(unit) + A_KIND]!
+    return unit < this.#interrupts.base ? this.#buffers.nextKind(unit) : this.#interrupts.nextKind(unit)
   }
   nextAddress(unit: number): number {
-    return unit < this.#w[ACTORS]! ? this.#w[actorAt(unit) + A_ADDRESS]! : this.#buffers.nextAddress(unit)
+    if (unit < this.#w[ACTORS]!) return this.#w[actorAt(unit) + A_ADDRESS]!
+    return unit < this.#interrupts.base ? this.#buffers.nextAddress(unit) : this.#interrupts.addressOf(unit)
   }
 
-  /** After a step on `address`: sleeping actors whose next step depends on it must be tried again. */
-  wakeSleepers(kind: number, address: number): void {
+  /** After a step of `unit` on `address`: sleeping units whose next step depends on it must be tried again. */
+  wakeSleepers(unit: number, kind: number, address: number): void {
     const w = this.#w
     let asleep = w[ASLEEP]!
     for (let a = 0; asleep !== 0 && a < w[UNITS]!; a++) {
       if ((asleep & (1 << a)) === 0) continue
-      if (dependent(kind, address, this.nextKind(a), this.nextAddress(a))) asleep &= ~(1 << a)
+      if (this.interrupts(unit, a) || dependent(kind, address, this.nextKind(a), this.nextAddress(a)))
+        asleep &= ~(1 << a)
     }
     w[ASLEEP] = asleep
+  }
+
+  /** Is one of the units an interrupt of the other one, which is an actor? Then their order always matters. */
+  interrupts(a: number, b: number): boolean {
+    const { base } = this.#interrupts
+    return a - base === b || b - base === a
   }
 }
 

@@ -1,6 +1,6 @@
 /** thread.ts - what a thread of an exploration does from its start: take control, load the scenario, run. */
 import type { MessagePort } from 'node:worker_threads'
-import { ActorThread, here } from './actor.js'
+import { ActorThread, here, type KernelWatch } from './actor.js'
 import { controlAtomics, Pending } from './atomics.js'
 import { buffersOf } from './buffers.js'
 import { controlChance } from './chance.js'
@@ -111,7 +111,8 @@ async function conduct(data: ActorData, port: MessagePort): Promise<void> {
 }
 
 function layoutOf(data: ActorData, actors: number): W.Layout {
-  const units = actors * (1 + buffersOf(data.config.memory, actors))
+  const interrupts = data.kernel === null ? 0 : actors
+  const units = actors * (1 + buffersOf(data.config.memory, actors)) + interrupts
   return W.layoutOf(actors, data.maxSteps, data.maxCells, units)
 }
 
@@ -159,6 +160,8 @@ class Control {
     for (const buffer of buffersIn(shared)) memory.share(buffer)
     const pending = new Pending()
     engine.site = here
+    engine.context = () =>
+      (globalThis as { softnet_boot?: { watch?: KernelWatch } }).softnet_boot?.watch?.here?.() ?? ''
     engine.bytesAt = (address, length) => memory.bytesAt(address, length)
     controlAtomics(engine, memory, pending)
     controlPlain(engine, memory)

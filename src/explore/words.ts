@@ -16,7 +16,7 @@
  */
 
 export const MAX_ACTORS = 16
-/** Actors and store buffers together: so many bits of a mask. */
+/** Actors, store buffers and interrupts together: so many bits of a mask. */
 export const MAX_UNITS = 31
 
 // ---- header -----------------------------------------------------------------------------------------------------------
@@ -127,6 +127,11 @@ export const A_LOOKS = 10 // how many there are in the list
 export const A_LAST_STEP = 11
 /** Its state when the run ended. */
 export const A_END = 12
+/** Interrupts: where its pending word lies, which bits it would serve now, that it is to take one. */
+export const A_IRQ_WORD = 13
+export const A_IRQ_MASK = 14
+export const A_IRQ_CHOSEN = 15
+export const A_IRQ_ADDRESS = 160
 export const A_LOOK = 16 // cell, version, hits: three words each
 export const MAX_LOOKS = 48
 export const A_GATE = 176 // a line of its own
@@ -228,6 +233,7 @@ export const KINDS = [
   'buffer',
   'flush',
   'fence',
+  'interrupt',
 ] as const
 export type Kind = (typeof KINDS)[number]
 
@@ -253,6 +259,8 @@ export const K_BUFFER = 17
 export const K_FLUSH = 18
 /** Several words are accessed at once: the buffer must be empty. */
 export const K_FENCE = 19
+/** A CPU takes what is pending. */
+export const K_INTERRUPT = 20
 
 // detectors, in DETECT
 export const DETECT_RACE = 1
@@ -260,7 +268,7 @@ export const DETECT_RACE = 1
 /** Where the parts of variable size begin, in words. */
 export interface Layout {
   actors: number
-  /** Actors and store buffers. */
+  /** Actors, store buffers, and interrupts. */
   units: number
   maxSteps: number
   plan: number
@@ -280,7 +288,7 @@ export interface Layout {
 export const MAX_PAGES = 1 << 15
 export const PAGE_SHIFT = 12
 
-/** layoutOf - for `actors`, with their store buffers `units`, and at most `maxSteps` steps. */
+/** layoutOf - for `actors`, with their store buffers and interrupts `units`, and at most `maxSteps` steps. */
 export function layoutOf(actors: number, maxSteps: number, maxCells: number, units = actors): Layout {
   const plan = TRACE + maxSteps * TRACE_WORDS
   const pending = plan + maxSteps

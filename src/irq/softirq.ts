@@ -9,6 +9,7 @@
 import { bytes, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
+import { LOCKDEP } from '../arch/boot.js'
 import { cost } from '../arch/cost.js'
 import {
   charge_cost,
@@ -35,6 +36,7 @@ import {
 import { TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
 import { __local_bh_enable, local_bh_disable } from '../sync/bh.js'
 import { in_interrupt } from '../sync/preempt.js'
+import { balance, check_balance } from '../sync/watch.js'
 
 const COST_SOFTIRQ = cost('__do_softirq')
 
@@ -114,7 +116,9 @@ export function __do_softirq(): void {
     charge_cost(COST_SOFTIRQ)
     while (pending !== 0) {
       const nr = 31 - Math.clz32(pending & -pending)
+      const before = LOCKDEP ? balance() : 0
       call(i32[ACTIONS + nr] as Sym<() => void>)()
+      if (LOCKDEP) check_balance(before, `softirq ${SOFTIRQ_NAMES[nr]}`)
       softirq_hooks.handler_done()
       pending &= pending - 1
     }

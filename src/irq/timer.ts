@@ -13,6 +13,7 @@ import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, type list_head, lis
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { READ_ONCE, store } from '../arch/atomic.js'
+import { bug } from '../arch/bug.js'
 import { cost } from '../arch/cost.js'
 import { BUG_ON, charge_cost, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
 import { hz, JIFFIES } from '../arch/machine.js'
@@ -248,7 +249,7 @@ export function __run_timers(base: tvec_base_t, now: number): void {
       spin_unlock_irqrestore(base.lock, flags)
       const count = preempt_count()
       call(func)(data)
-      BUG_ON(count !== preempt_count(), 'timer handler changed preempt_count')
+      if (count !== preempt_count()) bug('context imbalance', 'timer handler changed preempt_count')
       flags = spin_lock_irqsave(base.lock)
       store(base.addr + RUNNING, 0)
     }

@@ -1,6 +1,8 @@
 /** init.ts - mem_init: gives every declared cache and table its memory. */
 import { layouts_settle } from '../abi/layout.js'
+import '../sync/watch.js'
 import { Bootmem } from './bootmem.js'
+import './check.js'
 import { kmem_cache_init } from './slab.js'
 
 /** Tables that other floors carve at boot, in module order, after the caches. */

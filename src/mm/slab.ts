@@ -14,7 +14,9 @@
  */
 import { by, embed, type Layout, layout, own, type Struct, Struct as StructClass, word } from '../abi/layout.js'
 import { DEFINE_STATIC, describers, field_at } from '../abi/section.js'
-import { cpu_id, local_irq_restore, local_irq_save, panic } from '../arch/cpu.js'
+import { boot } from '../arch/boot.js'
+import { bug } from '../arch/bug.js'
+import { cpu_id, local_irq_restore, local_irq_save } from '../arch/cpu.js'
 import { config, num_cpus } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { CACHELINE } from '../lib/limits.js'
@@ -24,6 +26,7 @@ import type { Bootmem } from './bootmem.js'
 const i32 = RAM.i32
 const u8 = RAM.u8
 const ME = Math.max(cpu_id, 0)
+const CONTROLLED = boot.controlled === true
 
 /** The part of a cache that CPUs share. */
 class slab extends StructClass {
@@ -40,7 +43,7 @@ const SLAB: Layout<slab> = layout('slab', slab, {
 /** Objects that move at once between a CPU's array and the shared stack: at most these. */
 const MAX_BATCH = 32
 /** States of an object. */
-const FREE = 0
+export const FREE = 0
 const OUT = 1
 const OUT_POISONED = 2
 const POISON_INUSE = 0x5a5a5a5a
@@ -79,6 +82,9 @@ export class kmem_cache<T extends Struct> {
     this.shared = DEFINE_STATIC(`slab:${name}`, SLAB)
   }
 }
+
+/** Floors above that want to know of an object that is freed, while the machine is under control. */
+export const slab_hooks: { freed: ((addr: number, size: number) => void) | null } = { freed: null }
 
 /** All caches, in module order. */
 export const caches: kmem_cache<Struct>[] = []
@@ -171,7 +177,10 @@ function check_poison(cache: kmem_cache<Struct>, addr: number): void {
   while (w < end && i32[w] === POISON_FREE) w++
   if (w === end && i32[end] === POISON_END) return
   const value = (i32[w] >>> 0).toString(16)
-  panic(`BUG: ${cache.name} written after it was freed: 0x${value} at 0x${(w << 2).toString(16)}+${(w << 2) - addr}`)
+  bug(
+    'use after free',
+    `${cache.name} written after it was freed: 0x${value} at 0x${(w << 2).toString(16)}+${(w << 2) - addr}`,
+  )
 }
 
 /** Interrupts are off. */
@@ -225,6 +234,7 @@ export function kmem_alloc_addr(cache: kmem_cache<Struct>): number {
 
 /** kmem_free_addr - as kmem_cache_free, by address. @context any */
 export function kmem_free_addr(cache: kmem_cache<Struct>, addr: number): void {
+  if (CONTROLLED) slab_hooks.freed?.(addr, 1 << cache.shift)
   const slot = cache.state + ((addr - cache.base) >> cache.shift)
   const flags = local_irq_save()
   if (u8[slot] !== OUT || addr < cache.base || slot >= cache.state + cache.count) {
@@ -245,7 +255,7 @@ function free_slow(cache: kmem_cache<Struct>, addr: number): void {
   const at = addr - cache.base
   const inside = at >= 0 && at < cache.count << cache.shift && (at & ((1 << cache.shift) - 1)) === 0
   if (!inside || u8[cache.state + (at >> cache.shift)] !== OUT_POISONED)
-    panic(`BUG: bad or double free of ${cache.name} at 0x${addr.toString(16)}`)
+    bug('double free', `bad or double free of ${cache.name} at 0x${addr.toString(16)}`)
   free_poisoned(cache, addr)
 }
 
@@ -295,7 +305,7 @@ export function freed_object(addr: number): string | null {
 }
 
 /** The object that holds an address, and the field of its struct. */
-function describe_object(addr: number): string | null {
+export function describe_object(addr: number): string | null {
   for (const cache of caches) {
     const at = addr - cache.base
     if (at < 0 || at >= cache.count << cache.shift) continue

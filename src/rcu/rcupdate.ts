@@ -14,6 +14,7 @@ import { atomic, by, embed, type Layout, layout, own, Struct, word } from '../ab
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { load, READ_ONCE, store } from '../arch/atomic.js'
+import { LOCKDEP } from '../arch/boot.js'
 import { cost } from '../arch/cost.js'
 import {
   CPU_PREEMPT,
@@ -38,6 +39,18 @@ import { current_or_null, sched_hooks } from '../sched/sched.js'
 import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../sync/bh.js'
 import { HARDIRQ_MASK, HARDIRQ_OFFSET, preempt_count, SOFTIRQ_MASK } from '../sync/preempt.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../sync/spinlock.js'
+import {
+  FLAVOUR_BH,
+  FLAVOUR_RCU,
+  prove_begins,
+  prove_enter,
+  prove_fetch,
+  prove_flavours,
+  prove_invoke,
+  prove_leave,
+  prove_reset,
+  prove_stalls,
+} from './prove.js'
 import { RCU_HEAD, type rcu_head } from './types.js'
 
 const COST_CALLBACK = cost('rcu_do_batch')
@@ -57,19 +70,29 @@ export const maxbatch = 10
 /** rcu_read_lock - what is reached from here is not freed before rcu_read_unlock. No sleeping in between. @context any */
 export function rcu_read_lock(): void {
   i32[PREEMPT]++
+  if (LOCKDEP) prove_enter()
 }
 export function rcu_read_unlock(): void {
+  if (LOCKDEP) prove_leave()
   i32[PREEMPT]--
 }
 /** rcu_read_lock_bh - against what is freed by call_rcu_bh. @context process, softirq */
 export function rcu_read_lock_bh(): void {
   local_bh_disable()
+  if (LOCKDEP) prove_enter()
 }
 export function rcu_read_unlock_bh(): void {
+  if (LOCKDEP) prove_leave()
   local_bh_enable()
 }
 /** rcu_dereference - fetch a pointer that is published by rcu_assign_pointer: a plain load is enough here as on i386. */
 export function rcu_dereference(addr: number): number {
+  const pointer = READ_ONCE(addr)
+  if (LOCKDEP) prove_fetch(pointer, addr)
+  return pointer
+}
+/** rcu_dereference_protected - fetch a pointer that cannot change meanwhile: its updaters are kept out. No reader is needed. */
+export function rcu_dereference_protected(addr: number): number {
   return READ_ONCE(addr)
 }
 /** rcu_assign_pointer - publish: everything written before is seen by whoever sees the pointer. */
@@ -164,6 +187,10 @@ export function call_rcu_bh(head: rcu_head, func: Sym<(head: number) => void>): 
   enqueue(data_bh, head, func)
 }
 
+function flavour_of(rcp: rcu_ctrlblk): number {
+  return rcp === ctrl ? FLAVOUR_RCU : FLAVOUR_BH
+}
+
 /** rcu_start_batch - @locks rcp.lock is held */
 function rcu_start_batch(rcp: rcu_ctrlblk, next_pending: boolean): void {
   if (next_pending) rcp.next_pending = 1
@@ -171,6 +198,7 @@ function rcu_start_batch(rcp: rcu_ctrlblk, next_pending: boolean): void {
   rcp.cpumask = load(ONLINE)
   rcp.next_pending = 0
   store(rcp.addr, (rcp.cur + 1) | 0)
+  if (LOCKDEP) prove_begins(flavour_of(rcp))
 }
 
 /** cpu_quiet - this CPU has passed; the last one ends the grace period. @locks rcp.lock is held */
@@ -206,8 +234,9 @@ function splice(rdp: rcu_data, from: number, to: number): void {
   i32[f + 1] = rdp.addr + from
 }
 
-function rcu_do_batch(rdp: rcu_data): void {
+function rcu_do_batch(rcp: rcu_ctrlblk, rdp: rcu_data): void {
   let count = 0
+  if (LOCKDEP) prove_invoke(flavour_of(rcp))
   while (rdp.donelist !== 0 && count < maxbatch) {
     const head = RCU_HEAD.ref(rdp.donelist)
     rdp.donelist = head.next
@@ -216,6 +245,7 @@ function rcu_do_batch(rdp: rcu_data): void {
     call(head.func)(head.addr)
     count++
   }
+  if (LOCKDEP) prove_invoke(0)
   if (rdp.donelist !== 0) tasklet_schedule(tasklet)
 }
 
@@ -231,7 +261,7 @@ function __rcu_process_callbacks(rcp: rcu_ctrlblk, rdp: rcu_data): void {
     spin_unlock(rcp.lock)
   } else local_irq_enable()
   rcu_check_quiescent_state(rcp, rdp)
-  if (rdp.donelist !== 0) rcu_do_batch(rdp)
+  if (rdp.donelist !== 0) rcu_do_batch(rcp, rdp)
 }
 
 function rcu_process_callbacks(): void {
@@ -266,6 +296,7 @@ export function rcu_bh_qsctr_inc(): void {
 
 /** rcu_check_callbacks - the tick's part. `user`: the tick came out of user mode. @context hardirq */
 export function rcu_check_callbacks(user: boolean): void {
+  if (LOCKDEP) prove_stalls()
   const count = preempt_count()
   const in_softirq = (count & SOFTIRQ_MASK) !== 0
   const idle =
@@ -338,6 +369,7 @@ export function rcu_drain_halted(ncpus: number): void {
 
 /** rcu_init - @context boot, CPU 0 for all CPUs */
 export function rcu_init(ncpus: number): void {
+  if (LOCKDEP) prove_reset(ncpus)
   for (const rcp of [ctrl, ctrl_bh]) {
     spin_lock_init(rcp.lock)
     rcp.cur = -300
@@ -386,6 +418,7 @@ function rcu_offline_cpu(cpu: number): void {
 }
 dead_hooks.push(rcu_offline_cpu)
 
+prove_flavours({ rcu: ctrl.addr, bh: ctrl_bh.addr, completed: COMPLETED, cpumask: CTRL.offset('cpumask') })
 tick_hooks.push(rcu_tick)
 sched_hooks.context_switch = rcu_qsctr_inc
 softirq_hooks.handler_done = rcu_bh_qsctr_inc

@@ -14,6 +14,7 @@ import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init } from '../abi/list.
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym } from '../abi/symbol.js'
 import { fetch_add, load, store } from '../arch/atomic.js'
+import { bug } from '../arch/bug.js'
 import { cost } from '../arch/cost.js'
 import {
   BUG_ON,
@@ -26,6 +27,7 @@ import {
   halting,
   IDLE,
   idle_wait,
+  irqs_disabled,
   local_irq_disable,
   local_irq_enable,
   NICE,
@@ -40,7 +42,7 @@ import { config, hz, send_vector, VEC_RESCHED } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
 import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, kmem_cache_free, objects_out } from '../mm/slab.js'
-import { might_sleep, preempt_count } from '../sync/preempt.js'
+import { might_sleep, preempt_count, while_atomic } from '../sync/preempt.js'
 import { spin_lock, spin_lock_init, spin_lock_irqsave, spin_unlock, spin_unlock_irqrestore } from '../sync/spinlock.js'
 import {
   MAX_PRIO,
@@ -354,12 +356,23 @@ function context_of(p: task_struct): number {
   return p.prio > NICE_0 ? NICE : USER
 }
 
+/** A task stops running with something held, or with interrupts off. */
+function unbalanced(ended: boolean): never {
+  if (!ended && preempt_count() !== 0) while_atomic()
+  const count = `0x${(preempt_count() >>> 0).toString(16)}`
+  const irqs = irqs_disabled() ? 'off' : 'on'
+  return bug(
+    'context imbalance',
+    `a task ${ended ? 'ends' : 'sleeps'} with preempt_count ${count} and interrupts ${irqs}`,
+  )
+}
+
 function run_task(p: task_struct): void {
   enter_context(context_of(p), p.pid)
   rq.nr_switches++
   tick(COST_SWITCH)
   const step = stack_of(p).next()
-  BUG_ON(preempt_count() !== 0, 'scheduling while atomic')
+  if (preempt_count() !== 0 || irqs_disabled()) unbalanced(step.done === true)
   sched_hooks.context_switch()
   if (step.done !== true) {
     put_prev(p, false)

@@ -115,10 +115,22 @@ function class_text(cls: number): string {
 
 // ---- reports --------------------------------------------------------------------------------------------------------------
 
-function held_text(): string {
+/** held_text - the locks that this CPU holds, in words. */
+export function held_text(): string {
   const held: string[] = []
-  for (let k = 0; k < mine.depth; k++) held.push(class_name(i32[STACK + k * HELD_WORDS]!))
+  for (let k = 0; k < locks_held(); k++) held.push(class_name(i32[STACK + k * HELD_WORDS]!))
   return held.length === 0 ? 'none' : held.join(', ')
+}
+
+/** locks_held - how many there are. */
+export function locks_held(): number {
+  return i32[mine.addr >> 2]! // `depth`, unseen
+}
+
+/** lockdep_holds - does this CPU hold a lock? */
+export function lockdep_holds(lock: number): boolean {
+  for (let k = 0; k < mine.depth; k++) if (i32[STACK + k * HELD_WORDS] === lock) return true
+  return false
 }
 
 /** Each finding is told once. */

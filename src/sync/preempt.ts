@@ -4,11 +4,13 @@
  * Bits 0-7 preempt_disable, 8-15 softirq, 16-27 hardirq, 28 PREEMPT_ACTIVE. A spinlock counts as one preempt_disable,
  * so that "may I sleep?" is one test.
  */
-import { BUG_ON, CPU_PREEMPT, cpu_area, cpu_id, irqs_disabled } from '../arch/cpu.js'
+import { bug } from '../arch/bug.js'
+import { CPU_PREEMPT, CPU_RCU, cpu_area, cpu_id, irqs_disabled } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
 
 const i32 = RAM.i32
 const COUNT = (cpu_area(Math.max(cpu_id, 0)) + CPU_PREEMPT) >> 2
+const RCU = (cpu_area(Math.max(cpu_id, 0)) + CPU_RCU) >> 2
 
 export const PREEMPT_MASK = 0xff
 export const SOFTIRQ_OFFSET = 0x100
@@ -44,5 +46,13 @@ export function in_atomic(): boolean {
 
 /** might_sleep - first statement of whatever may sleep. */
 export function might_sleep(): void {
-  BUG_ON(in_atomic() || irqs_disabled(), 'scheduling while atomic')
+  if (in_atomic() || irqs_disabled()) while_atomic()
+}
+
+/** while_atomic - who sleeps here would take a lock, a reader or an interrupt with him. */
+export function while_atomic(): never {
+  const only_reads = i32[RCU] > 0 && i32[COUNT] === i32[RCU]
+  return only_reads
+    ? bug('rcu', 'scheduling while atomic: an RCU reader sleeps')
+    : bug('sleep in atomic', `scheduling while atomic: preempt_count 0x${(i32[COUNT] >>> 0).toString(16)}`)
 }

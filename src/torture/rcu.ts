@@ -23,6 +23,7 @@ import {
   rcu_batches_completed,
   rcu_batches_completed_bh,
   rcu_dereference,
+  rcu_dereference_protected,
   type rcu_head,
   rcu_read_lock,
   rcu_read_lock_bh,
@@ -211,7 +212,7 @@ function* rcu_torture_writer(): Generator<void, number, void> {
       const fresh = rcu_torture_alloc(flavour)
       if (fresh === null) continue
       const field = s.current + flavour * 4
-      const old = ELEMENT.ref(rcu_dereference(field))
+      const old = ELEMENT.ref(rcu_dereference_protected(field))
       rcu_assign_pointer(field, fresh.addr)
       yield* retire(old, removed)
       count('version')
@@ -221,7 +222,7 @@ function* rcu_torture_writer(): Generator<void, number, void> {
     yield* cond_resched()
   }
   for (const flavour of chosen) {
-    const old = ELEMENT.ref(rcu_dereference(s.current + flavour * 4))
+    const old = ELEMENT.ref(rcu_dereference_protected(s.current + flavour * 4))
     rcu_assign_pointer(s.current + flavour * 4, 0)
     yield* retire(old, removed)
   }

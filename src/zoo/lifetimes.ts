@@ -21,7 +21,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'timewait_reuse',
         title: 'connect reuses a timewait entry that dies',
         source: 'CVE-2024-36904, f2db7230f73a',
-        expected: ['exception'],
+        expected: ['refcount'],
         story:
           'connect finds a timewait entry in the hash table and takes a reference. Its timer has just dropped the last one. The count ' +
           'says so: addition on 0. The fix takes a reference only while there is one.',
@@ -31,7 +31,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'frag_visible',
         title: 'A fragment queue can be found before its references are counted',
         source: 'CVE-2014-0100, 24b9bf43e93e',
-        expected: ['exception', 'data race'],
+        expected: ['refcount', 'use after free', 'data race'],
         kernel: true,
         story:
           'A new queue is linked into its hash, and counted up for its timer afterwards. The evictor finds it in between and drops what ' +
@@ -63,7 +63,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'mq_notify',
         title: 'A retry drops the socket once more',
         source: 'CVE-2017-11176, f991af3daaba',
-        expected: ['exception'],
+        expected: ['refcount'],
         story:
           'mq_notify looks up a netlink socket, drops it when its buffer is full, and tries again. When the descriptor was closed ' +
           'meanwhile the second look-up fails, and the error path drops the socket that it still has in its variable. The fix clears ' +
@@ -100,7 +100,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'no_grace_period',
         title: 'Freed without a grace period',
         source: 'CVE-2026-72139, b74cd5503890',
-        expected: ['exception', 'data race'],
+        expected: ['rcu'],
         kernel: true,
         story:
           'A filter is unlinked and freed at once. A reader that fetched the pointer before reads freed memory: nothing orders its read ' +
@@ -111,7 +111,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'freed_then_unpublished',
         title: 'The free is queued before the pointer is taken away',
         source: 'CVE-2026-72435, 3ca9982a8882',
-        expected: ['exception', 'data race'],
+        expected: ['rcu'],
         kernel: true,
         story:
           'call_rcu comes first and the unlinking second. A reader that begins in between is of a time after the grace period began: ' +
@@ -122,7 +122,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'edited_in_place',
         title: 'A filter that readers see is edited where it lies',
         source: 'CVE-2023-1281, ee059170b1f7',
-        expected: ['data race', 'exception'],
+        expected: ['data race'],
         kernel: true,
         story:
           'An update writes the fields of a filter that is published. A reader sees some old and some new. The fix fills in a copy and ' +
@@ -133,7 +133,7 @@ export const LIFETIMES: readonly Chapter[] = [
         name: 'rcu_flavour',
         title: 'Readers of one flavour, an updater of the other',
         source: 'the RCU checklist of the kernel; the route cache',
-        expected: ['exception', 'data race'],
+        expected: ['rcu'],
         kernel: true,
         story:
           'Readers use rcu_read_lock, the updater call_rcu_bh. For rcu_bh a CPU has passed when a soft interrupt ends, and that may be on ' +

@@ -21,7 +21,7 @@ export const ORDER: readonly Chapter[] = [
         name: 'torn_counter',
         title: 'A 64-bit counter is read between its two words',
         source: 'rules of u64_stats_sync; CVE-2023-52522, 25563b581ba3',
-        expected: ['exception'],
+        expected: ['seqlock', 'exception'],
         kernel: true,
         story:
           'On a 32-bit machine a byte counter is two words. A reader between the two writes sees a value that never was, 4 GiB off. The ' +

@@ -84,7 +84,7 @@ export const WAITS: readonly Chapter[] = [
         name: 'sleep_under_lock',
         title: 'An allocation that may sleep, under a spinlock',
         source: 'CVE-2026-63989, 5eec4427b89c',
-        expected: ['exception'],
+        expected: ['sleep in atomic'],
         kernel: true,
         story:
           'A bridge locks its ports and allocates the reply to a request with GFP_KERNEL. When memory is short the process sleeps with the ' +
@@ -95,7 +95,7 @@ export const WAITS: readonly Chapter[] = [
         name: 'nested_flags',
         title: 'Two spin_lock_irqsave with one variable for the flags',
         source: 'double-unlock and irq-flag rows of lib/locking-selftest.c',
-        expected: ['exception'],
+        expected: ['context imbalance'],
         kernel: true,
         story:
           'The second lock saves "interrupts are off" over what the first one saved. Both are released, interrupts stay off, and ' +

@@ -6,6 +6,7 @@
  *   the timer, which destroys it once the count is 0. dst_lock is taken with bottom halves off; the destructor is called
  *   under it, as in the original, and must not take it.
  */
+
 import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
@@ -13,6 +14,7 @@ import { fetch_add } from '../../arch/atomic.js'
 import { hz } from '../../arch/machine.js'
 import { init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { refcount_dec } from '../../sync/refcount.js'
 import { SPINLOCK, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
 import { neigh_release } from './neighbour.js'
 import { DST, type dst_entry, type sk_buff } from './types.js'
@@ -53,7 +55,7 @@ export function dst_hold(dst: dst_entry): void {
 
 /** dst_release - @consumes a reference */
 export function dst_release(dst: dst_entry): void {
-  fetch_add(dst.addr + REFCNT, -1)
+  refcount_dec(dst.addr + REFCNT)
 }
 
 /** dst_link_failure - the way of this packet ends at somebody who does not answer. @context process, softirq; no lock held */

@@ -24,6 +24,7 @@ import { jhash_2words } from '../../lib/jhash.js'
 import { MAX_NEIGHBOURS, NEIGH_GC_THRESH2, NEIGH_GC_THRESH3 } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
+import { refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import {
   RWLOCK,
   read_lock_bh,
@@ -105,13 +106,13 @@ function bucket(key: number, dev: net_device): number {
 
 /** neigh_release - @consumes a reference; the last one frees the entry */
 export function neigh_release(neigh: neighbour): void {
-  if (fetch_add(neigh.addr + REFCNT, -1) !== 1) return
+  if (!refcount_dec_and_test(neigh.addr + REFCNT)) return
   dev_put(neigh.dev!)
   if (neigh.ha !== 0) kmem_cache_free(ha_cache, HA.ref(neigh.ha)) // who reads it has a reference
   kmem_cache_free(neigh_cache, neigh)
 }
 export function neigh_hold(neigh: neighbour): void {
-  fetch_add(neigh.addr + REFCNT, 1)
+  refcount_inc(neigh.addr + REFCNT)
 }
 
 function find(key: number, dev: net_device): neighbour | null {

@@ -7,11 +7,12 @@
  *   writer holds rtnl first.
  *   state is changed with atomic bit operations only.
  */
+
 import { by, bytes, embed, type Layout, layout, ptr, Struct, word } from '../../abi/layout.js'
 import { INIT_LIST_HEAD } from '../../abi/list.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
-import { fetch_add, fetch_and, fetch_or, load, READ_ONCE } from '../../arch/atomic.js'
+import { fetch_and, fetch_or, load, READ_ONCE } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
@@ -30,6 +31,7 @@ import { MAX_NETDEVS, NR_IRQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { synchronize_kernel } from '../../rcu/rcupdate.js'
 import { down, init_MUTEX, SEMAPHORE, type semaphore, up } from '../../sched/semaphore.js'
+import { refcount_dec, refcount_inc } from '../../sync/refcount.js'
 import {
   RWLOCK,
   read_lock_bh,
@@ -123,10 +125,10 @@ export function unregister_netdevice_notifier(nb: notifier_block): void {
 // ---- state ----------------------------------------------------------------------------------------------------------
 
 export function dev_hold(dev: net_device): void {
-  fetch_add(dev.addr + REFCNT, 1)
+  refcount_inc(dev.addr + REFCNT)
 }
 export function dev_put(dev: net_device): void {
-  fetch_add(dev.addr + REFCNT, -1)
+  refcount_dec(dev.addr + REFCNT)
 }
 export function netif_running(dev: net_device): boolean {
   return (READ_ONCE(dev.addr + STATE) & LINK_STATE_START) !== 0

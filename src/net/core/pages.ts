@@ -1,11 +1,12 @@
 /** pages.ts - packet pages: 4 KiB with a reference count, for the fragments of sk_buffs. */
+
 import { type Layout, layout, Struct, word } from '../../abi/layout.js'
-import { fetch_add } from '../../arch/atomic.js'
 import { panic } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { PACKET_PAGES, PAGE_SIZE } from '../../lib/limits.js'
 import { at_mem_init } from '../../mm/init.js'
 import { kmem_alloc_addr, kmem_cache_create, kmem_free_addr } from '../../mm/slab.js'
+import { refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 
 const i32 = RAM.i32
 
@@ -35,10 +36,10 @@ export function page_alloc(): number {
 }
 /** page_get - one more reference. */
 export function page_get(addr: number): void {
-  fetch_add(count_addr(addr), 1)
+  refcount_inc(count_addr(addr))
 }
 /** page_put - one reference less; the last one frees the page. @consumes a reference */
 export function page_put(addr: number): void {
   const count = count_addr(addr)
-  if (fetch_add(count, -1) === 1) kmem_free_addr(cache, addr)
+  if (refcount_dec_and_test(count)) kmem_free_addr(cache, addr)
 }

@@ -24,6 +24,7 @@ import {
   kmem_cache_free,
   kmem_free_addr,
 } from '../../mm/slab.js'
+import { refcount_dec, refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import { drop_reason, fate_delivered, fate_dropped, fate_sent } from './fate.js'
 import { page_get, page_put } from './pages.js'
 import { ACCT_NONE, DST, SHINFO, SKB, type sk_buff, type skb_shared_info } from './types.js'
@@ -149,12 +150,12 @@ export function skb_shinfo(skb: sk_buff): skb_shared_info {
 }
 
 function skb_clone_fraglist(list: sk_buff | null): void {
-  for (let frag = list; frag !== null; frag = frag.next) fetch_add(frag.addr + USERS, 1)
+  for (let frag = list; frag !== null; frag = frag.next) refcount_inc(frag.addr + USERS)
 }
 
 function skb_release_data(skb: sk_buff): void {
   const info = skb.end >> 2
-  if (skb.cloned !== 0 && fetch_add((info + DATAREF) << 2, -1) !== 1) return
+  if (skb.cloned !== 0 && !refcount_dec_and_test((info + DATAREF) << 2)) return
   if (i32[info + NR_FRAGS] !== 0) {
     const frags = skb_shinfo(skb).frags >> 2
     for (let k = 0; k < i32[info + NR_FRAGS]; k++) page_put(i32[frags + k * 3])
@@ -177,7 +178,7 @@ export function __kfree_skb(skb: sk_buff): void {
   charge_cost(COST_FREE)
   if (skb.list !== null) panic('BUG: freeing queued skb')
   const dst = i32[skb.$w + DST_FIELD]
-  if (dst !== 0) fetch_add(dst + DST_REFCNT, -1) // dst_release
+  if (dst !== 0) refcount_dec(dst + DST_REFCNT) // dst_release
   if (skb.destructor !== 0) call(skb.destructor)(skb)
   skb_release_data(skb)
   kmem_cache_free(skb_cache, skb)
@@ -185,7 +186,7 @@ export function __kfree_skb(skb: sk_buff): void {
 
 /** skb_last_ref - give a reference up. @returns true: it was the last one, and the packet is the caller's to free */
 export function skb_last_ref(skb: sk_buff): boolean {
-  return skb.users === 1 || fetch_add(skb.addr + USERS, -1) === 1
+  return skb.users === 1 || refcount_dec_and_test(skb.addr + USERS)
 }
 
 const NOT_SPECIFIED = drop_reason('not_specified')
@@ -222,7 +223,7 @@ export function skb_delivered(skb: sk_buff): void {
 
 /** skb_get - one more owner. @returns the same packet */
 export function skb_get(skb: sk_buff): sk_buff {
-  fetch_add(skb.addr + USERS, 1)
+  refcount_inc(skb.addr + USERS)
   return skb
 }
 export function skb_shared(skb: sk_buff): boolean {
@@ -249,7 +250,7 @@ export function skb_clone(skb: sk_buff): sk_buff | null {
   n.cloned = 1
   skb.cloned = 1
   if (skb.dst !== null) fetch_add(skb.dst.addr + DST_REFCNT, 1)
-  fetch_add(skb.end + DATAREF * 4, 1)
+  refcount_inc(skb.end + DATAREF * 4)
   return n
 }
 

@@ -8,17 +8,18 @@
  *   A lookup's result holds no reference: it is used up before the caller's softirq or bh-off section ends, and a
  *   fib_info is freed after a grace period of rcu_bh.
  */
+
 import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add, list_del_init } from '../../abi/list.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
-import { fetch_add } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
 import { EACCES, EAGAIN, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOMEM } from '../../lib/errno.js'
 import { MAX_FIB_INFOS } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
+import { refcount_dec_and_test } from '../../sync/refcount.js'
 import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../../sync/rwlock.js'
 import { dev_hold, dev_put, netif_running } from '../core/netdevice.js'
 import { IFF_UP, type net_device } from '../core/types.js'
@@ -195,7 +196,7 @@ const CLNTREF = FIB_INFO.offset('fib_clntref')
 
 /** fib_info_put - @consumes a reference of a client */
 export function fib_info_put(fi: fib_info): void {
-  if (fetch_add(fi.addr + CLNTREF, -1) === 1) call_rcu_bh(BOX.ref(fi.addr).rcu, free_fib_info_sym)
+  if (refcount_dec_and_test(fi.addr + CLNTREF)) call_rcu_bh(BOX.ref(fi.addr).rcu, free_fib_info_sym)
 }
 
 /** fib_release_info - a route less uses it. @locks fib_info_lock */

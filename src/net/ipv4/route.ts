@@ -13,6 +13,7 @@ import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
+import { LOCKDEP } from '../../arch/boot.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
 import { config, hz } from '../../arch/machine.js'
@@ -23,6 +24,7 @@ import { jhash_3words } from '../../lib/jhash.js'
 import { RT_CACHE_ENTRIES, RT_HASH_BUCKETS } from '../../lib/limits.js'
 import { at_mem_init } from '../../mm/init.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { prove_follow } from '../../rcu/prove.js'
 import {
   call_rcu_bh,
   rcu_assign_pointer,
@@ -33,6 +35,7 @@ import {
 } from '../../rcu/rcupdate.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { in_softirq } from '../../sync/preempt.js'
+import { refcount_dec } from '../../sync/refcount.js'
 import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { dst_free, type dst_ops } from '../core/dst.js'
 import { __neigh_lookup } from '../core/neighbour.js'
@@ -172,14 +175,14 @@ export function rt_free(r: rtable): void {
 
 /** rt_drop - give an entry back that was never hashed. @consumes r */
 export function rt_drop(r: rtable): void {
-  fetch_add(r.dst.addr + REFCNT, -1)
+  refcount_dec(r.dst.addr + REFCNT)
   dst_free(DST.ref(r.addr))
 }
 const REFCNT = DST.offset('refcnt')
 
 /** ip_rt_put - @consumes a reference; null is fine */
 export function ip_rt_put(r: rtable | null): void {
-  if (r !== null) fetch_add(r.addr + REFCNT, -1)
+  if (r !== null) refcount_dec(r.addr + REFCNT)
 }
 
 // ---- lookup ---------------------------------------------------------------------------------------------------------
@@ -204,6 +207,7 @@ function touch(r: number): void {
 function chain_find(hash: number, daddr: number, saddr: number, iif: number, oif: number, tos: number): number {
   let r = i32[table.w + (hash << (BUCKET_SHIFT - 2))]
   while (r !== 0) {
+    if (LOCKDEP) prove_follow(r)
     const w = r >> 2
     if (
       i32[w + FL_DST] === daddr &&

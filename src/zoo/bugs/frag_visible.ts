@@ -1,9 +1,9 @@
 /** #40: a fragment queue can be found in its hash before it holds the reference for its timer. */
 import { atomic, by, embed, type Layout, layout, ptr, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC, describe_addr } from '../../abi/section.js'
-import { fetch_add, store } from '../../arch/atomic.js'
-import { BUG_ON } from '../../arch/cpu.js'
+import { store } from '../../arch/atomic.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
 import { cpu_init, machine_init } from '../kit/machine.js'
 import type { Twin } from '../kit/words.js'
@@ -38,9 +38,7 @@ export const prepare = (_: Shared, me: { index: number }): void => cpu_init(me)
 export const describe = describe_addr
 
 function put(q: frag_queue): void {
-  const was = fetch_add(q.addr, -1)
-  BUG_ON(was < 1 || was > 3, 'a fragment queue is put that was freed')
-  if (was === 1) kmem_cache_free(cache, q)
+  if (refcount_dec_and_test(q.addr)) kmem_cache_free(cache, q)
 }
 
 export const actors = {
@@ -52,7 +50,7 @@ export const actors = {
     hash.first = q
     spin_unlock(hash.lock)
     put(q) // its fragment is in
-    if (!fixed) fetch_add(q.addr, 1)
+    if (!fixed) refcount_inc(q.addr)
     put(q) // the timer ran at once
   },
   /** inet_frag_evictor */

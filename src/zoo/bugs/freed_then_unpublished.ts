@@ -1,7 +1,14 @@
 /** #50: the free is queued first and the pointer taken away second: a reader that comes in between is waited for by nobody. */
 import { DEFINE_STATIC, describe_addr } from '../../abi/section.js'
 import { BUG_ON } from '../../arch/cpu.js'
-import { call_rcu, rcu_assign_pointer, rcu_dereference, rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
+import {
+  call_rcu,
+  rcu_assign_pointer,
+  rcu_dereference,
+  rcu_dereference_protected,
+  rcu_read_lock,
+  rcu_read_unlock,
+} from '../../rcu/rcupdate.js'
 import { cpu_init, machine_init } from '../kit/machine.js'
 import { FILTER, filter_free_sym, filters_left, POINTER, quiescent, rcu_start, VALUE } from '../kit/rcu.js'
 import type { Twin } from '../kit/words.js'
@@ -29,7 +36,7 @@ export const actors = {
     quiescent(2)
   },
   'CPU 1'({ fixed }: Shared) {
-    const old = FILTER.ref(rcu_dereference(list.addr))
+    const old = FILTER.ref(rcu_dereference_protected(list.addr))
     if (fixed) rcu_assign_pointer(list.addr, 0)
     call_rcu(old.rcu, filter_free_sym)
     quiescent(2) // the process that deletes it is preempted here

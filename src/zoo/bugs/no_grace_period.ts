@@ -2,7 +2,14 @@
 import { DEFINE_STATIC, describe_addr } from '../../abi/section.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { kmem_cache_free } from '../../mm/slab.js'
-import { call_rcu, rcu_assign_pointer, rcu_dereference, rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
+import {
+  call_rcu,
+  rcu_assign_pointer,
+  rcu_dereference,
+  rcu_dereference_protected,
+  rcu_read_lock,
+  rcu_read_unlock,
+} from '../../rcu/rcupdate.js'
 import { cpu_init, machine_init } from '../kit/machine.js'
 import { FILTER, filter_free_sym, filters, filters_left, POINTER, quiescent, rcu_start, VALUE } from '../kit/rcu.js'
 import type { Twin } from '../kit/words.js'
@@ -29,7 +36,7 @@ export const actors = {
     quiescent()
   },
   'CPU 1'({ fixed }: Shared) {
-    const old = FILTER.ref(rcu_dereference(list.addr))
+    const old = FILTER.ref(rcu_dereference_protected(list.addr))
     rcu_assign_pointer(list.addr, 0)
     if (fixed) call_rcu(old.rcu, filter_free_sym)
     else kmem_cache_free(filters, old)

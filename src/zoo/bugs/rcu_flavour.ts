@@ -6,6 +6,7 @@ import {
   call_rcu_bh,
   rcu_assign_pointer,
   rcu_dereference,
+  rcu_dereference_protected,
   rcu_read_lock,
   rcu_read_unlock,
 } from '../../rcu/rcupdate.js'
@@ -36,7 +37,7 @@ export const actors = {
     quiescent()
   },
   'CPU 1'({ fixed }: Shared) {
-    const old = FILTER.ref(rcu_dereference(cache.addr))
+    const old = FILTER.ref(rcu_dereference_protected(cache.addr))
     rcu_assign_pointer(cache.addr, 0)
     if (fixed) call_rcu(old.rcu, filter_free_sym)
     else call_rcu_bh(old.rcu, filter_free_sym)

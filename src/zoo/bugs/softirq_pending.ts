@@ -1,17 +1,30 @@
 /** #19: the mask of pending soft interrupts is read, changed and written back with interrupts on. */
 import { atomic, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC, describe_addr } from '../../abi/section.js'
-import { local_irq_restore, local_irq_save, local_softirq_pending, set_softirq_pending, tick } from '../../arch/cpu.js'
+import {
+  local_irq_disable,
+  local_irq_enable,
+  local_irq_restore,
+  local_irq_save,
+  local_softirq_pending,
+  set_softirq_pending,
+  tick,
+} from '../../arch/cpu.js'
 import { __raise_softirq_irqoff, NET_RX_SOFTIRQ, NET_TX_SOFTIRQ } from '../../irq/softirq.js'
-import { local_bh_disable } from '../../sync/bh.js'
+import { __local_bh_enable, local_bh_disable } from '../../sync/bh.js'
 import { cpu_init, HERE, machine_init, raise_interrupt } from '../kit/machine.js'
 import type { Twin } from '../kit/words.js'
 
 class seen extends Struct {
   declare raised: number
   declare pending: number
+  declare over: number
 }
-const SEEN: Layout<seen> = layout('seen', seen, { raised: atomic(word), pending: atomic(word) })
+const SEEN: Layout<seen> = layout('seen', seen, {
+  raised: atomic(word),
+  pending: atomic(word),
+  over: atomic(word),
+})
 const s = DEFINE_STATIC('seen', SEEN)
 
 export function setup(twin: Twin) {
@@ -21,6 +34,7 @@ export function setup(twin: Twin) {
 type Shared = ReturnType<typeof setup>
 
 function interrupt(): void {
+  if (s.over !== 0) return
   __raise_softirq_irqoff(NET_RX_SOFTIRQ)
   s.raised = 1
 }
@@ -35,7 +49,12 @@ export const actors = {
     tick(HERE)
     set_softirq_pending(pending | (1 << NET_TX_SOFTIRQ))
     if (fixed) local_irq_restore(flags)
+    local_irq_disable()
     s.pending = local_softirq_pending()
+    s.over = 1
+    set_softirq_pending(0)
+    __local_bh_enable()
+    local_irq_enable()
   },
   device() {
     raise_interrupt(0)

@@ -32,11 +32,15 @@ export function refcount_inc_not_zero(r: Word): boolean {
 }
 /** refcount_inc - as refcount_t of later kernels, which says when the count had been 0. */
 export function refcount_inc(r: Word): void {
-  if (Atomics.add(r, 0, 1) <= 0) throw new Error('refcount: addition on 0; use after free')
+  if (Atomics.add(r, 0, 1) <= 0) throw broken('addition on 0')
 }
 /** refcount_dec_and_test - true when that was the last one. */
 export function refcount_dec_and_test(r: Word): boolean {
   const was = Atomics.sub(r, 0, 1)
-  if (was <= 0) throw new Error('refcount: underflow; use after free')
+  if (was <= 0) throw broken('underflow')
   return was === 1
+}
+
+function broken(what: string): Error {
+  return Object.assign(new Error(`${what}; use after free`), { detector: 'refcount' })
 }
