@@ -49,3 +49,9 @@ export const boot: BootInfo = globalThis.softnet_boot ?? {
 
 /** The order of locks is watched on this machine. */
 export const LOCKDEP = boot.lockdep === true || boot.controlled === true
+
+/**
+ * And what CPUs are in the middle of: RCU readers, contexts, seqlocks. Not with store buffers, where memory does not hold what
+ * a CPU knows of itself.
+ */
+export const PROVE = LOCKDEP && boot.buffered !== true

@@ -224,7 +224,7 @@ export class Engine {
     const step = this.flag(W.FLAG_PLAIN)
     buffers.push(unit, address, bytes, step, shown)
     this.done(step, address, bytes.length, shown, shown, effect)
-    w[this.#at + W.A_LOOKS] = 0
+    this.#spins.worked(this.#at)
   }
 
   /** All that this actor has stored is in memory from here on. */
@@ -360,7 +360,7 @@ export class Engine {
     if (effect.writes) this.markDirty(address)
     if (changed) {
       cells.changed(cell)
-      w[this.#at + W.A_LOOKS] = 0
+      this.#spins.worked(this.#at)
     } else if (effect.looks) this.#spins.look(this.#at, cell)
     const bits = bytesMask(address, bytes)
     if (effect.atomic && effect.reads) cells.acquire(cell)

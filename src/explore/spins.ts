@@ -23,6 +23,13 @@ export class Spins {
     this.#cells = cells
   }
 
+  /** An actor has changed something: it does not wait. If its last look said so, it has gone on since, to where it is now. */
+  worked(at: number): void {
+    const w = this.#w
+    w[at + W.A_LOOKS] = 0
+    if (w[at] === W.STATE_SPINNING) w[at] = W.STATE_READY
+  }
+
   /** May a blocked actor go on, since a word of its loop has changed? */
   changed(at: number): boolean {
     const w = this.#w
@@ -35,6 +42,7 @@ export class Spins {
     }
     return false
   }
+
   /** All that are left look at words which nobody changes: they may do so once more, later in time. */
   again(): boolean {
     const w = this.#w

@@ -13,7 +13,7 @@ import { by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } 
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym } from '../abi/symbol.js'
 import { fetch_add, load, store } from '../arch/atomic.js'
-import { LOCKDEP } from '../arch/boot.js'
+import { PROVE } from '../arch/boot.js'
 import { COST_IRQ } from '../arch/cost.js'
 import {
   BUG_ON,
@@ -209,9 +209,9 @@ function handle_IRQ_event(irq: number, first: irqaction): number {
   let handled = 0
   if ((first.flags & SA_INTERRUPT) === 0) local_irq_enable()
   for (let a: irqaction | null = first; a !== null; a = a.next) {
-    const before = LOCKDEP ? balance() : 0
+    const before = PROVE ? balance() : 0
     handled |= call(a.handler)(irq, a.dev_id)
-    if (LOCKDEP) check_balance(before, `the handler of interrupt ${irq}`)
+    if (PROVE) check_balance(before, `the handler of interrupt ${irq}`)
   }
   local_irq_disable()
   return handled

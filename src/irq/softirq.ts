@@ -9,7 +9,7 @@
 import { bytes, konst, type Layout, layout, own, ptr, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
-import { LOCKDEP } from '../arch/boot.js'
+import { PROVE } from '../arch/boot.js'
 import { cost } from '../arch/cost.js'
 import {
   charge_cost,
@@ -116,9 +116,9 @@ export function __do_softirq(): void {
     charge_cost(COST_SOFTIRQ)
     while (pending !== 0) {
       const nr = 31 - Math.clz32(pending & -pending)
-      const before = LOCKDEP ? balance() : 0
+      const before = PROVE ? balance() : 0
       call(i32[ACTIONS + nr] as Sym<() => void>)()
-      if (LOCKDEP) check_balance(before, `softirq ${SOFTIRQ_NAMES[nr]}`)
+      if (PROVE) check_balance(before, `softirq ${SOFTIRQ_NAMES[nr]}`)
       softirq_hooks.handler_done()
       pending &= pending - 1
     }

@@ -14,7 +14,7 @@
 import { access_hooks, bytes, type Layout, layout, Struct } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC, describe_addr } from '../abi/section.js'
 import { mark_written } from '../arch/atomic.js'
-import { boot } from '../arch/boot.js'
+import { boot, PROVE } from '../arch/boot.js'
 import { bug } from '../arch/bug.js'
 import { CPU_CONTEXT, CPU_IF, CPU_PREEMPT, CPU_RCU, cpu_area, cpu_id, HARDIRQ, SOFTIRQ } from '../arch/cpu.js'
 import { hz, JIFFIES, num_cpus } from '../arch/machine.js'
@@ -225,7 +225,7 @@ export function prove_reset(ncpus: number): void {
     i32.fill(0, readers.cpu(cpu).list >> 2, (readers.cpu(cpu).list + LIST_BYTES) >> 2)
 }
 
-if (boot.controlled === true) {
+if (PROVE && boot.controlled === true) {
   slab_hooks.freed = check_freed
   access_hooks.fetched = prove_follow // fields that are declared rcu()
 }

@@ -14,7 +14,7 @@ import { atomic, by, embed, type Layout, layout, own, Struct, word } from '../ab
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../abi/section.js'
 import { call, type Sym, symbol } from '../abi/symbol.js'
 import { load, READ_ONCE, store } from '../arch/atomic.js'
-import { LOCKDEP } from '../arch/boot.js'
+import { PROVE } from '../arch/boot.js'
 import { cost } from '../arch/cost.js'
 import {
   CPU_PREEMPT,
@@ -70,25 +70,25 @@ export const maxbatch = 10
 /** rcu_read_lock - what is reached from here is not freed before rcu_read_unlock. No sleeping in between. @context any */
 export function rcu_read_lock(): void {
   i32[PREEMPT]++
-  if (LOCKDEP) prove_enter()
+  if (PROVE) prove_enter()
 }
 export function rcu_read_unlock(): void {
-  if (LOCKDEP) prove_leave()
+  if (PROVE) prove_leave()
   i32[PREEMPT]--
 }
 /** rcu_read_lock_bh - against what is freed by call_rcu_bh. @context process, softirq */
 export function rcu_read_lock_bh(): void {
   local_bh_disable()
-  if (LOCKDEP) prove_enter()
+  if (PROVE) prove_enter()
 }
 export function rcu_read_unlock_bh(): void {
-  if (LOCKDEP) prove_leave()
+  if (PROVE) prove_leave()
   local_bh_enable()
 }
 /** rcu_dereference - fetch a pointer that is published by rcu_assign_pointer: a plain load is enough here as on i386. */
 export function rcu_dereference(addr: number): number {
   const pointer = READ_ONCE(addr)
-  if (LOCKDEP) prove_fetch(pointer, addr)
+  if (PROVE) prove_fetch(pointer, addr)
   return pointer
 }
 /** rcu_dereference_protected - fetch a pointer that cannot change meanwhile: its updaters are kept out. No reader is needed. */
@@ -198,7 +198,7 @@ function rcu_start_batch(rcp: rcu_ctrlblk, next_pending: boolean): void {
   rcp.cpumask = load(ONLINE)
   rcp.next_pending = 0
   store(rcp.addr, (rcp.cur + 1) | 0)
-  if (LOCKDEP) prove_begins(flavour_of(rcp))
+  if (PROVE) prove_begins(flavour_of(rcp))
 }
 
 /** cpu_quiet - this CPU has passed; the last one ends the grace period. @locks rcp.lock is held */
@@ -236,7 +236,7 @@ function splice(rdp: rcu_data, from: number, to: number): void {
 
 function rcu_do_batch(rcp: rcu_ctrlblk, rdp: rcu_data): void {
   let count = 0
-  if (LOCKDEP) prove_invoke(flavour_of(rcp))
+  if (PROVE) prove_invoke(flavour_of(rcp))
   while (rdp.donelist !== 0 && count < maxbatch) {
     const head = RCU_HEAD.ref(rdp.donelist)
     rdp.donelist = head.next
@@ -245,7 +245,7 @@ function rcu_do_batch(rcp: rcu_ctrlblk, rdp: rcu_data): void {
     call(head.func)(head.addr)
     count++
   }
-  if (LOCKDEP) prove_invoke(0)
+  if (PROVE) prove_invoke(0)
   if (rdp.donelist !== 0) tasklet_schedule(tasklet)
 }
 
@@ -296,7 +296,7 @@ export function rcu_bh_qsctr_inc(): void {
 
 /** rcu_check_callbacks - the tick's part. `user`: the tick came out of user mode. @context hardirq */
 export function rcu_check_callbacks(user: boolean): void {
-  if (LOCKDEP) prove_stalls()
+  if (PROVE) prove_stalls()
   const count = preempt_count()
   const in_softirq = (count & SOFTIRQ_MASK) !== 0
   const idle =
@@ -369,7 +369,7 @@ export function rcu_drain_halted(ncpus: number): void {
 
 /** rcu_init - @context boot, CPU 0 for all CPUs */
 export function rcu_init(ncpus: number): void {
-  if (LOCKDEP) prove_reset(ncpus)
+  if (PROVE) prove_reset(ncpus)
   for (const rcp of [ctrl, ctrl_bh]) {
     spin_lock_init(rcp.lock)
     rcp.cur = -300

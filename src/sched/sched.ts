@@ -395,8 +395,9 @@ function go_idle(spin_ns: number): void {
   enter_context(IDLE, 0)
   local_irq_disable()
   sched_hooks.idle()
-  // With the flag off a wake-up shows either in need_resched or, still pending, in the pending word.
-  if (rq.need_resched === 0) idle_wait(spin_ns)
+  // With the flag off a wake-up shows either in need_resched or, still pending, in the pending word. An order to halt that came
+  // before pick() is in neither any more.
+  if (rq.need_resched === 0 && !halting()) idle_wait(spin_ns)
   local_irq_enable()
   sched_hooks.context_switch()
 }

@@ -7,6 +7,8 @@
  *
  * On when the machine is under control, or when it boots with it (`boot.lockdep`). The tables are guarded by GRAPH_LOCK, a
  * word of its own: lockdep's own lock is none of those it watches.
+ *
+ * @unwatched - what it writes down is no access of the code that runs, and no interrupt comes in between.
  */
 import { bytes, type Layout, layout, Struct, word } from '../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC, describe_addr } from '../abi/section.js'
@@ -63,6 +65,8 @@ const TABLES: Layout<lockdep_tables> = layout('lockdep', lockdep_tables, {
 const tables = DEFINE_STATIC('lockdep', TABLES)
 const GRAPH_AT = tables.graph >> 2
 const KNOWN = tables.known >> 2
+const REPORTS = (tables.addr + TABLES.offset('reports')) >> 2
+const LENGTH = (tables.addr + TABLES.offset('length')) >> 2
 
 class held_locks extends Struct {
   declare depth: number
@@ -74,6 +78,7 @@ const HELD: Layout<held_locks> = layout('held_locks', held_locks, {
   held: bytes(MAX_LOCK_DEPTH * HELD_WORDS * 4),
 })
 const mine = DEFINE_PER_CPU('held_locks', HELD).mine
+const DEPTH = (mine.addr + HELD.offset('depth')) >> 2
 const STACK = mine.held >> 2
 
 /** The graph's words, as lib wants them. */
@@ -124,26 +129,26 @@ export function held_text(): string {
 
 /** locks_held - how many there are. */
 export function locks_held(): number {
-  return i32[mine.addr >> 2]! // `depth`, unseen
+  return i32[DEPTH]!
 }
 
 /** lockdep_holds - does this CPU hold a lock? */
 export function lockdep_holds(lock: number): boolean {
-  for (let k = 0; k < mine.depth; k++) if (i32[STACK + k * HELD_WORDS] === lock) return true
+  for (let k = 0; k < i32[DEPTH]!; k++) if (i32[STACK + k * HELD_WORDS] === lock) return true
   return false
 }
 
 /** Each finding is told once. */
 function is_known(hash: number): boolean {
-  for (let k = 0; k < tables.reports && k < MAX_KNOWN; k++) if (i32[KNOWN + k] === hash) return true
-  if (tables.reports < MAX_KNOWN) i32[KNOWN + tables.reports] = hash
+  for (let k = 0; k < i32[REPORTS]! && k < MAX_KNOWN; k++) if (i32[KNOWN + k] === hash) return true
+  if (i32[REPORTS]! < MAX_KNOWN) i32[KNOWN + i32[REPORTS]!] = hash
   return false
 }
 
 function report(what: string): void {
   const held = held_text()
   if (is_known(jhash_name(what))) return
-  tables.reports++
+  i32[REPORTS]!++
   const text = `${what}. Held by CPU ${cpu_id}: ${held}`
   lockdep_log.push(text)
   log_text(`${text}\n`)
@@ -152,8 +157,8 @@ function report(what: string): void {
 
 /** For the host, which reads RAM. */
 function log_text(text: string): void {
-  for (let k = 0; k < text.length && tables.length < MAX_TEXT; k++)
-    u8[tables.text + tables.length++] = text.charCodeAt(k) & 0x7f
+  for (let k = 0; k < text.length && i32[LENGTH]! < MAX_TEXT; k++)
+    u8[tables.text + i32[LENGTH]!++] = text.charCodeAt(k) & 0x7f
 }
 
 function arrows(path: readonly number[]): string {
@@ -183,7 +188,10 @@ function graph_lock(): void {
 
 function graph_unlock(): void {
   if (boot.controlled !== true) quiet_ops.store(tables.addr, 0)
-  else mark_written(tables.graph, GRAPH_WORDS * 4)
+  else {
+    mark_written(tables.graph, GRAPH_WORDS * 4)
+    mark_written(mine.addr, HELD.size)
+  }
 }
 
 /**
@@ -192,7 +200,7 @@ function graph_unlock(): void {
  */
 export function lockdep_acquire(lock: number, taken: number, trylock: boolean, sleeps = false, subclass = 0): void {
   if (!LOCKDEP) return
-  const depth = mine.depth
+  const depth = i32[DEPTH]!
   const context = irq_context()
   graph_lock()
   const cls = class_of(lock, subclass)
@@ -207,7 +215,7 @@ export function lockdep_acquire(lock: number, taken: number, trylock: boolean, s
   i32[at + 3] = context
   i32[at + 4] = sleeps ? current() : 0
   i32[at + 5] = trylock ? 1 : 0
-  mine.depth = depth + 1
+  i32[DEPTH] = depth + 1
 }
 
 function validate(cls: number, taken: number, trylock: boolean, context: number, depth: number): string | null {
@@ -288,11 +296,11 @@ function add_edges(cls: number, taken: number, context: number, depth: number): 
 /** lockdep_release - a lock is given back; in any order. */
 export function lockdep_release(lock: number): void {
   if (!LOCKDEP) return
-  const depth = mine.depth
+  const depth = i32[DEPTH]!
   for (let k = depth - 1; k >= 0; k--) {
     if (i32[STACK + k * HELD_WORDS] !== lock || !is_ours(STACK + k * HELD_WORDS)) continue
     for (let at = STACK + k * HELD_WORDS; at < STACK + (depth - 1) * HELD_WORDS; at++) i32[at] = i32[at + HELD_WORDS]!
-    mine.depth = depth - 1
+    i32[DEPTH] = depth - 1
     return
   }
   report(`bad unlock balance detected: ${class_name(lock)} is given back, and not held`)
@@ -301,7 +309,7 @@ export function lockdep_release(lock: number): void {
 /** lockdep_init - a lock is made anew: it must not be held. */
 export function lockdep_init(lock: number): void {
   if (!LOCKDEP) return
-  for (let k = 0; k < mine.depth; k++)
+  for (let k = 0; k < i32[DEPTH]!; k++)
     if (i32[STACK + k * HELD_WORDS] === lock) {
       report(`held lock initialised: ${class_name(lock)}`)
       return
@@ -322,7 +330,7 @@ export function lockdep_softirqs_on(): void {
 }
 
 function mark_held(softirq: boolean): void {
-  const depth = mine.depth
+  const depth = i32[DEPTH]!
   let said: string | null = null
   graph_lock()
   for (let k = 0; k < depth; k++) {
@@ -339,16 +347,16 @@ function mark_held(softirq: boolean): void {
 
 /** lockdep_reports - how often something was found. */
 export function lockdep_reports(): number {
-  return tables.reports
+  return i32[REPORTS]!
 }
 
 /** lockdep_reset - nothing was ever taken. */
 export function lockdep_reset(): void {
   lockgraph_reset(graph)
   mark_written(tables.graph, GRAPH_WORDS * 4)
-  tables.reports = 0
-  tables.length = 0
-  mine.depth = 0
+  i32[REPORTS] = 0
+  i32[LENGTH] = 0
+  i32[DEPTH] = 0
   lockdep_log.length = 0
 }
 

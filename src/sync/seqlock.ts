@@ -7,7 +7,7 @@
 import { embed, type Layout, layout, Struct, word } from '../abi/layout.js'
 import { describe_addr } from '../abi/section.js'
 import { fetch_add, load } from '../arch/atomic.js'
-import { LOCKDEP } from '../arch/boot.js'
+import { PROVE } from '../arch/boot.js'
 import { bug } from '../arch/bug.js'
 import { cpu_relax } from '../arch/cpu.js'
 import { lockdep_holds } from './lockdep.js'
@@ -101,22 +101,22 @@ export function write_sequnlock_irqrestore(sl: seqlock_t, flags: number): void {
 
 function write_begin(sl: seqlock_t): void {
   const was = fetch_add(sl.addr, 1)
-  if (LOCKDEP && (was & 1) !== 0) bug('seqlock', `${name_of(sl.addr)} is written by two: its count was odd`)
+  if (PROVE && (was & 1) !== 0) bug('seqlock', `${name_of(sl.addr)} is written by two: its count was odd`)
 }
 function write_end(sl: seqlock_t): void {
   const was = fetch_add(sl.addr, 1)
-  if (LOCKDEP && (was & 1) === 0) bug('seqlock', `write_sequnlock of ${name_of(sl.addr)} without write_seqlock`)
+  if (PROVE && (was & 1) === 0) bug('seqlock', `write_sequnlock of ${name_of(sl.addr)} without write_seqlock`)
 }
 
 /** read_seqbegin - waits out a writer; returns the ticket for read_seqretry. Never inside the writer's own section. */
 export function read_seqbegin(sl: seqlock_t): number {
-  if (LOCKDEP) begin_watched(sl)
+  if (PROVE) begin_watched(sl)
   let seq = load(sl.addr)
   while ((seq & 1) !== 0) {
     cpu_relax()
     seq = load(sl.addr)
   }
-  if (LOCKDEP) {
+  if (PROVE) {
     reading.open.push(sl.addr)
     explorer()?.speculate()
   }
@@ -126,6 +126,6 @@ export function read_seqbegin(sl: seqlock_t): number {
 /** read_seqretry - true when a writer came in between. */
 export function read_seqretry(sl: seqlock_t, seq: number): boolean {
   const again = load(sl.addr) !== seq
-  if (LOCKDEP) retry_watched(sl, again)
+  if (PROVE) retry_watched(sl, again)
   return again
 }

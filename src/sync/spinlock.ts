@@ -243,10 +243,9 @@ export function mcs_unlock(lock: number): void {
 
 /** held_push - `lock` is an address, with HELD_READ or HELD_WRITE for an rwlock. */
 export function held_push(lock: number): void {
-  const depth = i32[HELD]
+  const depth = i32[HELD]++ // before the entry: an interrupt that comes in between uses the next one
   if (depth >= MAX_HELD) panic('too many locks held')
   i32[HELD_STACK + depth] = lock
-  i32[HELD] = depth + 1
 }
 
 export function held_pop(lock: number): void {

@@ -5,7 +5,7 @@
  *
  * @unwatched - what is looked at here is no access of the code that runs.
  */
-import { boot, LOCKDEP } from '../arch/boot.js'
+import { boot, PROVE } from '../arch/boot.js'
 import { bug } from '../arch/bug.js'
 import {
   CONTEXT_NAMES,
@@ -89,4 +89,4 @@ const interrupts = {
   },
 }
 
-if (LOCKDEP && boot.controlled === true) boot.watch = { begun, ended, here, interrupts }
+if (PROVE && boot.controlled === true) boot.watch = { begun, ended, here, interrupts }

@@ -38,11 +38,14 @@ const CASES: readonly (readonly [string, KernelDetector | 'invariant' | 'data ra
   ['an interrupt between a look and a write', 'invariant', /counted 1 of 2/],
 ]
 
+/** What may be seen first as well: the reader comes when the object has gone. */
+const ALSO: Record<string, KernelDetector> = { 'queued to be freed, and still published': 'use after free' }
+
 describe.each(CASES)('%s', (name, detector, words) => {
   test('is caught, and named', async () => {
     const { findings } = await look(name, true)
     expect(findings.map(f => [f.detector, f.sentence])).toContainEqual([detector, expect.stringMatching(words)])
-    expect(findings[0]!.detector).toBe(detector)
+    expect([detector, ALSO[name]]).toContain(findings[0]!.detector)
   })
   test('done right is silent', async () => {
     const result = await look(name, false)

@@ -13,7 +13,7 @@ import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
-import { LOCKDEP } from '../../arch/boot.js'
+import { PROVE } from '../../arch/boot.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
 import { config, hz } from '../../arch/machine.js'
@@ -207,7 +207,7 @@ function touch(r: number): void {
 function chain_find(hash: number, daddr: number, saddr: number, iif: number, oif: number, tos: number): number {
   let r = i32[table.w + (hash << (BUCKET_SHIFT - 2))]
   while (r !== 0) {
-    if (LOCKDEP) prove_follow(r)
+    if (PROVE) prove_follow(r)
     const w = r >> 2
     if (
       i32[w + FL_DST] === daddr &&
