@@ -11,6 +11,7 @@ import { performance } from 'node:perf_hooks'
 import Table from 'cli-table3'
 import { Command, InvalidArgumentError } from 'commander'
 import { determinism } from './determinism.js'
+import { exploration } from './exploration.js'
 import { LeftOut, packageRoot } from './lib/comparator.js'
 import { type Measure, type MeasureRow, makeContext, reached } from './lib/measure.js'
 import { MEASURES } from './macro/index.js'
@@ -35,7 +36,7 @@ function integer(text: string): number {
 function parse(): Options {
   const command = new Command('bench')
     .description(
-      'measures the kernel beside its rivals; `determinism` as the first word: do runs in virtual time differ?',
+      'measures the kernel beside its rivals; first word `determinism`: do runs in virtual time differ? `exploration`: does the kernel bear every order of its steps?',
     )
     .option('--only <name...>', `only these measures (${MEASURES.map(m => m.name).join(', ')})`)
     .option('--json <file>', 'write the results there instead of bench/results/')
@@ -164,12 +165,15 @@ async function main(): Promise<void> {
   if (rows.some(r => reached(r, r.atLeast) === false)) process.exitCode = 1
 }
 
+/** What the first word may be instead of a measure. */
+const CAMPAIGNS: Record<string, typeof determinism | undefined> = { determinism, exploration }
+
 try {
-  if (process.argv[2] === 'determinism') {
-    const write = (prefix: string, file: string | undefined, report: unknown): void =>
-      keep(file ?? resultFile(prefix), report)
-    process.exitCode = await determinism(process.argv.slice(3), write)
-  } else await main()
+  const write = (prefix: string, file: string | undefined, report: unknown): void =>
+    keep(file ?? resultFile(prefix), report)
+  const campaign = CAMPAIGNS[process.argv[2] ?? '']
+  if (campaign === undefined) await main()
+  else process.exitCode = await campaign(process.argv.slice(3), write)
 } catch (e) {
   console.error(`error: ${e instanceof Error ? (process.env['DEBUG'] ? e.stack : e.message) : String(e)}`)
   process.exit(1)

@@ -5,8 +5,8 @@
  *   line 0  written by others   +0 pending word  +4 parked (its thread sleeps)  +8 stop (it shall stand still)
  *   line 1  its own registers   +128 IF  +132 preempt_count  +136 current  +140 context  +144 locks held
  *                               +152 lock it waits for  +156 ticket it waits for   +160 time of the last change (f64)
- *                               +168 softirqs pending  +172 priority: vectors from this one on wait
- *                               +176 dead (it stands still)  +180 what burn() computes  +184 RCU sections
+ *                               +168 softirqs pending  +172 priority: vectors from this one on wait  +176 dead (stands still)
+ *                               +180 what burn() computes  +184 RCU sections  +188 parking
  *   line 2  held locks, then cpu time by context (f64), then MCS queue nodes; kernel per-CPU variables from +1024
  *   +48 KiB virtual time: cycles by context and function (f64); +56 KiB statistics of locks
  *
@@ -23,13 +23,12 @@ import {
   CONTEXT_NAMES,
   CPU_CLOCK,
   CPU_CONTEXT,
-  CPU_CURRENT,
   CPU_DEAD,
   CPU_HELD,
   CPU_HELD_STACK,
   CPU_IF,
   CPU_PARKED,
-  CPU_PENDING,
+  CPU_PARKING,
   CPU_PREEMPT,
   CPU_PRIORITY,
   CPU_SOFTIRQ,
@@ -66,22 +65,6 @@ const f64 = RAM.f64
 export const cpu_id = boot.cpu
 const AREA = PERCPU_BASE + (Math.max(cpu_id, 0) << PERCPU_SHIFT)
 
-/** What a dump or a trace calls them. */
-export const CPU_WORDS: Record<number, string | undefined> = {
-  [CPU_PENDING]: 'pending',
-  [CPU_PARKED]: 'parked',
-  [CPU_STOP]: 'stop',
-  [CPU_IF]: 'irqs_on',
-  [CPU_PREEMPT]: 'preempt_count',
-  [CPU_CURRENT]: 'current',
-  [CPU_CONTEXT]: 'context',
-  [CPU_HELD]: 'locks_held',
-  [CPU_WAITS_FOR]: 'waits_for',
-  [CPU_TICKET]: 'ticket',
-  [CPU_SOFTIRQ]: 'softirq_pending',
-  [CPU_PRIORITY]: 'priority',
-}
-
 const IF = (AREA + CPU_IF) >> 2
 const PREEMPT = (AREA + CPU_PREEMPT) >> 2
 const CONTEXT = (AREA + CPU_CONTEXT) >> 2
@@ -89,6 +72,7 @@ const CLOCK = (AREA + CPU_CLOCK) >> 3
 const SOFTIRQ_PENDING = (AREA + CPU_SOFTIRQ) >> 2
 const PRIORITY = (AREA + CPU_PRIORITY) >> 2
 const WHIRL = (AREA + CPU_WHIRL) >> 2
+const PARKING = (AREA + CPU_PARKING) >> 2
 const STAT = (AREA + CPU_STAT) >> 3
 const TALLY = (AREA + CPU_TALLY) >> 3
 const COST_TABLE = COSTS >> 3
@@ -316,6 +300,7 @@ export function cpu_relax(): void {
 
 /** park_announce - say which lock (and ticket) this CPU is about to sleep for. The caller then looks at the lock once more. */
 export function park_announce(lock: number, ticket: number): void {
+  i32[PARKING] = 1
   WRITE_ONCE(AREA + CPU_TICKET, ticket)
   quiet_ops.store(AREA + CPU_WAITS_FOR, lock)
 }
@@ -334,6 +319,7 @@ export function park(lock: number): void {
   if (pending >= 0 && (pending === 0 || i32[IF] === 0)) wait_on_address(AREA, pending, PARK_MS)
   store(AREA + CPU_PARKED, 0)
   if (pending_now() < 0) fetch_and(AREA, ~UNPARK)
+  i32[PARKING] = 0
   cpu_relax()
 }
 
@@ -368,6 +354,7 @@ export function lines_pass(n: number): void {
 
 /** park_done - this CPU waits no longer. */
 export function park_done(): void {
+  i32[PARKING] = 0
   quiet_ops.store(AREA + CPU_WAITS_FOR, 0)
 }
 

@@ -17,6 +17,8 @@ export const CPU_DEAD = 176
 export const CPU_WHIRL = 180
 /** Read-side sections of RCU that it is in; counted where locks are watched. */
 export const CPU_RCU = 184
+/** On its way to sleep for a lock: from the announcement to the sleep it looks for no interrupt. */
+export const CPU_PARKING = 188
 export const CPU_HELD_STACK = 256
 export const CPU_STAT = 448
 export const CPU_MCS = 512
@@ -39,3 +41,19 @@ export const CONTEXT_NAMES = ['user', 'nice', 'system', 'idle', 'iowait', 'hardi
 /** An entry of the held stack is the address of a lock, and in its lowest bits how an rwlock is held. */
 export const HELD_READ = 1
 export const HELD_WRITE = 2
+
+/** What a dump or a trace calls them. */
+export const CPU_WORDS: Record<number, string | undefined> = {
+  [CPU_PENDING]: 'pending',
+  [CPU_PARKED]: 'parked',
+  [CPU_STOP]: 'stop',
+  [CPU_IF]: 'irqs_on',
+  [CPU_PREEMPT]: 'preempt_count',
+  [CPU_CURRENT]: 'current',
+  [CPU_CONTEXT]: 'context',
+  [CPU_HELD]: 'locks_held',
+  [CPU_WAITS_FOR]: 'waits_for',
+  [CPU_TICKET]: 'ticket',
+  [CPU_SOFTIRQ]: 'softirq_pending',
+  [CPU_PRIORITY]: 'priority',
+}

@@ -6,7 +6,7 @@
 import { konst, type Layout, layout, ptr, Struct } from '../abi/layout.js'
 import { DEFINE_STATIC } from '../abi/section.js'
 import { symbol } from '../abi/symbol.js'
-import { load, store } from '../arch/atomic.js'
+import { load, READ_ONCE, store } from '../arch/atomic.js'
 import { cpu_id } from '../arch/cpu.js'
 import {
   DOORBELL,
@@ -17,14 +17,11 @@ import {
   DOORBELL_OP,
   DOORBELL_RESULT,
 } from '../arch/machine.js'
-import { RAM } from '../arch/ram.js'
 import { cpu_down, cpu_up } from '../irq/hotplug.js'
 import { tick_hooks } from '../irq/timer.js'
 import { EINVAL } from '../lib/errno.js'
 import { kernel_thread, rest, set_current_state, wake_up_process } from '../sched/sched.js'
 import { TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, type task_struct } from '../sched/task.js'
-
-const i32 = RAM.i32
 
 class doorbell extends Struct {
   declare task: task_struct | null
@@ -33,7 +30,7 @@ const BELL: Layout<doorbell> = layout('doorbell', doorbell, { task: konst(ptr(()
 const bell = DEFINE_STATIC('doorbell', BELL)
 
 function rung(): boolean {
-  return i32[DOORBELL >> 2] !== i32[DOORBELL_DONE >> 2]
+  return READ_ONCE(DOORBELL) !== READ_ONCE(DOORBELL_DONE)
 }
 
 function doorbell_tick(): void {
@@ -55,7 +52,7 @@ function* kdoorbell(): Generator<void, number, void> {
     set_current_state(TASK_RUNNING)
     if (!rung()) continue
     const request = load(DOORBELL)
-    store(DOORBELL_RESULT, yield* serve(i32[DOORBELL_OP >> 2], i32[DOORBELL_ARG >> 2]))
+    store(DOORBELL_RESULT, yield* serve(READ_ONCE(DOORBELL_OP), READ_ONCE(DOORBELL_ARG)))
     store(DOORBELL_DONE, request)
   }
 }

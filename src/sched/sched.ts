@@ -298,7 +298,9 @@ export function task_name(p: task_struct): string {
 
 /** resched_cpu - have whatever runs there give the CPU away. @context any */
 export function resched_cpu(cpu: number): void {
-  runqueues.cpu(cpu).need_resched = 1
+  const q = runqueues.cpu(cpu)
+  if (q.need_resched !== 0) return // it has been told: who asks again and again must not drown it in interrupts
+  q.need_resched = 1
   send_vector(cpu, VEC_RESCHED)
 }
 

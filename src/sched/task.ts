@@ -93,7 +93,7 @@ export const RUNQUEUE: Layout<runqueue> = layout('runqueue', runqueue, {
   nr_running: by('lock', word),
   active: by('lock', word), // 0 or 1; the other array holds those whose slice is used up
   curr: own(ptr(() => TASK)),
-  need_resched: word,
+  need_resched: atomic(word), // set by whoever wants this CPU to choose anew
   nr_switches: own(word),
   array0: by('lock', embed(PRIO_ARRAY)),
   array1: by('lock', embed(PRIO_ARRAY)),

@@ -1,7 +1,8 @@
 /**
  * watch.ts - does code leave a CPU as it found it? Interrupts on, and preempt_count what it was: asked after each handler where
  * locks are watched, and of an actor of a controlled run when it ends. What a CPU is in the middle of is told for reports, and
- * which interrupts it would take: the explorer lets it take them between any two of its steps.
+ * which interrupts it would take: the explorer lets it take them between any two of its steps, but not on its way to sleep for a
+ * lock, which is the machine's own business and no code of 2.6.11.
  *
  * @unwatched - what is looked at here is no access of the code that runs.
  */
@@ -11,6 +12,7 @@ import {
   CONTEXT_NAMES,
   CPU_CONTEXT,
   CPU_IF,
+  CPU_PARKING,
   CPU_PREEMPT,
   CPU_PRIORITY,
   cpu_area,
@@ -28,6 +30,7 @@ const AREA = cpu_area(Math.max(cpu_id, 0))
 const CONTEXT = (AREA + CPU_CONTEXT) >> 2
 const PREEMPT = (AREA + CPU_PREEMPT) >> 2
 const IF = (AREA + CPU_IF) >> 2
+const PARKING = (AREA + CPU_PARKING) >> 2
 const PRIORITY = (AREA + CPU_PRIORITY) >> 2
 
 /** What a handler is to leave as it was: its interrupt flag and preempt_count; for check_balance. */
@@ -81,7 +84,7 @@ const interrupts = {
   index: AREA >> 2,
   mask(): number {
     if (i32[IF] === 0) entering.yes = false
-    return i32[IF] === 0 || entering.yes ? 0 : ((1 << i32[PRIORITY]) - 1) & NO_HALT
+    return i32[IF] === 0 || i32[PARKING] !== 0 || entering.yes ? 0 : ((1 << i32[PRIORITY]) - 1) & NO_HALT
   },
   deliver(): void {
     entering.yes = true

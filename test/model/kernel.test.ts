@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import type { RouterArgs } from './kernel/router.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, ...options })
@@ -20,16 +21,24 @@ describe.each(['tas', 'ticket', 'mcs'] as const)('%s', lock => {
 })
 
 describe('a router forwards under control, from the interrupt to the wire', () => {
+  const route = async (args: RouterArgs) => {
+    const kernel = { megabytes: 64 }
+    const result = await look('router', { schedules: 40, kernel, args, maxSteps: 50_000, hangSeconds: 60 })
+    expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+    return result
+  }
+
   test.each([
     [1, 'interrupt', 0],
     [2, 'softnet', 1],
     [2, 'NAPI', 2],
+    [4, 'NAPI', 2],
   ])('%i CPUs, %s: nothing raced for, nothing lost, nothing leaked', async (cpus, _name, rx) => {
-    const kernel = { megabytes: 64 }
-    const args = { cpus, frames: 2, rx }
-    const result = await look('router', { schedules: 40, kernel, args, maxSteps: 50_000, hangSeconds: 60 })
-    expect(result.findings).toEqual([])
-    expect(result.schedules).toBe(40)
-    expect(result.cut).toBeLessThan(20)
+    await route({ cpus, frames: 2, rx, ticks: 2 })
+  })
+
+  test('a CPU is stopped and started while frames go through it', async () => {
+    const { outcomes } = await route({ cpus: 2, frames: 2, rx: 1, ticks: 1, hotplug: true })
+    expect(outcomes).toEqual({ '2 of 2 requests served': 40 })
   })
 })

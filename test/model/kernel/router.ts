@@ -1,19 +1,28 @@
 /** A router under control: CPUs that forward, and a board that brings them frames and takes what they send. */
-import { fetch_or } from '../../../src/arch/atomic.js'
+import { fetch_add, fetch_or, load, WRITE_ONCE } from '../../../src/arch/atomic.js'
 import { boot } from '../../../src/arch/boot.js'
 import { cpu_id, cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
 import {
   type ConfigWord,
   config_addr,
+  DOORBELL,
+  DOORBELL_ARG,
+  DOORBELL_CPU_DOWN,
+  DOORBELL_CPU_UP,
+  DOORBELL_DONE,
+  DOORBELL_OP,
   HALTING,
   ONLINE,
   POWER,
   PowerOff,
   power_down,
   RUNNING,
+  send_vector,
+  VEC_TIMER,
 } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { Board } from '../../../src/hw/board.js'
+import { doorbell_init } from '../../../src/init/doorbell.js'
 import {
   carve,
   configure_network,
@@ -31,6 +40,10 @@ export interface RouterArgs {
   frames: number
   /** 0 interrupt, 1 softnet, 2 napi. */
   rx: number
+  /** Ticks of the clock for each CPU. */
+  ticks?: number
+  /** CPU 1 is stopped and started again meanwhile. */
+  hotplug?: boolean
 }
 
 const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
@@ -62,6 +75,7 @@ export function setup(args: RouterArgs) {
     routes: [],
     neighbours: [{ dev: 'eth1', address: ip(10, 0, 1, 2), mac: { hi: 0x02000000, lo: 0x0102 } }],
   })
+  if (args.hotplug === true) doorbell_init()
   return args
 }
 
@@ -84,7 +98,7 @@ function cpu(args: RouterArgs): void {
   }
 }
 
-/** Brings the frames, one by one, and turns the machine off when all have come out. */
+/** Brings the frames, one by one, and turns the machine off when all have come out and the operator has what he wants. */
 function board(args: RouterArgs): void {
   const b = new Board(
     { hz: 0, ncpus: args.cpus, ports: [0, 1].map(() => ({ source: null, capture: true })) },
@@ -95,12 +109,33 @@ function board(args: RouterArgs): void {
     const frame = udpFrame({ src: `10.0.0.${2 + k}`, dst: '10.0.1.2', ttl: 64, sport: 1000 + k, dport: 9 })
     while (!b.nics[0]!.arrive(frame)) b.step(boot.now())
   }
-  while (b.captures()[1]!.lengths.length < args.frames) b.step(boot.now())
+  const wanted = args.hotplug === true ? 2 : 0
+  while (b.captures()[1]!.lengths.length < args.frames || load(DOORBELL_DONE) < wanted) b.step(boot.now())
   power_down(HALTING)
 }
 
-export const actors = { 'CPU 0': cpu, 'CPU 1': cpu, 'CPU 2': cpu, 'CPU 3': cpu, board }
+/** The clock chip: it ticks whenever the strategy says so. */
+function clock(args: RouterArgs): void {
+  for (let k = 0; k < (args.ticks ?? 0); k++)
+    for (let cpu = 0; cpu < args.cpus; cpu++) if ((load(ONLINE) & (1 << cpu)) !== 0) send_vector(cpu, VEC_TIMER)
+}
+
+/** Who stops a CPU and starts it again, by the doorbell that the tick of CPU 0 looks at. */
+function operator(args: RouterArgs): void {
+  if (args.hotplug !== true) return
+  for (const op of [DOORBELL_CPU_DOWN, DOORBELL_CPU_UP]) {
+    WRITE_ONCE(DOORBELL_OP, op)
+    WRITE_ONCE(DOORBELL_ARG, 1)
+    const request = fetch_add(DOORBELL, 1) + 1
+    send_vector(0, VEC_TIMER)
+    while (load(DOORBELL_DONE) !== request) if (load(POWER) !== RUNNING) return
+  }
+}
+
+export const actors = { 'CPU 0': cpu, 'CPU 1': cpu, 'CPU 2': cpu, 'CPU 3': cpu, board, clock, operator }
 export const describe = describeAddress
+/** How often CPU 1 was stopped or started. */
+export const outcome = (): string => `${RAM.i32[DOORBELL_DONE >> 2]} of 2 requests served`
 
 export function invariant(args: RouterArgs): void {
   let received = 0
