@@ -82,6 +82,8 @@ export class ExploreError extends Error {
 const MAX_CELLS = 1 << 14
 const KERNEL_CELLS = 1 << 16
 const POLL_MS = 200
+/** A thread that spins for its turn for long takes the core from the one that has it. */
+const GATE_SPINS = 100
 
 /**
  * explore - run the scenario in module `where` (a URL or a file name) until something is found or the budget is spent.
@@ -155,11 +157,10 @@ class Exploring {
       instrument: options.instrument ?? true,
       races,
       plainSteps: options.plainSteps ?? (!races || memory !== 'sc'),
-      // A thread that spins for its turn needs a core that nobody else wants.
       args: options.args,
       kernel: options.kernel ?? null,
       spinLooks: options.spinLooks ?? (strategy === 'exhaustive' ? 6 : 3),
-      spins: availableParallelism() > 1 ? 2000 : 0,
+      spins: availableParallelism() > 1 ? GATE_SPINS : 0,
     }
   }
 

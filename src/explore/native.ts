@@ -22,4 +22,5 @@ export const native = {
   clearInterval: globalThis.clearInterval,
   setImmediate: globalThis.setImmediate,
   now: performance.now.bind(performance),
+  set: Uint8Array.prototype.set,
 }

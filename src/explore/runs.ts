@@ -160,7 +160,8 @@ export class Runs {
       for (let word = first >>> 5; word <= (first + pages) >>> 5; word++) {
         for (let bits = w[layout.dirty + word]!; bits !== 0; bits &= bits - 1) {
           const page = word * 32 + lowest(bits) - first
-          if (page >= 0 && page < pages) bytes.set(saved.subarray(page * PAGE, (page + 1) * PAGE), page * PAGE)
+          if (page >= 0 && page < pages)
+            native.set.call(bytes, saved.subarray(page * PAGE, (page + 1) * PAGE), page * PAGE)
         }
       }
     }
@@ -180,7 +181,7 @@ export class Runs {
         }
       }
     }
-    for (const [bytes, saved] of this.#snapshot) bytes.set(saved)
+    for (const [bytes, saved] of this.#snapshot) native.set.call(bytes, saved)
     this.#forgetPages()
   }
 
