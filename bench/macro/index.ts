@@ -6,6 +6,7 @@ import { boot, heap } from './footprint.js'
 import { forward } from './forward.js'
 import { contention, uncontended } from './locks.js'
 import { micro } from './micro.js'
+import { proofs } from './proofs.js'
 import { rcu } from './rcu.js'
 import { rivals } from './rivals.js'
 import { virtual } from './virtual.js'
@@ -21,5 +22,6 @@ export const MEASURES: readonly Measure[] = [
   virtual,
   calibrate,
   micro,
+  proofs,
   rivals,
 ]
