@@ -8,6 +8,7 @@ import { contention, uncontended } from './locks.js'
 import { micro } from './micro.js'
 import { proofs } from './proofs.js'
 import { rcu } from './rcu.js'
+import { replays } from './replays.js'
 import { rivals } from './rivals.js'
 import { virtual } from './virtual.js'
 
@@ -23,5 +24,6 @@ export const MEASURES: readonly Measure[] = [
   calibrate,
   micro,
   proofs,
+  replays,
   rivals,
 ]

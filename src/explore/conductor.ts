@@ -59,6 +59,8 @@ export interface Exploration {
   /** Times that an actor was taken to wait, since it had looked at unchanged words again and again. */
   spun: number
   findings: Finding[]
+  /** Of all that happened in all runs: the same for the same seed. */
+  hash: number
   /** How often each outcome was seen, by what the scenario calls it. */
   outcomes: Record<string, number>
   /** Of a replay: the step at which the code no longer did what it had done, or -1. */
@@ -106,6 +108,7 @@ export class Conductor {
       seed,
       ...counts,
       findings: [],
+      hash: 0,
       forkedAt: -1,
       outcomes: {},
     }
@@ -221,6 +224,7 @@ export class Conductor {
     const result = this.#result
     result.schedules++
     result.steps += outcome.steps
+    result.hash = Math.imul(result.hash ^ outcome.hash, 0x01000193) ^ outcome.found
     result.longest = Math.max(result.longest, outcome.steps)
     this.#length = Math.max(this.#length, outcome.found === W.FOUND_NOTHING ? outcome.steps : 1)
     if (outcome.found === W.ENDED_CUT) result.cut++
@@ -298,6 +302,7 @@ export class Conductor {
     this.#result.schedules = 1
     this.#result.steps = outcome.steps
     this.#result.longest = outcome.steps
+    this.#result.hash = outcome.hash
     if (outcome.found !== W.FOUND_NOTHING && outcome.found < W.ENDED_CUT) this.#result.findings.push(finding)
   }
 }

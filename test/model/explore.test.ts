@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type Detector, ExploreError, type ExploreOptions, explore, type Finding } from '../../src/explore/index.js'
+import { CAMPAIGN } from './replays.js'
 import { apply, type Op, type Program } from './scenarios/program.js'
 
 const scenario = (name: string): URL => new URL(`./scenarios/${name}.js`, import.meta.url)
@@ -149,6 +150,28 @@ describe('an exhaustive search', () => {
     expect(await look('sound_barrier', { strategy: 'exhaustive' })).toMatchObject({ exhausted: true, findings: [] })
     expect(await look('sound_lock', { strategy: 'exhaustive', schedules: 50 })).toMatchObject({ exhausted: false })
     expect((await finding('lost_wakeup', { strategy: 'exhaustive' })).detector).toBe('lost wakeup')
+  })
+})
+
+/** Each scenario twice, and each run of it twice. */
+describe('a seed is replayed', () => {
+  test.each(CAMPAIGN.map(c => [c.name, c] as const))('%s', async (_, { scenario: url, options, schedules }) => {
+    const runs = Math.ceil(schedules / 50)
+    const twice = () => explore(url, { ...options, schedules: runs, seed: 9, verify: true, throws: false })
+    const [one, two] = [await twice(), await twice()]
+    expect(one.schedules).toBe(runs)
+    expect({ ...two, seconds: 0 }).toEqual({ ...one, seconds: 0 })
+  })
+
+  test('to another hash when the seed is another', async () => {
+    const of = async (seed: number) => (await look('sound_lock', { seed, schedules: 20 })).hash
+    expect(await of(1)).not.toBe(await of(2))
+  })
+
+  test('and what differs only later is seen when each run is made twice', async () => {
+    const options = { args: 'keeps state later', schedules: 200 }
+    expect(await look('broken', options)).toMatchObject({ findings: [], schedules: 200 })
+    await expect(look('broken', { ...options, verify: true })).rejects.toThrow(/two runs of one schedule differ/)
   })
 })
 
