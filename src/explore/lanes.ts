@@ -1,8 +1,8 @@
 /** lanes.ts - a finding as text: a lane for each actor, one line for each step, and the sentence that says what went wrong. */
 import { type Finding, type Step, short } from './finding.js'
 
-/** Lines of steps that are shown; what lies between is counted. */
-const MAX_ROWS = 14
+/** Lines of steps that are shown, and of those that count what lies between. */
+const MAX_LINES = 16
 const LANE_GAP = '  '
 
 const SYMBOL: Partial<Record<Step['kind'], string>> = { exchange: 'xchg', compareExchange: 'cas' }
@@ -54,7 +54,7 @@ function chosen(f: Finding): Set<number> {
     s => s.kind !== 'start' && (!s.plain || f.marked.includes(s.n) || actors.get(s.where)!.size > 1),
   )
   const all = steps.map(s => s.n)
-  if (all.length <= MAX_ROWS) return new Set(all)
+  if (linesOf(f, all) <= MAX_LINES) return new Set(all)
   const words = new Set(f.marked.map(n => f.steps[n]?.where).concat(f.stuck.map(s => s.waits)))
   const weight = (s: Step): number => {
     const at = steps.indexOf(s)
@@ -62,8 +62,20 @@ function chosen(f: Finding): Set<number> {
     const last = f.steps.findLast(t => t.actor === s.actor) === s
     return (f.marked.includes(s.n) ? 8 : 0) + (last ? 4 : 0) + (changes ? 2 : 0) + (words.has(s.where) ? 1 : 0)
   }
-  const best = [...steps].sort((a, b) => weight(b) - weight(a) || b.n - a.n).slice(0, MAX_ROWS)
-  return new Set(best.map(s => s.n))
+  const best: number[] = []
+  for (const { n } of [...steps].sort((a, b) => weight(b) - weight(a) || b.n - a.n)) {
+    if (linesOf(f, [...best, n]) > MAX_LINES) break
+    best.push(n)
+  }
+  return new Set(best)
+}
+
+/** Lines that these steps take: one each, and one for what lies before each of them, or behind them all. */
+function linesOf(f: Finding, shown: readonly number[]): number {
+  const sorted = [...shown].sort((a, b) => a - b)
+  const gaps = sorted.filter((n, k) => n > (sorted[k - 1] ?? -1) + 1).length
+  const end = (sorted.at(-1) ?? -1) + 1 < f.steps.length ? 1 : 0
+  return sorted.length + gaps + end
 }
 
 /** The last step of an actor that cannot go on: what it holds then is what others wait for. */
