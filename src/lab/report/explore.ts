@@ -63,7 +63,8 @@ function row(f: Finding, s: Step): string {
   const turn = f.steps[s.n - 1]?.actor !== s.actor
   const classes = [turn ? 'turn' : '', f.marked.includes(s.n) ? 'mark' : ''].filter(c => c !== '').join(' ')
   const cells = f.actors.map(a => `<td>${a === s.actor ? escapeHtml(said(s)) : ''}</td>`).join('')
-  return `<tr class="${classes}"><td class="n">${s.n}</td>${cells}<td class="at">${escapeHtml(s.site)}</td></tr>`
+  const where = s.context === '' ? '' : ` title="${escapeHtml(`${s.actor} ${s.context}`)}"`
+  return `<tr class="${classes}"${where}><td class="n">${s.n}</td>${cells}<td class="at">${escapeHtml(s.site)}</td></tr>`
 }
 
 function section(f: Finding): string {
@@ -94,7 +95,8 @@ export function exploreTrace(r: Exploration): string {
       events.push({ ph: 'M', pid: 1, tid, name: 'thread_name', args: { name } })
     for (const s of f.steps) {
       const tid = f.actors.indexOf(s.actor)
-      const args = { step: s.n, at: s.site, before: s.before, after: s.after }
+      const context = s.context === '' ? {} : { context: s.context }
+      const args = { step: s.n, at: s.site, before: s.before, after: s.after, ...context }
       events.push({ ph: 'X', pid: 1, tid, ts: s.n, dur: 1, name: said(s), cat: s.plain ? 'plain' : 'atomic', args })
     }
   }
