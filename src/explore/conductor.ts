@@ -54,7 +54,7 @@ export interface Exploration {
   exhausted: boolean
   /** Exhaustive: runs that were given up, since all that could follow had been seen. */
   redundant: number
-  /** Runs given up at the greatest number of steps. */
+  /** Runs given up: at the greatest number of steps, or in a loop that would have ended some time. */
   cut: number
   /** Times that an actor was taken to wait, since it had looked at unchanged words again and again. */
   spun: number
@@ -231,10 +231,24 @@ export class Conductor {
     if (outcome.found === W.FOUND_NOTHING) this.#countOutcome()
     if (outcome.found === W.FOUND_NOTHING || outcome.found >= W.ENDED_CUT) return false
     if (this.#causes.has(outcome.signature)) return false
+    const isLivelock = outcome.found === W.FOUND_LIVELOCK
+    const way = this.#runs.executed().slice(0, isLivelock ? this.#runs.w[W.FAIR_FROM]! : undefined)
+    if (isLivelock && !(await this.#isForEver(way, outcome))) {
+      result.cut++
+      return false
+    }
     this.#causes.add(outcome.signature)
-    const { plan, tried } = await shrink(this.#runs, this.#runs.executed(), outcome, this.#config.shrinkBudget)
+    const { plan, tried } = await shrink(this.#runs, way, outcome, this.#config.shrinkBudget)
     await this.#record(plan, result.schedules, tried)
     return !this.#config.all
+  }
+
+  /** Once more, and each actor has gone further before it is looked at: a loop that was about to end ends. */
+  async #isForEver(way: readonly number[], outcome: Outcome): Promise<boolean> {
+    const plan = [...way, W.BY_TURNS_FROM_HERE]
+    const lookFrom = this.#actors.length * outcome.steps
+    const again = await this.#runs.run({ how: BY_PLAN, seed: 0, plan, lookFrom })
+    return again.signature === outcome.signature
   }
 
   /** How to speak of addresses: what setup returned, and of a kernel's RAM what the kernel says. */
@@ -276,7 +290,7 @@ export class Conductor {
   async #replay(id: string): Promise<void> {
     const replay = parseReplayId(id)
     if (replay === null) throw new ScenarioError(`'${id}' is no replay id: it begins with '1.', as a finding prints it`)
-    if (replay.plan.some(a => a >= this.#thread.engine.layout.units))
+    if (replay.plan.some(a => a >= this.#thread.engine.layout.units && a !== W.BY_TURNS_FROM_HERE))
       throw new ScenarioError(
         `the replay id is of a scenario with more actors than the ${this.#actors.length} of this one, or of another memory model`,
       )

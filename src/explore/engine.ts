@@ -16,6 +16,7 @@ import { bytesMask, Cells, TooManyCells } from './cells.js'
 import type { Effect } from './effects.js'
 import { Interrupts } from './interrupts.js'
 import { native } from './native.js'
+import { IS_LIVELOCK, NO_OPINION, Progress } from './progress.js'
 import { Speculation } from './speculation.js'
 import { Spins } from './spins.js'
 import { actorAt, BY_SEARCH, Strategy } from './strategy.js'
@@ -57,6 +58,7 @@ export class Engine {
   readonly interrupts: Interrupts
   readonly #spins: Spins
   readonly waits: Waits
+  readonly progress: Progress
   readonly text: Text
   readonly #at: number
 
@@ -71,6 +73,7 @@ export class Engine {
     this.interrupts = new Interrupts(this.w, layout, this.buffers.units, me)
     this.strategy = new Strategy(this.w, layout, this.buffers, this.interrupts)
     this.#at = actorAt(me)
+    this.progress = new Progress(this.w)
     this.waits = new Waits(this.w, this.f)
     this.text = new Text(shared, layout)
   }
@@ -120,8 +123,15 @@ export class Engine {
       }
       const only = (enabled & (enabled - 1)) === 0
       const sleepers = this.waits.sleepers()
-      let next = 31 - Math.clz32(enabled)
-      if (!only || sleepers !== 0 || w[W.STRATEGY] === BY_SEARCH) {
+      let next = this.#looksAtProgress(enabled, me)
+      if (next === IS_LIVELOCK) {
+        this.end(W.FOUND_LIVELOCK)
+        return -1
+      }
+      const asked = next === NO_OPINION
+      if (asked) next = 31 - Math.clz32(enabled)
+      if (!asked) w[W.DECISIONS]!++
+      else if (!only || sleepers !== 0 || w[W.STRATEGY] === BY_SEARCH) {
         w[W.DECISIONS]!++
         next = this.strategy.pick(enabled, sleepers, me)
       }
@@ -137,6 +147,14 @@ export class Engine {
       if ((enabled & (1 << next)) === 0) this.waits.expire(next)
       return this.#chosen(next, me, enabled)
     }
+  }
+
+  /** Is it time to see whether the run gets anywhere? What a plan says is done first. @returns as Progress.look */
+  #looksAtProgress(enabled: number, me: number): number {
+    const { w } = this
+    if (w[W.STEP]! < w[W.LOOK_AT]! || w[W.STEP]! + w[W.PLAN_SHIFT]! < w[W.PLAN_LENGTH]!) return NO_OPINION
+    const awake = w[W.STRATEGY] === BY_SEARCH ? enabled & ~w[W.ASLEEP]! : enabled
+    return awake === 0 ? NO_OPINION : this.progress.look(awake, () => this.strategy.turn(awake, me))
   }
 
   #chosen(next: number, me: number, enabled: number): number {

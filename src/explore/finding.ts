@@ -1,12 +1,21 @@
 /** finding.ts - what was found, as data: the steps of the plainest run into it, and a sentence that says what went wrong. */
 import type { ActorThread } from './actor.js'
+import { circleOf, countingSentence, livelockSentence } from './livelock.js'
 import { type Name, nameOf } from './memory.js'
 import { replayId } from './replayId.js'
 import type { Outcome, Runs } from './runs.js'
 import { actorAt } from './strategy.js'
 import * as W from './words.js'
 
-export const DETECTORS = ['deadlock', 'lost wakeup', 'stall', 'data race', 'exception', 'invariant'] as const
+export const DETECTORS = [
+  'deadlock',
+  'lost wakeup',
+  'stall',
+  'livelock',
+  'data race',
+  'exception',
+  'invariant',
+] as const
 /** One of these, or the name that what was thrown gives itself by a property `detector`, as the kernel's lockdep does. */
 export type Detector = (typeof DETECTORS)[number] | (string & {})
 
@@ -65,6 +74,7 @@ const NAME_OF: Record<number, Detector> = {
   [W.FOUND_DEADLOCK]: 'deadlock',
   [W.FOUND_LOST_WAKEUP]: 'lost wakeup',
   [W.FOUND_STALL]: 'stall',
+  [W.FOUND_LIVELOCK]: 'livelock',
   [W.FOUND_RACE]: 'data race',
   [W.FOUND_EXCEPTION]: 'exception',
   [W.FOUND_INVARIANT]: 'invariant',
@@ -85,12 +95,14 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
   const { engine } = thread
   const { w } = engine
   const all = stepsOf(thread, facts)
-  const steps = outcome.found === W.FOUND_STALL ? withoutLooks(all) : all
+  const steps = stepsToShow(w, outcome, all)
   const blocks = [W.FOUND_DEADLOCK, W.FOUND_LOST_WAKEUP, W.FOUND_STALL].includes(outcome.found)
   const stuck = blocks ? stuckOf(thread, facts, steps) : []
   // Whoever spins for what another one holds that spins for something of his is in a deadlock, however busy both are.
   const circle = outcome.found === W.FOUND_STALL && isCircle(stuck)
-  const detector = outcome.named !== '' ? outcome.named : circle ? 'deadlock' : NAME_OF[outcome.found]!
+  const alone = outcome.found === W.FOUND_LIVELOCK && w[W.FOUND_ACTOR]! < 0
+  const detector =
+    outcome.named !== '' ? outcome.named : circle ? 'deadlock' : alone ? 'stall' : NAME_OF[outcome.found]!
   const marked = outcome.found === W.FOUND_RACE ? [w[W.FOUND_STEP]!, w[W.FOUND_STEP2]!] : markedOf(w, outcome)
   const story = {
     detector,
@@ -111,12 +123,28 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
     steps,
     marked,
     stuck,
-    preemptions: outcome.preemptions,
-    replay: replayId(runs.executed((steps.at(-1)?.n ?? -1) + 1), all.filter(isChoice)),
+    preemptions: outcome.found === W.FOUND_LIVELOCK ? w[W.PLAN_LENGTH]! - 1 : outcome.preemptions,
+    replay: replayId(wayOf(runs, outcome, steps), all.filter(isChoice)),
     schedules: facts.schedules,
     shrunkBy: facts.shrunkBy,
     seed: facts.seed,
   }
+}
+
+/** Of runs that end in something which comes again and again the first times are enough. */
+function stepsToShow(w: Int32Array, outcome: Outcome, all: Step[]): Step[] {
+  if (outcome.found === W.FOUND_STALL) return withoutLooks(all)
+  return outcome.found === W.FOUND_LIVELOCK ? circleOf(w, all) : all
+}
+
+/** Whose each step is, as a plan. */
+function wayOf(runs: Runs, outcome: Outcome, steps: readonly Step[]): readonly number[] {
+  const { w } = runs
+  if (outcome.found !== W.FOUND_LIVELOCK) return runs.executed((steps.at(-1)?.n ?? -1) + 1)
+  const plan = runs.plan()
+  return plan.at(-1) === W.BY_TURNS_FROM_HERE
+    ? plan
+    : [...runs.executed().slice(0, w[W.FAIR_FROM]!), W.BY_TURNS_FROM_HERE]
 }
 
 function markedOf(w: Int32Array, outcome: Outcome): number[] {
@@ -215,7 +243,7 @@ function lookOf(steps: readonly Step[], actor: string, ended: ReadonlySet<string
   return looks.findLast(s => rank(s) === best) ?? mine.at(-1)
 }
 
-function writes(s: Step): boolean {
+export function writes(s: Step): boolean {
   return ![
     'load',
     'read',
@@ -231,7 +259,7 @@ function writes(s: Step): boolean {
   ].includes(s.kind)
 }
 
-interface Story {
+export interface Story {
   detector: Detector
   steps: readonly Step[]
   stuck: readonly Stuck[]
@@ -257,7 +285,10 @@ function sentenceOf(story: Story): string {
       return stuckSentence(story, 'waits for', 'none of them can go on')
     case 'invariant':
       return `The invariant does not hold at the end: ${story.message}.${interrupted(story)}`
+    case 'livelock':
+      return livelockSentence(story, actor)
     case 'stall':
+      if (story.stuck.length === 0) return countingSentence(story)
       return stuckSentence(story, 'looks again and again at', 'nobody is left who changes it')
     default:
       return `${actor === '' ? '' : `${actor}: `}${story.message}.`

@@ -2,9 +2,9 @@
  * replayId.ts - a run as a short text: whose each step was, and a check of what those steps did.
  *
  * `1.` and base64url of: for each stretch of steps by one actor its number and length, and one byte that says what its last
- * step did. On edited code the first stretch whose byte differs is where the replay forks.
+ * step did. The last one of a livelock says that from there on it goes turn by turn. On edited code the first stretch whose byte differs is where the replay forks.
  */
-import { KINDS, MAX_UNITS } from './words.js'
+import { BY_TURNS_FROM_HERE, KINDS } from './words.js'
 
 interface Done {
   kind: string
@@ -58,7 +58,7 @@ export function parseReplayId(id: string): Replay | null {
       if (byte < 128) break
     }
     const check = bytes[k++]
-    if (check === undefined || actor >= MAX_UNITS || length === 0 || plan.length + length > 1 << 20) return null
+    if (check === undefined || actor > BY_TURNS_FROM_HERE || length === 0 || plan.length + length > 1 << 20) return null
     for (let j = 0; j < length; j++) plan.push(actor)
     checks.push({ step: plan.length - 1, check })
   }

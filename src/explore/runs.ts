@@ -44,6 +44,8 @@ export interface RunOptions {
   /** Actors that need not be tried after the plan, for an exhaustive search. */
   asleep?: number
   record?: boolean
+  /** Whether it gets anywhere is not asked before this step. */
+  lookFrom?: number
 }
 
 /** Runs - of a scenario on the threads that stand ready. */
@@ -101,6 +103,12 @@ export class Runs {
     return whose
   }
 
+  /** What the last run was told to do. */
+  plan(): number[] {
+    const { w, layout } = this.#thread.engine
+    return Array.from(w.subarray(layout.plan, layout.plan + w[W.PLAN_LENGTH]!))
+  }
+
   #reset(options: RunOptions): void {
     const { w, f, layout } = this.#thread.engine
     const n = layout.actors
@@ -130,6 +138,7 @@ export class Runs {
     w[W.WAIT_ORDER] = 0
     w.fill(0, W.CLOCKS, W.CLOCKS + W.MAX_ACTORS * W.MAX_ACTORS)
     this.#thread.engine.buffers.reset()
+    this.#thread.engine.progress.reset(options.lookFrom ?? 0)
     for (let a = 0; a < n; a++) {
       const at = actorAt(a)
       w.fill(0, at, at + W.A_GATE)

@@ -8,6 +8,7 @@
 import { native } from './native.js'
 import type { Outcome, Runs } from './runs.js'
 import { BY_PLAN } from './strategy.js'
+import * as W from './words.js'
 
 /** A run of a whole kernel takes its time: what is found until then is good enough. */
 const MAX_MS = 8000
@@ -56,11 +57,28 @@ export async function shrink(runs: Runs, plan: readonly number[], first: Outcome
     const outcome = await runs.run({ how: BY_PLAN, seed: 0, plan: candidate })
     return outcome.signature === first.signature ? { plan: runs.executed(), outcome, tried: state.tried } : null
   }
+  if (first.found === W.FOUND_LIVELOCK) return shortestWay(runs, plan, first, state)
   let best = (await attempt(plan)) ?? { plan: [...plan], outcome: first, tried: 1 }
   best = await joinStretches(best, attempt, state, budget)
   best = await fewerPreemptions(best, attempt, state, budget)
   best = await joinStretches(best, attempt, state, budget)
   return { ...best, tried: state.tried }
+}
+
+/** A livelock goes on turn by turn: of the way into it as little as it takes. */
+async function shortestWay(
+  runs: Runs,
+  whole: readonly number[],
+  first: Outcome,
+  state: { tried: number },
+): Promise<Shrunk> {
+  for (let steps = 0; ; steps = Math.min(whole.length, Math.max(steps + 1, (steps * 3) >> 1))) {
+    state.tried++
+    const way = [...whole.slice(0, steps), W.BY_TURNS_FROM_HERE]
+    const outcome = await runs.run({ how: BY_PLAN, seed: 0, plan: way })
+    if (outcome.signature === first.signature || steps === whole.length)
+      return { plan: way, outcome, tried: state.tried }
+  }
 }
 
 type Attempt = (plan: readonly number[]) => Promise<Shrunk | null>

@@ -14,6 +14,7 @@ import {
   ACTOR_WORDS,
   ACTORS,
   ASLEEP,
+  BY_TURNS_FROM_HERE,
   CHANGES,
   DIVERGED,
   IN_A_ROW,
@@ -85,7 +86,7 @@ export class Strategy {
       case BY_PRIORITY:
         return this.#first(enabled, me)
       case BY_TURNS:
-        return this.#next(enabled, me)
+        return this.turn(enabled, me)
       case BY_SEARCH:
         return this.#search(enabled, sleepers, me)
       default:
@@ -103,7 +104,8 @@ export class Strategy {
     for (let a = 0; ; a++) if ((enabled & (1 << a)) !== 0 && left-- === 0) return a
   }
 
-  #next(enabled: number, me: number): number {
+  /** Who comes after `me`. */
+  turn(enabled: number, me: number): number {
     const n = this.#w[UNITS]!
     for (let k = 1; k <= n; k++) {
       const a = (me + k + n) % n
@@ -141,6 +143,10 @@ export class Strategy {
     let at = w[STEP]! + w[PLAN_SHIFT]!
     while (at < length) {
       const wanted = w[plan + at]!
+      if (wanted === BY_TURNS_FROM_HERE) {
+        w[STRATEGY] = BY_TURNS
+        return this.turn(enabled, me)
+      }
       if (((enabled | sleepers) & (1 << wanted)) !== 0) return wanted
       if (w[DIVERGED]! < 0) w[DIVERGED] = w[STEP]!
       // What is left of the stretch of an actor that cannot go on falls away.
@@ -159,7 +165,7 @@ export class Strategy {
     if (buffers !== 0) return w[ACTORS]! + lowest(buffers)
     if (me >= 0 && (enabled & (1 << me)) !== 0 && !(w[LAST] === me && w[IN_A_ROW]! > FAIR_STEPS)) return me
     if (me >= 0) w[IN_A_ROW] = 0
-    return this.#next(enabled, me)
+    return this.turn(enabled, me)
   }
 
   /** @returns -1 when all that could go on has been tried from here */

@@ -86,10 +86,36 @@ export const TRACED = 60
 /** Steps of a plan that fell away, since their actors could not go on. */
 export const PLAN_SHIFT = 57
 
+/** In a plan, instead of a unit: from here on turn by turn. */
+export const BY_TURNS_FROM_HERE = 31
+
 /** Actors and store buffers of this exploration. */
 export const UNITS = 61
 /** PCT: a priority for each unit. */
 export const PRIORITIES = 64
+
+/** Runs that do not get anywhere, see progress.ts. */
+export const PROGRESS = 96
+export const PROGRESS_WORDS = 14
+/** Step from which on a run is looked at. */
+export const LOOK_AT = 96
+/** Words touched and actors ended when it was looked at last. */
+export const MADE = 97
+/** As the strategy says, turn by turn, or one actor alone; and the step since when it is turn by turn. */
+export const FAIRNESS = 98
+export const FAIR_FROM = 99
+export const CHECK_AT = 100
+export const PERIOD = 101
+export const ATTEMPT = 102
+export const ALONE_ACTOR = 103
+export const ALONE_FROM = 104
+export const ALONE_RECORD = 105
+/** First record of the circle, how many it has, and how often it was gone round. */
+export const CIRCLE = 106
+export const CIRCLE_LENGTH = 107
+export const CIRCLE_ROUNDS = 108
+/** The first of the words that it changes. */
+export const CIRCLE_ADDRESS = 109
 
 export const PHASE_IDLE = 0
 export const PHASE_RUN = 1
@@ -104,10 +130,11 @@ export const FOUND_STALL = 3
 export const FOUND_RACE = 4
 export const FOUND_EXCEPTION = 5
 export const FOUND_INVARIANT = 6
+export const FOUND_LIVELOCK = 7
 /** No finding: the run was longer than it may be, or an exhaustive search has seen the like. */
-export const ENDED_CUT = 7
-export const ENDED_REDUNDANT = 8
-export const ENDED_STOPPED = 9
+export const ENDED_CUT = 8
+export const ENDED_REDUNDANT = 9
+export const ENDED_STOPPED = 10
 
 // ---- actors -------------------------------------------------------------------------------------------------------------
 
