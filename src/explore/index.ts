@@ -7,19 +7,18 @@ import { MEMORIES, type MemoryModel } from './buffers.js'
 import type { Exploration, ExploreConfig } from './conductor.js'
 import type { Finding } from './finding.js'
 import { lanes } from './lanes.js'
-import { ScenarioError, scenarioUrl } from './scenario.js'
+import { type KernelOptions, LOCKS, ScenarioError, scenarioUrl } from './scenario.js'
 import type { StrategyName } from './strategy.js'
 import { STRATEGIES } from './strategy.js'
-import type { ActorData, ActorMessage, KernelOptions } from './thread.js'
+import type { ActorData, ActorMessage } from './thread.js'
 import * as W from './words.js'
 
 export { MEMORIES, type MemoryModel } from './buffers.js'
 export type { Exploration } from './conductor.js'
 export { DETECTORS, type Detector, type Finding, type Step, type Stuck } from './finding.js'
 export { lanes, said } from './lanes.js'
-export { type Actor, type ActorInfo, type Scenario, ScenarioError } from './scenario.js'
+export { type Actor, type ActorInfo, type KernelOptions, type Scenario, ScenarioError } from './scenario.js'
 export { STRATEGIES, type StrategyName } from './strategy.js'
-export type { KernelOptions } from './thread.js'
 
 export interface ExploreOptions {
   /** Runs to make (default 1,000). An exhaustive search ends when all is seen, at the latest after so many (default 1,000,000). */
@@ -79,6 +78,8 @@ export class ExploreError extends Error {
   }
 }
 
+/** The least that the kernel boots with, and the most whose writes are remembered. */
+const MEGABYTES = [16, 128] as const
 const MAX_CELLS = 1 << 14
 const KERNEL_CELLS = 1 << 16
 const POLL_MS = 200
@@ -106,6 +107,8 @@ function check(options: ExploreOptions): void {
     refuse(`strategy '${strategy}': must be one of ${STRATEGIES.join(', ')}`)
   if (memory !== undefined && !MEMORIES.includes(memory))
     refuse(`memory '${memory}': must be one of ${MEMORIES.join(', ')}`)
+  const lock = options.kernel?.lock
+  if (lock !== undefined && !LOCKS.includes(lock)) refuse(`kernel.lock '${lock}': must be one of ${LOCKS.join(', ')}`)
   if ((memory ?? 'sc') !== 'sc' && (options.instrument === false || options.plainSteps === false))
     refuse(`memory '${memory}': plain stores must be seen, and be steps`)
   for (const [name, n, least, most] of [
@@ -113,6 +116,7 @@ function check(options: ExploreOptions): void {
     ['depth', depth, 1, 8],
     ['maxSteps', maxSteps, 10, 1e6],
     ['spinLooks', options.spinLooks, 2, 1e6],
+    ['kernel.megabytes', options.kernel?.megabytes, ...MEGABYTES],
   ] as const)
     if (n !== undefined && !(Number.isInteger(n) && n >= least && n <= most))
       refuse(`${name} ${n}: must be a whole number from ${least} to ${most}`)

@@ -8,6 +8,16 @@ export interface ActorInfo {
   index: number
 }
 
+export const LOCKS = ['tas', 'ticket', 'mcs'] as const
+
+/** KernelOptions - the actors are CPUs of one machine, and may use the kernel's modules. */
+export interface KernelOptions {
+  /** Kind of its spinlocks (default tas). */
+  lock?: (typeof LOCKS)[number]
+  /** MiB of RAM (default 16). */
+  megabytes?: number
+}
+
 /**
  * A scenario: a module that exports these, or an object with them by default.
  *

@@ -10,16 +10,8 @@ import { instrumentModules } from './instrument.js'
 import { buffersIn, Memory } from './memory.js'
 import { native } from './native.js'
 import { controlPlain, plainAsWritten } from './plain.js'
-import { type Loaded, loadScenario, messageOf, ScenarioError } from './scenario.js'
+import { type KernelOptions, LOCKS, type Loaded, loadScenario, messageOf, ScenarioError } from './scenario.js'
 import * as W from './words.js'
-
-/** KernelOptions - the actors are CPUs of one machine, and may use the kernel's modules. */
-export interface KernelOptions {
-  /** Kind of its spinlocks (default tas). */
-  lock?: 'tas' | 'ticket' | 'mcs'
-  /** MiB of RAM (default 16). */
-  megabytes?: number
-}
 
 export interface ActorData {
   index: number
@@ -181,7 +173,6 @@ class Control {
   }
 }
 
-const LOCKS = ['tas', 'ticket', 'mcs'] as const
 const PAGES_PER_MB = 16
 
 /** Tell the kernel's modules, before they load, which memory is RAM and which CPU this thread is. @returns the memory */

@@ -50,6 +50,7 @@ export const RANGES = {
   schedules: [1, 1_000_000_000, 1000],
   seconds: [1, 86_400, 0],
   depth: [1, 8, 2],
+  megabytes: [16, 128, 16],
 } as const satisfies Record<string, readonly [number, number, number]>
 
 /** livelockDefaults - the configuration of a plain `softnet livelock`. */

@@ -86,6 +86,9 @@ describe('what is wrong is said in one line, with exit code 2', () => {
     [['paper', '--figures', '6-2'], /--figures 6-2: must be some of 6-1, 6-3/],
     [['explore', 'mine.json', '--memory', 'rmo'], /--memory rmo: must be one of sc, tso, pso/],
     [['explore', 'mine.json', '--memory', 'tso', '--no-instrument'], /memory 'tso': plain stores must be seen/],
+    [['explore', 'mine.json', '--kernel', 'clh'], /--kernel clh: must be one of tas, ticket, mcs/],
+    [['explore', 'mine.json', '--kernel', '--megabytes', '8'], /--megabytes 8: must be a whole number from 16 to 128/],
+    [['explore', 'mine.json', '--megabytes', '16'], /--megabytes: is the RAM of a machine, .* only with --kernel/],
     [['torture'], /missing required argument 'what'/],
     [['torture', 'frob'], /torture frob: must be one of spin, .*, timer/],
     [['torture', 'rcu', '--kind', 'mcs'], /--kind mcs: must be one of rcu, rcu_bh, rcu_sync, busted for rcu/],
@@ -196,6 +199,29 @@ describe('help', () => {
       out: '',
       err: 'softnet: help: there is no such verb (softnet --help)\n',
     })
+  })
+})
+
+describe('explore', () => {
+  const scenario = (name: string): string => join(root, 'dist/test/model', `${name}.js`)
+
+  test('with CPUs of a machine as actors', () => {
+    const { code, out } = softnet(
+      ...['explore', scenario('kernel/spinlock'), '--strategy', 'exhaustive', '--args', '{"cpus":2,"spins":1}'],
+      ...['--kernel', 'mcs', '--megabytes', '32', '--json', '-'],
+    )
+    expect(code).toBe(0)
+    const mcs = JSON.parse(out)
+    expect(mcs).toMatchObject({ exhausted: true, findings: [] })
+    const tas = JSON.parse(
+      softnet(
+        ...['explore', '--strategy', 'exhaustive', '--args', '{"cpus":2,"spins":1}', '--json', '-'],
+        ...[scenario('kernel/spinlock'), '--kernel'],
+      ).out,
+    )
+    expect(tas).toMatchObject({ exhausted: true, findings: [] })
+    // Of another lock there are other orders.
+    expect(tas.schedules).not.toBe(mcs.schedules)
   })
 })
 

@@ -1,9 +1,10 @@
 /** explore.ts - `softnet explore`: options, the exploration, its reports. */
 import type { Command } from 'commander'
 import type { Exploration, ExploreOptions, MemoryModel, StrategyName } from '../../explore/index.js'
-import { RANGES } from '../config.js'
+import { LOCK_KINDS, RANGES } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, RunError, UsageError } from '../errors.js'
 import { startProgress } from '../progress.js'
+import type { LockKind } from '../types.js'
 import { OutputFiles, oneOf, readableFile, type VerbRunner, wholeNumber } from './verb.js'
 
 interface Flags {
@@ -16,6 +17,9 @@ interface Flags {
   replay?: string
   all?: boolean
   args?: unknown
+  /** Kind of its spinlocks; true where none was named. */
+  kernel?: LockKind | true
+  megabytes?: number
   instrument: boolean
   races: boolean
   json?: string
@@ -58,6 +62,16 @@ export function registerExplore(program: Command, run: VerbRunner): void {
     .option('--replay <id>', 'run once more what a finding printed')
     .option('--all', 'go on after the first finding; findings of one cause are one')
     .option('--args <json>', "for the scenario's setup", jsonArgs)
+    .option(
+      '--kernel [lock]',
+      `the actors are CPUs of one machine, whose spinlocks are ${LOCK_KINDS.join(', ')} (default: tas)`,
+      oneOf('--kernel', LOCK_KINDS),
+    )
+    .option(
+      '--megabytes <n>',
+      `RAM of that machine (default: ${RANGES.megabytes[2]})`,
+      wholeNumber('--megabytes', 'megabytes'),
+    )
     .option('--no-instrument', 'leave plain accesses of shared memory unseen')
     .option('--no-races', 'report no data races: plain accesses are steps instead, where others may go on')
     .option('--json <file>', 'write the result as JSON; - writes it to standard output instead of the report')
@@ -88,12 +102,15 @@ async function verb(file: string, flags: Flags, signal: AbortSignal): Promise<nu
 
 async function explored(file: string, flags: Flags, signal: AbortSignal): Promise<Exploration> {
   const { explore, ScenarioError } = await import('../../explore/index.js')
-  const { json: _json, html: _html, trace: _trace, races, ...options } = flags
+  const { json: _json, html: _html, trace: _trace, races, kernel, megabytes, ...options } = flags
+  if (kernel === undefined && megabytes !== undefined)
+    throw new UsageError('--megabytes: is the RAM of a machine, which there is only with --kernel')
   const bar = startProgress()
   try {
     return await explore(file, {
       ...(options as ExploreOptions),
       ...(flags.memory === 'sc' ? { races } : {}),
+      ...(kernel === undefined ? {} : { kernel: { megabytes, lock: kernel === true ? undefined : kernel } }),
       throws: false,
       signal,
       progress: bar.update,
