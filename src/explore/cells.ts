@@ -18,8 +18,13 @@ import {
   CLOCKS,
   GENERATION,
   IDLE_ROUNDS,
+  KNOWN,
+  KNOWN_COUNT,
   type Layout,
   MAX_ACTORS,
+  MAX_KNOWN,
+  PASSED,
+  TO_PASS,
   TRACED,
 } from './words.js'
 
@@ -114,10 +119,11 @@ export class Cells {
       if (a === me) continue
       const known = w[this.#clock + a]!
       const write = this.#record(cell, a, true)
-      if (conflict(w[write]!, mask) && w[write + 1]! > known) race = a + 64
-      else if (isWrite) {
+      if (conflict(w[write]!, mask) && w[write + 1]! > known) {
+        if (this.isNews(cell, a)) race = a + 64
+      } else if (isWrite) {
         const read = this.#record(cell, a, false)
-        if (conflict(w[read]!, mask) && w[read + 1]! > known) race = a
+        if (conflict(w[read]!, mask) && w[read + 1]! > known && this.isNews(cell, a)) race = a
       }
     }
     const mine = this.#record(cell, me, isWrite)
@@ -136,9 +142,33 @@ export class Cells {
     const w = this.#w
     for (let a = 0; a < this.#actors; a++) {
       const write = this.#record(cell, a, true)
-      if (a !== this.#me && conflict(w[write]!, mask) && w[write + 1]! > w[this.#clock + a]!) return a
+      const races = a !== this.#me && conflict(w[write]!, mask) && w[write + 1]! > w[this.#clock + a]!
+      if (races && this.isNews(cell, a)) return a
     }
     return -1
+  }
+
+  /** A race with another actor: is it none of those that are known, and that the run goes past? */
+  isNews(cell: number, actor: number): boolean {
+    const w = this.#w
+    const news = w[PASSED]! >= w[TO_PASS]! && !this.#isKnown(w[cell + C_KEY]!, (1 << actor) | (1 << this.#me))
+    if (!news) w[PASSED]!++
+    return news
+  }
+
+  #isKnown(key: number, pair: number): boolean {
+    const w = this.#w
+    for (let k = 0; k < w[KNOWN_COUNT]!; k++) if (w[KNOWN + k * 2] === key && w[KNOWN + k * 2 + 1] === pair) return true
+    return false
+  }
+
+  /** From now on a race of these two about this word does not end a run. */
+  know(address: number, one: number, two: number): void {
+    const w = this.#w
+    if (w[KNOWN_COUNT]! >= MAX_KNOWN) return
+    const entry = KNOWN + w[KNOWN_COUNT]!++ * 2
+    w[entry] = address >>> 2
+    w[entry + 1] = (1 << one) | (1 << two)
   }
 
   /**

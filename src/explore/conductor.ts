@@ -285,6 +285,10 @@ export class Conductor {
       seed,
     }
     this.#result.findings.push(findingOf(this.#thread, this.#runs, outcome, facts))
+    if (!this.#config.all || outcome.found !== W.FOUND_RACE) return
+    // What comes behind it is of interest now.
+    const { w, cells } = this.#thread.engine
+    cells.know(w[W.FOUND_ADDRESS]!, w[W.FOUND_ACTOR]!, w[W.FOUND_OTHER]!)
   }
 
   async #replay(id: string): Promise<void> {
@@ -294,7 +298,13 @@ export class Conductor {
       throw new ScenarioError(
         `the replay id is of a scenario with more actors than the ${this.#actors.length} of this one, or of another memory model`,
       )
-    const outcome = await this.#runs.run({ how: BY_PLAN, seed: 0, plan: replay.plan, record: true })
+    const outcome = await this.#runs.run({
+      how: BY_PLAN,
+      seed: 0,
+      plan: replay.plan,
+      pass: replay.passed,
+      record: true,
+    })
     const { scenario, seed } = this.#config
     const facts = {
       scenario,

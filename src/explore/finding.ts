@@ -64,6 +64,8 @@ export interface Finding {
   preemptions: number
   /** Replays it for ever on the same code. */
   replay: string
+  /** Accesses before that race as an earlier finding says, and did not end the run. */
+  passed: number
   /** Runs until it was found, and runs that made it plainer. */
   schedules: number
   shrunkBy: number
@@ -124,7 +126,8 @@ export function findingOf(thread: ActorThread, runs: Runs, outcome: Outcome, fac
     marked,
     stuck,
     preemptions: outcome.found === W.FOUND_LIVELOCK ? w[W.PLAN_LENGTH]! - 1 : outcome.preemptions,
-    replay: replayId(wayOf(runs, outcome, steps), all.filter(isChoice)),
+    passed: w[W.PASSED]!,
+    replay: replayId(wayOf(runs, outcome, steps), all.filter(isChoice), w[W.PASSED]!),
     schedules: facts.schedules,
     shrunkBy: facts.shrunkBy,
     seed: facts.seed,

@@ -112,6 +112,8 @@ export function lanes(f: Finding): string {
   }
   for (const s of f.stuck) lines.push(`   ${s.actor} cannot go on: ${short(s.site)}`)
   const preemptions = f.preemptions === 1 ? '1 preemption' : `${f.preemptions} preemptions`
+  if (f.passed > 0)
+    lines.push(`   behind ${f.passed} ${f.passed === 1 ? 'race' : 'races'} that an earlier finding tells of`)
   lines.push(
     '',
     `${f.scenario}, found in schedule ${f.schedules} of seed ${f.seed}; ${f.steps.length} steps, ${preemptions}${folder === '' ? '' : `; files below ${folder}`}`,

@@ -2,7 +2,7 @@
  * replayId.ts - a run as a short text: whose each step was, and a check of what those steps did.
  *
  * `1.` and base64url of: for each stretch of steps by one actor its number and length, and one byte that says what its last
- * step did. The last one of a livelock says that from there on it goes turn by turn. On edited code the first stretch whose byte differs is where the replay forks.
+ * step did; then, when there were any, a dot and how many races the run went past. The last one of a livelock says that from there on it goes turn by turn. On edited code the first stretch whose byte differs is where the replay forks.
  */
 import { BY_TURNS_FROM_HERE, KINDS } from './words.js'
 
@@ -15,6 +15,8 @@ export interface Replay {
   plan: number[]
   /** Last step of each stretch, and the check of it. */
   checks: { step: number; check: number }[]
+  /** Races that the run went past, since they were known. */
+  passed: number
 }
 
 const VERSION = '1'
@@ -27,7 +29,7 @@ export function checkOf(step: Done): number {
 }
 
 /** replayId - of a run that was recorded. */
-export function replayId(executed: readonly number[], steps: readonly Done[]): string {
+export function replayId(executed: readonly number[], steps: readonly Done[], passed = 0): string {
   const bytes: number[] = []
   for (let k = 0; k < executed.length; ) {
     let end = k
@@ -38,12 +40,13 @@ export function replayId(executed: readonly number[], steps: readonly Done[]): s
     bytes.push(length, checkOf(steps[end]!))
     k = end + 1
   }
-  return `${VERSION}.${Buffer.from(bytes).toString('base64url')}`
+  const text = `${VERSION}.${Buffer.from(bytes).toString('base64url')}`
+  return passed === 0 ? text : `${text}.${passed}`
 }
 
 /** parseReplayId - or null: it is none. */
 export function parseReplayId(id: string): Replay | null {
-  const match = /^1\.([A-Za-z0-9_-]*)$/.exec(id.trim())
+  const match = /^1\.([A-Za-z0-9_-]*)(?:\.(\d{1,6}))?$/.exec(id.trim())
   if (match === null) return null
   const bytes = Buffer.from(match[1]!, 'base64url')
   const plan: number[] = []
@@ -62,5 +65,5 @@ export function parseReplayId(id: string): Replay | null {
     for (let j = 0; j < length; j++) plan.push(actor)
     checks.push({ step: plan.length - 1, check })
   }
-  return { plan, checks }
+  return { plan, checks, passed: Number(match[2] ?? 0) }
 }

@@ -44,6 +44,8 @@ export interface RunOptions {
   /** Actors that need not be tried after the plan, for an exhaustive search. */
   asleep?: number
   record?: boolean
+  /** So many races do not end the run, whatever they are. */
+  pass?: number
   /** Whether it gets anywhere is not asked before this step. */
   lookFrom?: number
 }
@@ -120,6 +122,8 @@ export class Runs {
     w[W.FOUND_ADDRESS] = -1
     w[W.FOUND_STEP2] = -1
     w[W.HASH] = 0
+    w[W.PASSED] = 0
+    w[W.TO_PASS] = options.pass ?? 0
     w[W.PREEMPTIONS] = 0
     w[W.DECISIONS] = 0
     w[W.GENERATION]!++

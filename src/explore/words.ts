@@ -9,6 +9,7 @@
  *   waits      who sleeps on which word (Atomics.wait, waitAsync) or until when (setTimeout)
  *   clocks     a vector clock for each actor
  *   buffers    what each actor has written and memory does not hold yet
+ *   known      races that do not end a run any more
  *   trace      a record for each step that was done
  *   plan       whose each step is to be, when a run is replayed
  *   cells      for each word of shared memory that was touched: version, clock, last accesses of each actor
@@ -117,6 +118,11 @@ export const CIRCLE_ROUNDS = 108
 /** The first of the words that it changes. */
 export const CIRCLE_ADDRESS = 109
 
+/** Races that are known: how many there are in the table; how many of them this run has gone past, and is to, whatever they are. */
+export const KNOWN_COUNT = 110
+export const PASSED = 111
+export const TO_PASS = 112
+
 export const PHASE_IDLE = 0
 export const PHASE_RUN = 1
 export const PHASE_ENDED = 2
@@ -209,7 +215,10 @@ export const E_HIGH = 3
 export const E_STEP = 4
 export const E_SHOWN = 5
 export const BUFFER_WORDS = B_ENTRIES + BUFFER_DEPTH * ENTRY_WORDS
-export const TRACE = BUFFERS + MAX_UNITS * BUFFER_WORDS
+// races that are known: a word, and a mask of two actors
+export const KNOWN = BUFFERS + MAX_UNITS * BUFFER_WORDS
+export const MAX_KNOWN = 64
+export const TRACE = KNOWN + MAX_KNOWN * 2
 export const TRACE_WORDS = 8
 
 export const T_WHO = 0 // unit, kind << 8, bytes << 16, flags << 24

@@ -1,6 +1,6 @@
 /** The race detector, case by case as KCSAN's own test has them; docs/explore.md has the table. */
 import { describe, expect, test } from 'vitest'
-import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import { type ExploreOptions, explore, type Finding, lanes } from '../../src/explore/index.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./${name}.js`, import.meta.url), { throws: false, schedules: 200, ...options })
@@ -70,6 +70,36 @@ describe('is reported', () => {
 describe('is silent', () => {
   test.each(SILENT)('%s', async args => {
     expect(await look('scenarios/races', { args })).toMatchObject({ findings: [], cut: 0 })
+  })
+})
+
+describe('a race behind another one', () => {
+  const where = (findings: readonly Finding[]) => findings.map(f => f.steps[f.marked[0]!]!.where)
+
+  test('ends no run without all, and with all every race is found', async () => {
+    expect(where((await look('scenarios/races', { args: 'concurrent races' })).findings)).toEqual(['i32[0]'])
+    const all = await look('scenarios/races', { args: 'concurrent races', all: true })
+    expect(where(all.findings)).toEqual(['i32[0]', 'i32[2]'])
+    expect(all.schedules).toBe(200)
+  })
+
+  test('is replayed as what it is, and says what it stands behind', async () => {
+    const { findings } = await look('scenarios/races', { args: 'concurrent races', all: true })
+    const [first, second] = findings as [Finding, Finding]
+    expect([first.passed, second.passed]).toEqual([0, 1])
+    expect(lanes(second)).toContain('behind 1 race that an earlier finding tells of')
+    for (const { replay, sentence } of [first, second]) {
+      const again = await look('scenarios/races', { args: 'concurrent races', replay })
+      expect(again.forkedAt).toBe(-1)
+      expect(again.findings[0]).toMatchObject({ sentence, replay })
+    }
+  })
+
+  test('and so is anything else behind one', async () => {
+    const { findings } = await look('scenarios/races', { args: 'a race before an exception', all: true })
+    expect(findings.map(f => f.detector)).toEqual(['data race', 'exception'])
+    const again = await look('scenarios/races', { args: 'a race before an exception', replay: findings[1]!.replay })
+    expect(again.findings.map(f => f.detector)).toEqual(['exception'])
   })
 })
 

@@ -28,6 +28,13 @@ const CASES: Record<string, Case> = {
     },
     b: ({ i32 }) => i32[DATA]! + i32[2]!,
   },
+  'a race before an exception': {
+    a: write,
+    b({ i32 }) {
+      i32[DATA] = i32[DATA]! + 1
+      throw new Error('comes behind it')
+    },
+  },
   'no value change': { a: ({ i32 }) => (i32[DATA] = 0), b: read },
   'one bit changes': { a: ({ i32 }) => (i32[DATA]! |= 1), b: read },
   'struct: whole and whole': { a: ({ i32 }) => i32.fill(1, 4, 8), b: ({ i32 }) => i32.set([2, 2, 2, 2], 4) },
