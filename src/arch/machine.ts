@@ -59,6 +59,8 @@ export const CONFIG_WORDS = [
   'skbs', // sk_buffs in the pool
   'pio_ns', // programmed I/O: ns for each 4 bytes between CPU and NIC; 0 means DMA
   'jumbo', // packet buffers of 16 KiB; 0 means SKB_DATA_16K
+  'loopback', // 1: the device lo, with 127.0.0.1/8
+  'user_procs', // programs of users that the machine has memory for at once
   'slab_poison', // 1: objects are filled when they are given out and taken back, and looked at in between
 ] as const
 export type ConfigWord = (typeof CONFIG_WORDS)[number]

@@ -18,6 +18,7 @@ import {
   RUNNING,
 } from '../arch/machine.js'
 import { turnstile_enter, turnstile_leave } from '../arch/turnstile.js'
+import { loopback_init } from '../drivers/net/loopback.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
 import { cpu_rejoin, hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
@@ -140,8 +141,17 @@ function add_neighbour(n: NeighbourSetup): void {
   )
 }
 
+/** add_loopback - lo comes first, as inet_select_addr expects. */
+function add_loopback(): void {
+  const dev = loopback_init()
+  if (dev === null || inetdev_init(dev) === null) give_up('interface lo has no room in memory')
+  must(dev_open(dev), 'interface lo')
+  must(inet_insert_ifa(dev, 0x7f000001, 8), 'address 127.0.0.1/8 of lo')
+}
+
 /** configure_network - devices, addresses, neighbours, routes. @context process, boot @locks rtnl is held */
 export function configure_network(setup: RouterSetup): void {
+  if (config('loopback') !== 0) add_loopback()
   setup.ports.forEach((port, nic) => {
     add_port(nic, port)
   })

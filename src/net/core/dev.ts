@@ -60,6 +60,7 @@ import {
   NET_XMIT_DROP,
   NETDEV,
   NETDEV_TX_OK,
+  NETIF_F_LLTX,
   type net_device,
   type sk_buff,
 } from './types.js'
@@ -431,7 +432,7 @@ export function dev_queue_xmit(skb: sk_buff): number {
   return rc
 }
 
-/** Devices without a queue (loopback, tunnels): the driver is called under xmit_lock right here. */
+/** Devices without a queue (loopback, tunnels): the driver is called right here, under xmit_lock unless it needs none. */
 function xmit_directly(skb: sk_buff, dev: net_device): number {
   if ((dev.state & LINK_STATE_START) === 0) {
     kfree_skb(skb, DEV_DOWN)
@@ -440,6 +441,11 @@ function xmit_directly(skb: sk_buff, dev: net_device): number {
   if (READ_ONCE(dev.addr + XMIT_LOCK_OWNER) === cpu_id) {
     kfree_skb(skb, QUEUE_DEAD) // dead loop on a virtual device
     return NET_XMIT_DROP
+  }
+  if ((dev.features & NETIF_F_LLTX) !== 0) {
+    const stopped = netif_queue_stopped(dev) || call(dev.hard_start_xmit)(skb, dev) !== NETDEV_TX_OK
+    if (stopped) kfree_skb(skb, QUEUE_DEAD)
+    return stopped ? NET_XMIT_DROP : 0
   }
   spin_lock(dev.xmit_lock)
   WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, cpu_id)

@@ -2,14 +2,15 @@
  * fate.ts - where every received packet ended: the books that make "packets are conserved" a check.
  *
  * A packet that came out of a receive ring (ACCT_RX) is counted in `received` and later in exactly one of `forwarded`
- * (its frame, or its first fragment, was sent), `delivered` or one drop reason. What it spawns (copies, further
+ * (its frame, or its first fragment, was sent), `delivered` or one drop reason. What a socket sends (ACCT_LOCAL) is counted in
+ * `local_made` and later in `local_sent` or `local_dropped`; over loopback it comes in as a received packet then. What it spawns (copies, further
  * fragments, ICMP errors) is counted apart. Counters are per CPU and plain; the sum is exact when the machine rests.
  */
 import { bytes, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU } from '../../abi/section.js'
 import { RAM } from '../../arch/ram.js'
 import { trace_drop } from '../../arch/trace.js'
-import { ACCT_ICMP, ACCT_RX } from './types.js'
+import { ACCT_ICMP, ACCT_LOCAL, ACCT_RX } from './types.js'
 
 const i32 = RAM.i32
 
@@ -43,6 +44,9 @@ export const DROP_REASONS = [
   'icmp_malformed',
   'icmp_ignored',
   'udp_malformed',
+  'udp_checksum',
+  'udp_no_port',
+  'socket_full', // the receive buffer of the socket it is for
   'route_cache_full',
   'neigh_unresolved',
   'screen_queue_full', // waits for a screening process that does not keep up
@@ -67,6 +71,9 @@ class packet_fate extends Struct {
   declare delivered: number
   declare icmp_sent: number
   declare icmp_dropped: number
+  declare local_made: number
+  declare local_sent: number
+  declare local_dropped: number
   declare copies_dropped: number
   declare dropped: number
   declare drops: number
@@ -77,6 +84,9 @@ const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
   delivered: own(word),
   icmp_sent: own(word),
   icmp_dropped: own(word),
+  local_made: own(word), // packets of sockets, = sent + dropped + still queued
+  local_sent: own(word),
+  local_dropped: own(word),
   copies_dropped: own(word), // drops of packets that are not counted themselves
   dropped: own(word), // sum of `drops`, for those that watch it from outside
   drops: own(bytes(64 * 4)), // by reason
@@ -90,10 +100,16 @@ export function fate_received(): void {
   MINE.received++
 }
 
+/** fate_made - a socket made a packet; its skb carries ACCT_LOCAL from here on. */
+export function fate_made(): void {
+  MINE.local_made++
+}
+
 /** fate_sent - the device has sent the frame. */
 export function fate_sent(acct: number): void {
   if (acct === ACCT_RX) MINE.forwarded++
   else if (acct === ACCT_ICMP) MINE.icmp_sent++
+  else if (acct === ACCT_LOCAL) MINE.local_sent++
 }
 
 /** fate_delivered - a local handler took the packet. */
@@ -107,6 +123,7 @@ export function fate_dropped(acct: number, reason: number): void {
     i32[DROPS + reason]++
     MINE.dropped++
   } else if (acct === ACCT_ICMP) MINE.icmp_dropped++
+  else if (acct === ACCT_LOCAL) MINE.local_dropped++
   else MINE.copies_dropped++
   trace_drop(reason)
 }

@@ -146,17 +146,31 @@ function neigh_alloc(permanent: boolean): neighbour | null {
 
 /** neigh_create - a new entry in state NONE, or the one that another CPU was faster with. @returns referenced, or null */
 export function neigh_create(key: number, dev: net_device): neighbour | null {
-  return create(key, dev, 0)
+  return create(key, dev, 0, NUD_NONE)
 }
 
-/** With the address of its neigh_ha, and permanent; or with 0 and in state NONE. */
-function create(key: number, dev: net_device, ha: number): neighbour | null {
-  const n = neigh_alloc(ha !== 0)
+/** __neigh_lookup_noarp - find or create one whose address follows from its kind, and who is never asked for it. */
+export function __neigh_lookup_noarp(key: number, dev: net_device, hi: number, lo: number): neighbour | null {
+  const known = neigh_lookup(key, dev)
+  if (known !== null) return known
+  const ha = kmem_cache_alloc(ha_cache)
+  if (ha === null) return null
+  ha.hi = hi
+  ha.lo = lo
+  const n = create(key, dev, ha.addr, NUD_NOARP)
+  if (n === null || n.ha !== ha.addr) kmem_cache_free(ha_cache, ha)
+  return n
+}
+
+/** With the address of its neigh_ha, 0: not known. */
+function create(key: number, dev: net_device, ha: number, state: number): neighbour | null {
+  const permanent = state === NUD_PERMANENT
+  const n = neigh_alloc(permanent)
   if (n === null) return null
   n.next = null
   n.primary_key = key
   n.dev = dev
-  n.nud_state = ha === 0 ? NUD_NONE : NUD_PERMANENT
+  n.nud_state = state
   n.refcnt = 2 // the table's and the caller's
   n.ha = ha
   n.dead = 0
@@ -169,7 +183,7 @@ function create(key: number, dev: net_device, ha: number): neighbour | null {
   if (other !== null) {
     neigh_hold(other)
     write_unlock_bh(arp_tbl.lock)
-    if (ha === 0) fetch_add(ENTRIES, -1)
+    if (!permanent) fetch_add(ENTRIES, -1)
     kmem_cache_free(neigh_cache, n)
     return other
   }
@@ -192,7 +206,7 @@ export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo
   if (ha === null) return -ENOMEM
   ha.hi = hi
   ha.lo = lo
-  const n = neigh_lookup(key, dev) ?? create(key, dev, ha.addr)
+  const n = neigh_lookup(key, dev) ?? create(key, dev, ha.addr, NUD_PERMANENT)
   if (n === null) {
     kmem_cache_free(ha_cache, ha)
     return -ENOMEM

@@ -184,6 +184,13 @@ export function __kfree_skb(skb: sk_buff): void {
   kmem_cache_free(skb_cache, skb)
 }
 
+/** skb_orphan - no socket is charged for the packet from here on. */
+export function skb_orphan(skb: sk_buff): void {
+  if (skb.destructor !== 0) call(skb.destructor)(skb)
+  skb.destructor = 0
+  skb.sk = 0
+}
+
 /** skb_last_ref - give a reference up. @returns true: it was the last one, and the packet is the caller's to free */
 export function skb_last_ref(skb: sk_buff): boolean {
   return skb.users === 1 || refcount_dec_and_test(skb.addr + USERS)

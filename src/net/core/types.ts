@@ -88,6 +88,7 @@ export const PACKET_BROADCAST = 1
 export const PACKET_MULTICAST = 2
 export const PACKET_OTHERHOST = 3
 export const PACKET_OUTGOING = 4
+export const PACKET_LOOPBACK = 5 // a copy of what was sent to everybody, for this machine itself
 // ip_summed
 export const CHECKSUM_NONE = 0
 export const CHECKSUM_HW = 1
@@ -96,6 +97,7 @@ export const CHECKSUM_UNNECESSARY = 2
 export const ACCT_NONE = 0 // a copy, or a further fragment: not counted
 export const ACCT_RX = 1 // stands for one received packet
 export const ACCT_ICMP = 2 // an ICMP message of this machine
+export const ACCT_LOCAL = 3 // a packet that a socket of this machine sends
 
 export class sk_buff_head extends Struct {
   declare next: number

@@ -33,7 +33,8 @@ import {
   register_netdevice_notifier,
 } from '../core/netdevice.js'
 import { NETDEV, type net_device } from '../core/types.js'
-import { inet_make_mask } from '../wire/ipv4.js'
+import { inet_make_mask, ipv4_is_loopback } from '../wire/ipv4.js'
+import { RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE } from './fib_types.js'
 
 const i32 = RAM.i32
 
@@ -44,6 +45,7 @@ export class in_ifaddr extends Struct {
   declare ifa_broadcast: number
   declare ifa_prefixlen: number
   declare ifa_flags: number
+  declare ifa_scope: number
   declare ifa_dev: in_device | null
   declare rcu: rcu_head
 }
@@ -54,6 +56,7 @@ export const IFA: Layout<in_ifaddr> = layout('in_ifaddr', in_ifaddr, {
   ifa_broadcast: konst(word),
   ifa_prefixlen: konst(word),
   ifa_flags: konst(word),
+  ifa_scope: konst(word), // how far the address means something: RT_SCOPE_*
   ifa_dev: konst(ptr(() => IN_DEVICE)),
   rcu: embed(RCU_HEAD),
 })
@@ -177,6 +180,7 @@ export function inet_insert_ifa(dev: net_device, local: number, prefixlen: numbe
   ifa.ifa_prefixlen = prefixlen
   ifa.ifa_mask = mask
   ifa.ifa_flags = flags
+  ifa.ifa_scope = ipv4_is_loopback(local) ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE
   ifa.ifa_broadcast = prefixlen < 31 ? local | ~ifa.ifa_mask : 0
   ifa.ifa_dev = in_dev
   rcu_assign_pointer(slot, ifa.addr)
@@ -240,17 +244,23 @@ export function inet_addr_onlink(dev: net_device, a: number, b: number): boolean
   return false
 }
 
-/** inet_select_addr - source address towards `dst`: one of its subnet if there is, else any. @returns 0 when there is none */
-export function inet_select_addr(dev: net_device, dst: number, _scope: number): number {
+/**
+ * inet_select_addr - source address towards `dst`: one of its subnet if there is, else any of the device, else of any device;
+ * none that means less than `scope` says. @context any, under rcu_bh or rtnl @returns 0 when there is none
+ */
+export function inet_select_addr(dev: net_device, dst: number, scope: number): number {
   const in_dev = in_dev_get(dev)
   let addr = 0
   for (let ifa = in_dev === null ? null : in_dev.ifa_list; ifa !== null && is_primary(ifa); ifa = ifa.ifa_next) {
+    if (ifa.ifa_scope > scope) continue
     if (dst === 0 || inet_ifa_match(dst, ifa)) return ifa.ifa_local
     if (addr === 0) addr = ifa.ifa_local
   }
   for (let other = first_netdev(); addr === 0 && other !== null; other = other.next) {
-    const list = in_dev_get(other)?.ifa_list
-    if (list !== null && list !== undefined) addr = list.ifa_local
+    const its = in_dev_get(other)
+    for (let ifa = its === null ? null : its.ifa_list; ifa !== null && is_primary(ifa); ifa = ifa.ifa_next) {
+      if (ifa.ifa_scope !== RT_SCOPE_LINK && ifa.ifa_scope <= scope) return ifa.ifa_local
+    }
   }
   return addr
 }

@@ -11,6 +11,7 @@ import { EAGAIN, EINVAL, ENETUNREACH } from '../../lib/errno.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { neigh_ifdown } from '../core/neighbour.js'
 import {
+  dev_hold,
   NETDEV_CHANGE,
   NETDEV_CHANGEMTU,
   NETDEV_DOWN,
@@ -18,7 +19,7 @@ import {
   NETDEV_UP,
   register_netdevice_notifier,
 } from '../core/netdevice.js'
-import { NETDEV, type net_device } from '../core/types.js'
+import { IFF_LOOPBACK, NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask, ipv4_is_badclass, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
 import {
   IFA,
@@ -100,6 +101,14 @@ export function inet_addr_type(addr: number): number {
   return fn_hash_lookup(ip_fib_local_table, addr, 0, 0, RT_SCOPE_UNIVERSE, scratch) === 0 ? scratch.type : RTN_UNICAST
 }
 
+/** ip_dev_find - the device that an address of ours belongs to, with a reference; null: it is not ours. @context bottom halves off */
+export function ip_dev_find(addr: number): net_device | null {
+  if (fn_hash_lookup(ip_fib_local_table, addr, 0, 0, RT_SCOPE_UNIVERSE, scratch) !== 0) return null
+  const dev = scratch.type === RTN_LOCAL ? fib_res_dev(scratch) : null
+  if (dev !== null) dev_hold(dev)
+  return dev
+}
+
 /** inet_addr_is_local - is it one of ours? @context process */
 export function inet_addr_is_local(addr: number): boolean {
   local_bh_disable()
@@ -171,7 +180,13 @@ function routes_of(ifa: in_ifaddr): RouteSpec[] {
   }
   const routes: RouteSpec[] = [{ dst: local, prefixlen: 32, type: RTN_LOCAL, ...means }]
   if (secondary) return routes
-  if (prefixlen < 32) routes.push({ dst: net, prefixlen, type: RTN_UNICAST, scope: RT_SCOPE_LINK, ...means })
+  const loopback = (in_dev.dev!.flags & IFF_LOOPBACK) !== 0
+  if (prefixlen < 32)
+    routes.push(
+      loopback // all of 127/8 is this machine
+        ? { dst: net, prefixlen, type: RTN_LOCAL, ...means }
+        : { dst: net, prefixlen, type: RTN_UNICAST, scope: RT_SCOPE_LINK, ...means },
+    )
   if (prefixlen < 31)
     for (const dst of [net, ifa.ifa_broadcast]) routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, ...means })
   return routes

@@ -30,7 +30,7 @@ import {
   skb_put,
   skb_reserve,
 } from '../core/skbuff.js'
-import { ACCT_ICMP, type dst_entry, PACKET_HOST, type sk_buff } from '../core/types.js'
+import { ACCT_ICMP, type dst_entry, IFF_LOOPBACK, PACKET_HOST, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
 import {
   ICMP_ADDRESS,
@@ -72,11 +72,11 @@ import {
   set_ip_vhl,
 } from '../wire/ipv4.js'
 import { inet_addr_type } from './fib_frontend.js'
-import { RTN_UNICAST } from './fib_types.js'
+import { RTN_LOCAL, RTN_UNICAST } from './fib_types.js'
 import { inet_add_protocol } from './ip_input.js'
 import { ip_local_out } from './ip_output.js'
 import { ip_rt_put } from './route.js'
-import { ip_route_output } from './route_slow.js'
+import { ip_route_output } from './route_output.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, type rtable } from './types.js'
 
 const COST_ICMP = cost('icmp_send')
@@ -211,6 +211,7 @@ function xrlim_allow(dst: dst_entry, timeout: number): boolean {
 
 function icmpv4_xrlim_allow(rt: rtable, type: number, code: number): boolean {
   if (type === ICMP_DEST_UNREACH && code === ICMP_FRAG_NEEDED) return true // path MTU discovery needs every one
+  if ((rt.dst.dev!.flags & IFF_LOOPBACK) !== 0) return true
   return ((1 << type) & ratemask) === 0 || xrlim_allow(rt.dst, hz()) // ratelimit: one a second
 }
 
@@ -228,7 +229,8 @@ function may_complain(skb: sk_buff, type: number): boolean {
     const about = icmp_type(inner)
     if (about > NR_ICMP_TYPES || is_error(about)) return false
   }
-  return inet_addr_type(ip_saddr(iph)) === RTN_UNICAST
+  const type_of_sender = inet_addr_type(ip_saddr(iph))
+  return type_of_sender === RTN_UNICAST || type_of_sender === RTN_LOCAL
 }
 
 /** icmp_send - tell the sender of `skb_in`, which stays the caller's. @context softirq @locks this CPU's ICMP lock */

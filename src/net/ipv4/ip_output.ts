@@ -5,11 +5,12 @@ import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
-import { drop_reason } from '../core/fate.js'
+import { netif_rx } from '../core/dev.js'
+import { drop_reason, fate_received } from '../core/fate.js'
 import { neigh_resolve_output } from '../core/neighbour.js'
 import { NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
-import { kfree_skb } from '../core/skbuff.js'
-import type { sk_buff } from '../core/types.js'
+import { __skb_pull, kfree_skb, skb_clone } from '../core/skbuff.js'
+import { ACCT_RX, CHECKSUM_UNNECESSARY, PACKET_LOOPBACK, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
 import { set_ip_check, set_ip_tot_len } from '../wire/ipv4.js'
 import { ip_fragment } from './ip_fragment.js'
@@ -29,6 +30,30 @@ export function ip_output(skb: sk_buff): number {
   return ip_finish_output(skb)
 }
 export const ip_output_sym = symbol('ip_output', ip_output)
+
+/** ip_dev_loopback_xmit - a copy of what was sent to everybody, for this machine itself. @consumes skb */
+function ip_dev_loopback_xmit(skb: sk_buff): void {
+  skb.mac = skb.data
+  __skb_pull(skb, skb.nh - skb.data)
+  skb.pkt_type = PACKET_LOOPBACK
+  skb.ip_summed = CHECKSUM_UNNECESSARY
+  fate_received()
+  skb.acct = ACCT_RX
+  netif_rx(skb)
+}
+
+/** ip_mc_output - dst.output of a route to everybody on a link, this machine too. @context process, softirq @consumes skb */
+function ip_mc_output(skb: sk_buff): number {
+  tick(COST_OUTPUT)
+  ip_stats.OutRequests++
+  skb.dev = skb.dst!.dev
+  skb.protocol = ETH_P_IP
+  const copy = skb_clone(skb)
+  if (copy !== null) ip_dev_loopback_xmit(copy)
+  if (skb.len > skb.dst!.mtu) return ip_fragment(skb, ip_finish_output)
+  return ip_finish_output(skb)
+}
+export const ip_mc_output_sym = symbol('ip_mc_output', ip_mc_output)
 
 /** ip_finish_output - one packet that fits its link. @consumes skb */
 export function ip_finish_output(skb: sk_buff): number {

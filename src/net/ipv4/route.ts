@@ -38,9 +38,9 @@ import { in_softirq } from '../../sync/preempt.js'
 import { refcount_dec } from '../../sync/refcount.js'
 import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { dst_free, type dst_ops } from '../core/dst.js'
-import { __neigh_lookup } from '../core/neighbour.js'
+import { __neigh_lookup, __neigh_lookup_noarp } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
-import { DST, type net_device, SKB, type sk_buff } from '../core/types.js'
+import { DST, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
 import { gc_elasticity, gc_thresh, rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { ipv4_link_failure } from './route_slow.js'
 import { RTABLE, type rtable } from './types.js'
@@ -267,12 +267,21 @@ export function rt_key(r: rtable, daddr: number, saddr: number, iif: number, oif
 
 // ---- change ---------------------------------------------------------------------------------------------------------
 
+/** What arp_constructor knows: whose address follows from what it is, and who must be asked for it. */
+function neighbour_of(r: rtable, dev: net_device): neighbour | null {
+  const key = r.rt_gateway
+  if ((dev.flags & IFF_LOOPBACK) !== 0) return __neigh_lookup_noarp(0, dev, dev.dev_addr_hi, dev.dev_addr_lo)
+  if (r.rt_type === RTN_BROADCAST && r.fl_iif === 0) return __neigh_lookup_noarp(key, dev, -1, -1)
+  if (r.rt_type !== RTN_MULTICAST) return __neigh_lookup(key, dev)
+  return __neigh_lookup_noarp(key, dev, 0x01005e00 | ((key >>> 16) & 0x7f), (key << 16) >> 16)
+}
+
 /** arp_bind_neighbour - the station that leads on. @returns 0, -ENOBUFS, -EINVAL */
 function arp_bind_neighbour(r: rtable): number {
   const dev = r.dst.dev
   if (dev === null) return -EINVAL
   if (r.dst.neighbour !== null) return 0
-  const n = __neigh_lookup(r.rt_gateway, dev)
+  const n = neighbour_of(r, dev)
   if (n === null) return -ENOBUFS
   r.dst.neighbour = n
   return 0
@@ -341,6 +350,8 @@ function intern(r: rtable): rtable | null {
   return r
 }
 const RTN_UNICAST = 1
+const RTN_BROADCAST = 3
+const RTN_MULTICAST = 5
 
 /** rt_run_flush - throw every entry out. @context process, softirq */
 function rt_run_flush(): void {

@@ -27,7 +27,7 @@ import { ipv4_is_badclass, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet 
 import { in_dev_forwards, in_dev_sends_redirects, inet_addr_onlink, inet_select_addr } from './devinet.js'
 import { fib_lookup, fib_validate_source } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
-import { fib_res_dev, fib_res_gw, fib_res_mtu, fib_res_prefsrc } from './fib_semantics.js'
+import { fib_res_dev, fib_res_gw, fib_res_mtu } from './fib_semantics.js'
 import {
   FIB_RESULT,
   RT_SCOPE_LINK,
@@ -42,16 +42,7 @@ import { ip_forward_sym } from './ip_forward.js'
 import { ip_local_deliver_sym } from './ip_input.js'
 import { ip_output_sym } from './ip_output.js'
 import { ip_stats } from './mib.js'
-import {
-  ip_rt_put,
-  rt_alloc,
-  rt_cache_input,
-  rt_cache_output,
-  rt_intern_hash,
-  rt_key,
-  rt_set_dev,
-  rt_stat,
-} from './route.js'
+import { rt_alloc, rt_cache_input, rt_intern_hash, rt_key, rt_set_dev, rt_stat } from './route.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_DIRECTSRC, RTCF_DOREDIRECT, RTCF_LOCAL, type rtable } from './types.js'
 
 const COST_SLOW = cost('ip_route_input_slow')
@@ -200,40 +191,6 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   return attach(skb, rth)
 }
 
-/**
- * ip_route_output - the way of a packet of our own. @context process, softirq
- * @returns a referenced route, or null: nowhere, or to ourselves (there is no loopback device yet)
- */
-export function ip_route_output(daddr: number, saddr: number, tos: number, oif: number): rtable | null {
-  const cached = rt_cache_output(daddr, saddr, tos, oif)
-  if (cached !== null) {
-    if (cached.dst.error === 0) return cached
-    ip_rt_put(cached)
-    return null
-  }
-  rt_stat.out_slow_tot++
-  if (fib_lookup(daddr, saddr, tos, 0, oif, RT_SCOPE_UNIVERSE, res) !== 0 || res.type !== RTN_UNICAST) return null
-  if (oif === 0) fib_select_multipath(res)
-  const out = fib_res_dev(res)
-  if (out === null) return null
-  const gw = fib_res_gw(res)
-  const mtu = fib_res_mtu(res)
-  const src = saddr !== 0 ? saddr : fib_res_prefsrc(res)
-  const rth = rt_alloc()
-  if (rth === null) return null
-  rt_key(rth, daddr, saddr, 0, oif, tos)
-  rth.rt_dst = daddr
-  rth.rt_src = src
-  rth.rt_gateway = gw !== 0 ? gw : daddr
-  rth.rt_type = RTN_UNICAST
-  rth.rt_spec_dst = src
-  rth.dst.mtu = mtu !== 0 ? Math.min(mtu, out.mtu) : out.mtu
-  rth.dst.input = ip_error_sym
-  rth.dst.output = ip_output_sym
-  rt_set_dev(rth, out)
-  return rt_intern_hash(rth)
-}
-
 // ---- errors and redirects -------------------------------------------------------------------------------------------
 
 /** ip_error - input and output of a route that leads nowhere: tells the sender, at a limited rate. @consumes skb */
@@ -263,7 +220,7 @@ export function ip_error(skb: sk_buff): number {
   kfree_skb(skb, error === ENETUNREACH ? NO_ROUTE : UNREACHABLE)
   return 0
 }
-const ip_error_sym = symbol('ip_error', ip_error)
+export const ip_error_sym = symbol('ip_error', ip_error)
 
 /** ipv4_link_failure - the next stop does not answer: tell the sender; the route is the first to be collected. */
 export function ipv4_link_failure(skb: sk_buff): void {

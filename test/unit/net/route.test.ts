@@ -1,9 +1,11 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
+import { ENETUNREACH } from '../../../src/lib/errno.js'
 import { RT_CACHE_ENTRIES, RT_HASH_BUCKETS } from '../../../src/lib/limits.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
 import { rt_cache_flush, rt_cache_stats, rt_entries } from '../../../src/net/ipv4/route.js'
 import { rt_may_expire } from '../../../src/net/ipv4/route_gc.js'
+import { ip_route_output_key } from '../../../src/net/ipv4/route_output.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_REDIRECTED, type rtable } from '../../../src/net/ipv4/types.js'
 import { clock } from '../../helpers/clock.js'
 import { parse, udpFrame } from '../../helpers/frames.js'
@@ -125,6 +127,10 @@ describe('the route cache', () => {
     s.send(0, packet(5))
     expect(stat.in_slow_tot).toBe(slow + 1)
   })
+})
+
+test('a machine without loopback has no way to itself', () => {
+  expect(ip_route_output_key(ip('10.0.0.1'), 0, 0, 0)).toBe(-ENETUNREACH)
 })
 
 test('nothing leaks', () => {
