@@ -19,7 +19,15 @@ import { BUG_ON, charge_cost, cpu_id, cpu_relax, now_ns } from '../arch/cpu.js'
 import { hz, JIFFIES } from '../arch/machine.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free, with_hoards } from '../mm/slab.js'
+import {
+  freed_object,
+  type kmem_cache,
+  kmem_cache_alloc,
+  kmem_cache_create,
+  kmem_cache_free,
+  objects_out,
+  with_hoards,
+} from '../mm/slab.js'
 import {
   __set_current_state,
   current,
@@ -30,7 +38,7 @@ import {
   wake_up_process,
 } from '../sched/sched.js'
 import { signal_pending } from '../sched/signal.js'
-import { PF_KTHREAD, TASK, TASK_INTERRUPTIBLE, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
+import { PF_KTHREAD, TASK, TASK_DEAD, TASK_INTERRUPTIBLE, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
 import { HARDIRQ_OFFSET, preempt_count } from '../sync/preempt.js'
 import {
   SINGLE_DEPTH_NESTING,
@@ -366,8 +374,15 @@ function process_timeout(task: number): void {
 }
 const process_timeout_sym = symbol('process_timeout', process_timeout)
 
+/** schedule_timeout for as long as it takes. */
+export const MAX_SCHEDULE_TIMEOUT = 0x7fffffff
+
 /** schedule_timeout - sleep in the state that was set, at most `timeout` jiffies. @context process @returns jiffies left */
 export function* schedule_timeout(timeout: number): Generator<void, number, void> {
+  if (timeout === MAX_SCHEDULE_TIMEOUT) {
+    yield* schedule()
+    return timeout
+  }
   const expires = (jiffies() + timeout) | 0
   const box = kmem_cache_alloc(box_cache)
   if (box === null) {
@@ -381,6 +396,16 @@ export function* schedule_timeout(timeout: number): Generator<void, number, void
   del_timer_sync(box.timer)
   kmem_cache_free(box_cache, box)
   return Math.max(0, (expires - jiffies()) | 0)
+}
+
+/** sleeps_end - the timers of tasks that the halt found asleep: they never wake. @context a halted machine */
+export function sleeps_end(): void {
+  for (const addr of objects_out(box_cache as unknown as kmem_cache<Struct>)) {
+    const { timer } = BOX.ref(addr)
+    if (freed_object(timer.data) !== null || TASK.ref(timer.data).state === TASK_DEAD) continue // that one leaked
+    del_timer(timer)
+    kmem_cache_free(box_cache, BOX.ref(addr))
+  }
 }
 
 /** schedule_timeout_interruptible - a signal ends it. @context process @returns jiffies left */

@@ -40,6 +40,15 @@ export const RT_HASH_BUCKETS = 2048
 export const RT_CACHE_ENTRIES = 16 * RT_HASH_BUCKETS
 export const MAX_TASKS = 512
 export const MAX_WORKQUEUES = 4
+
+// processes and sockets
+export const USER_MEM_SIZE = 1 << 18 // bytes that a process has for itself
+export const NR_OPEN = 256 // descriptors of a process
+export const MAX_FILES = 2048 // open files of the machine
+export const MAX_SOCKS = 512
+export const SOCK_SLOT = 2048 // the largest socket of all protocols, bytes
+export const UIO_MAXIOV = 1024
+
 export const MAX_FIB_NODES = 65536
 export const MAX_FIB_INFOS = 8192
 export const MAX_IFADDRS = 256

@@ -48,6 +48,7 @@ import {
   MAX_PRIO,
   MAX_RT_PRIO,
   PF_KTHREAD,
+  PF_SYSCALL,
   type Program,
   type prio_array,
   RUNQUEUE,
@@ -354,7 +355,7 @@ function stack_of(p: task_struct): Stack {
 
 /** What its time is charged to, as account_user_time. */
 function context_of(p: task_struct): number {
-  if ((p.flags & PF_KTHREAD) !== 0) return SYSTEM
+  if ((p.flags & (PF_KTHREAD | PF_SYSCALL)) !== 0) return SYSTEM
   return p.prio > NICE_0 ? NICE : USER
 }
 

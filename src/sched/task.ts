@@ -16,6 +16,7 @@ export const TASK_ZOMBIE = 16
 export const TASK_DEAD = 32
 
 export const PF_KTHREAD = 1
+export const PF_SYSCALL = 2 // a process that is in the kernel
 
 export const MAX_RT_PRIO = 100
 export const MAX_PRIO = 140
@@ -39,6 +40,10 @@ export class task_struct extends Struct {
   declare exit_wait: number
   declare pending: number
   declare itimers: number
+  declare mm: number
+  declare files: number
+  declare kstack: number
+  declare uid: number
   declare nvcsw: number
   declare nivcsw: number
   declare comm: number
@@ -46,7 +51,7 @@ export class task_struct extends Struct {
 export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   state: word, // set by the task itself before it sleeps, to RUNNING by whoever wakes it (rq.lock)
   pid: konst(word),
-  flags: konst(word),
+  flags: own(word), // PF_*
   cpu: konst(word), // a generator lives in one thread, so a task never migrates
   prio: konst(word), // 100 + 20 + nice
   time_slice: own(word), // ticks left
@@ -62,6 +67,10 @@ export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   exit_wait: word, // address of the completion of who waits for the exit
   pending: atomic(word), // signals, bit 0 for signal 1
   itimers: word, // address of its interval timers, 0: none (irq/itimer.ts)
+  mm: konst(word), // address of its memory, 0: a kernel thread (sched/mm.ts)
+  files: own(word), // address of its descriptor table (fs/file.ts)
+  kstack: konst(word), // what a system call keeps on the stack in C and others look at
+  uid: own(word), // 0: may do everything
   nvcsw: own(word),
   nivcsw: own(word),
   comm: konst(bytes(16)),
