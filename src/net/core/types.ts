@@ -320,6 +320,7 @@ export class dst_entry extends Struct {
   declare expires: number
   declare error: number
   declare mtu: number
+  declare mtu_locked: number
   declare advmss: number
   declare rate_last: number
   declare rate_tokens: number
@@ -341,6 +342,7 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   expires: word, // jiffies; 0: never
   error: konst(word), // negative errno of a route that leads nowhere
   mtu: word,
+  mtu_locked: word, // 1: path MTU discovery has found less than may be
   advmss: word,
   rate_last: word, // token bucket of ICMP errors: jiffies
   rate_tokens: word,
