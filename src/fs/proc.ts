@@ -19,6 +19,7 @@ import { IPDEFTTL, icmp_statistics } from '../net/ipv4/icmp.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
 import { IP_MIB } from '../net/ipv4/types.js'
+import { UDP_MIB, udp_statistics } from '../net/ipv4/udp_hash.js'
 import { inet_make_mask } from '../net/wire/ipv4.js'
 import { nr_switches } from '../sched/sched.js'
 
@@ -133,10 +134,12 @@ const sum = (read: (cpu: number) => number): number => cpus().reduce((n, cpu) =>
 function snmp(): string {
   const names = IP_MIB.filter(name => name !== 'InTruncatedPkts')
   const ip = names.map(name => sum(cpu => ip_statistics.cpu(cpu)[name]))
+  const udp = UDP_MIB.map(name => sum(cpu => udp_statistics.cpu(cpu)[name]))
   const icmp = ICMP_MIB.map(name => sum(cpu => icmp_statistics.cpu(cpu)[name]))
   return (
     `Ip: Forwarding DefaultTTL ${names.join(' ')}\nIp: 1 ${IPDEFTTL} ${ip.join(' ')}\n` +
-    `Icmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n`
+    `Icmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n` +
+    `Udp: ${UDP_MIB.join(' ')}\nUdp: ${udp.join(' ')}\n`
   )
 }
 function netstat(): string {

@@ -7,7 +7,8 @@ import { store } from '../arch/atomic.js'
 import { BUG_ON, cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { NIC_STATUS, nic_page, STATUS_GONE } from '../arch/nic_regs.js'
-import { timers_pending } from '../irq/timer.js'
+import { files_post_mortem } from '../fs/file.js'
+import { sleeps_end, timers_pending } from '../irq/timer.js'
 import { MAX_NICS } from '../lib/limits.js'
 import { freed_object, slabinfo } from '../mm/slab.js'
 import { dst_gc_now } from '../net/core/dst.js'
@@ -15,6 +16,7 @@ import { drop_reason } from '../net/core/fate.js'
 import { neigh_ifdown } from '../net/core/neighbour.js'
 import { dev_close, first_netdev } from '../net/core/netdevice.js'
 import { skb_queue_purge } from '../net/core/skb_queue.js'
+import { socks_disown } from '../net/core/sock.js'
 import { softnet_datas } from '../net/core/softnet_data.js'
 import { softnet_drain_halted } from '../net/core/softnet_dead.js'
 import { inetdev_destroy } from '../net/ipv4/devinet.js'
@@ -22,6 +24,8 @@ import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
+import { exit_mm } from '../sched/mm.js'
+import { all_tasks } from '../sched/sched.js'
 import { waits_of_ended_tasks } from '../sched/wait.js'
 
 export interface LeakReport {
@@ -32,7 +36,7 @@ export interface LeakReport {
 
 /** Caches that must be empty in the end; the others hold what lives as long as the machine (tasks, devices, queues). */
 const AUDITED =
-  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ip_fib_.*|fn_zone|arp_cache|neigh_ha|in_device|in_ifaddr|irqaction|timer_box|rcu_synchronize|torture_.*|size-.*)$/
+  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ip_fib_.*|fn_zone|arp_cache|neigh_ha|in_device|in_ifaddr|irqaction|timer_box|sock|socket|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
 
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {
@@ -54,6 +58,7 @@ export function leak_audit(): LeakReport[] {
     softnet_drain_halted(cpu)
   }
   screen_drain_halted()
+  programs_end()
   for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
   for (let dev = first_netdev(); dev !== null; dev = dev.next) {
     BUG_ON(dev_close(dev).next().done !== true, 'audit sleeps')
@@ -67,6 +72,14 @@ export function leak_audit(): LeakReport[] {
   dst_gc_now()
   rcu_drain_halted(ncpus)
   return leftovers(ncpus)
+}
+
+/** The programs that the halt found running never go on: what they have open is closed, and their memory is free. */
+function programs_end(): void {
+  socks_disown()
+  BUG_ON(files_post_mortem().next().done !== true, 'audit sleeps')
+  for (const p of all_tasks()) exit_mm(p)
+  sleeps_end()
 }
 
 /** leftovers - what is out of the caches that must be empty in the end, waits of ended tasks, and timers that nobody owns. */

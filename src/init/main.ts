@@ -36,6 +36,7 @@ import { linkwatch_init } from '../net/core/link_watch.js'
 import { neigh_add_permanent, neigh_init } from '../net/core/neighbour.js'
 import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
 import type { net_device } from '../net/core/types.js'
+import { inet_init } from '../net/ipv4/af_inet.js'
 import { devinet_init, inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet.js'
 import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
 import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
@@ -197,6 +198,7 @@ export function init_subsystems(ncpus: number): void {
   ip_fib_init(rt_cache_flush_sym)
   ip_init()
   icmp_init(ncpus)
+  inet_init()
   fetch_or(ONLINE, 1)
 }
 

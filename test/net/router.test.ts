@@ -323,8 +323,13 @@ describe('local delivery', () => {
     const reply = one(0, icmpFrame({ src: A, dst: '10.0.0.1' }, 13, 0, 9, counting(12)))
     expect(reply.icmp).toMatchObject({ type: 14, info: 9 })
   })
-  test('a datagram for this machine is delivered', () => {
-    expect(s.account(() => none(udpFrame({ src: A, dst: '10.0.0.1' })))).toMatchObject({ received: 1, delivered: 1 })
+  test('a datagram to a port that nobody has', () => {
+    const f = s.account(() => {
+      const reply = one(0, udpFrame({ src: A, dst: '10.0.0.1' }))
+      expect(reply).toMatchObject({ src: '10.0.0.1', dst: A })
+      expect(reply.icmp).toMatchObject({ type: 3, code: 3 })
+    })
+    expect(f).toMatchObject({ received: 1, icmp_sent: 1, drops: { udp_no_port: 1 } })
   })
 })
 

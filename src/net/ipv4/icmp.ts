@@ -7,17 +7,16 @@
  *   locked, as in 2.6.11: a lost token is no harm.
  */
 
-import { embed, konst, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
-import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
+import { embed, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
+import { DEFINE_PER_CPU } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
-import { fetch_add } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { now_ns, tick } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { jiffies } from '../../irq/timer.js'
 import { csum_fold, csum_partial } from '../../lib/checksum.js'
-import { spin_trylock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { local_bh_disable, local_bh_enable, spin_trylock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.js'
 import { drop_reason } from '../core/fate.js'
 import {
@@ -73,6 +72,8 @@ import {
 } from '../wire/ipv4.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_LOCAL, RTN_UNICAST } from './fib_types.js'
+import { icmp_unreach } from './icmp_err.js'
+import { ip_select_ident } from './ip_ident.js'
 import { inet_add_protocol } from './ip_input.js'
 import { ip_local_out } from './ip_output.js'
 import { ip_rt_put } from './route.js'
@@ -152,16 +153,6 @@ const MIB: Layout<icmp_mib> = layout('icmp_mib', icmp_mib, {
 export const icmp_statistics = DEFINE_PER_CPU('icmp_statistics', MIB)
 const stats = icmp_statistics.mine
 
-class ip_ident extends Struct {
-  declare id: number
-  declare reserved: number
-}
-const IDENT: Layout<ip_ident> = layout('ip_ident', ip_ident, {
-  id: { kind: 'word', size: 4, align: 4, guard: 'atomic' },
-  reserved: konst(word),
-})
-const ident = DEFINE_STATIC('ip_ident', IDENT)
-
 function count_in(type: number): void {
   if (type === ICMP_DEST_UNREACH) stats.InDestUnreachs++
   else if (type === ICMP_TIME_EXCEEDED) stats.InTimeExcds++
@@ -195,6 +186,11 @@ function is_error(type: number): boolean {
     type === ICMP_TIME_EXCEEDED ||
     type === ICMP_PARAMETERPROB
   )
+}
+
+/** An error that a protocol of ours may want to hear of. */
+function about_a_packet(type: number): boolean {
+  return is_error(type) && type !== ICMP_REDIRECT
 }
 
 /** xrlim_allow - one token a `timeout`, a burst of six. */
@@ -233,10 +229,15 @@ function may_complain(skb: sk_buff, type: number): boolean {
   return type_of_sender === RTN_UNICAST || type_of_sender === RTN_LOCAL
 }
 
-/** icmp_send - tell the sender of `skb_in`, which stays the caller's. @context softirq @locks this CPU's ICMP lock */
+/** icmp_send - tell the sender of `skb_in`, which stays the caller's. @context softirq, process @locks this CPU's ICMP lock */
 export function icmp_send(skb_in: sk_buff, type: number, code: number, info: number): void {
   tick(COST_ICMP)
-  if (!may_complain(skb_in, type)) return
+  local_bh_disable() // a process may have sent the packet
+  if (may_complain(skb_in, type)) __icmp_send(skb_in, type, code, info)
+  local_bh_enable()
+}
+
+function __icmp_send(skb_in: sk_buff, type: number, code: number, info: number): void {
   if (!spin_trylock_bh(stats.lock)) return
   const iph = skb_in.nh
   const local = (RTABLE.ref(skb_in.dst!.addr).rt_flags & RTCF_LOCAL) !== 0
@@ -305,7 +306,7 @@ function copy_from(skb: sk_buff, offset: number, to: number, len: number): void 
 function build_ip(iph: number, saddr: number, daddr: number, tos: number): void {
   set_ip_vhl(iph, 20)
   set_ip_tos(iph, tos)
-  set_ip_id(iph, fetch_add(ident.addr, 1) & 0xffff)
+  set_ip_id(iph, ip_select_ident())
   set_ip_frag_off(iph, 0)
   set_ip_ttl(iph, IPDEFTTL)
   set_ip_protocol(iph, IPPROTO_ICMP)
@@ -374,6 +375,7 @@ export function icmp_rcv(skb: sk_buff): number {
       return 0
     }
   }
+  if (about_a_packet(type) && !icmp_unreach(skb)) stats.InErrors++
   skb_delivered(skb)
   return 0
 }

@@ -23,7 +23,7 @@ const OTHER_HOST = drop_reason('eth_other_host')
 const NO_MEMORY = drop_reason('no_memory')
 
 /** Priority of a packet by the four TOS bits. */
-const ip_tos2prio = [0, 1, 0, 0, 2, 2, 2, 2, 6, 6, 6, 6, 4, 4, 4, 4]
+export const ip_tos2prio = [0, 1, 0, 0, 2, 2, 2, 2, 6, 6, 6, 6, 4, 4, 4, 4]
 const LL_RESERVED_SPACE = 16
 
 /** ip_forward - @context softirq @consumes skb */

@@ -7,6 +7,8 @@ import { memcpy } from '../../arch/ram.js'
 import { EMSGSIZE, ENOMEM } from '../../lib/errno.js'
 import { drop_reason } from '../core/fate.js'
 import { alloc_skb, consume_skb, kfree_skb, skb_copy_bits, skb_put, skb_reserve } from '../core/skbuff.js'
+import { skb_set_owner_w } from '../core/sock_mem.js'
+import { SOCK } from '../core/sock_types.js'
 import { ACCT_NONE, DST, type sk_buff } from '../core/types.js'
 import { ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED } from '../wire/icmp.js'
 import { IP_DF, IP_MF, IP_OFFSET, ip_frag_off, ip_hdrlen, set_ip_frag_off, set_ip_tot_len } from '../wire/ipv4.js'
@@ -41,6 +43,7 @@ function make_piece(skb: sk_buff, hlen: number, at: number, len: number, frag_of
   const piece = alloc_skb(LL_SPACE + hlen + len)
   if (piece === null) return null
   ip_copy_metadata(piece, skb)
+  if (skb.sk !== 0) skb_set_owner_w(piece, SOCK.ref(skb.sk))
   skb_reserve(piece, LL_SPACE)
   piece.nh = skb_put(piece, hlen + len)
   piece.h = piece.nh + hlen
@@ -85,7 +88,7 @@ export function ip_fragment(skb: sk_buff, output: (skb: sk_buff) => number): num
       hlen,
       at,
       len,
-      (old_off & ~(IP_MF | IP_OFFSET)) | more | (((old_off & IP_OFFSET) + (at >> 3)) & IP_OFFSET),
+      (old_off & ~(IP_DF | IP_MF | IP_OFFSET)) | more | (((old_off & IP_OFFSET) + (at >> 3)) & IP_OFFSET),
     )
     if (piece === null) {
       ip_stats.FragFails++

@@ -11,23 +11,13 @@ import { NET_RX_DROP } from '../core/dev.js'
 import { drop_reason } from '../core/fate.js'
 import { NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
 import { dev_add_pack, PACKET_TYPE, type packet_type } from '../core/packet_type.js'
-import {
-  __skb_pull,
-  attach_cb,
-  kfree_skb,
-  pskb_may_pull,
-  pskb_trim,
-  skb_cow,
-  skb_delivered,
-  skb_share_check,
-} from '../core/skbuff.js'
+import { __skb_pull, attach_cb, kfree_skb, pskb_may_pull, pskb_trim, skb_cow, skb_share_check } from '../core/skbuff.js'
 import { type net_device, PACKET_HOST, PACKET_OTHERHOST, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
 import { ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH } from '../wire/icmp.js'
 import {
   IP_MF,
   IP_OFFSET,
-  IPPROTO_UDP,
   ip_daddr,
   ip_frag_off,
   ip_hdrlen,
@@ -36,7 +26,6 @@ import {
   ip_tos,
   ip_tot_len,
 } from '../wire/ipv4.js'
-import { udp_len } from '../wire/udp.js'
 import { in_dev_accepts_source_route } from './devinet.js'
 import { icmp_send } from './icmp.js'
 import { ip_options_compile, ip_options_rcv_srr } from './ip_options.js'
@@ -63,7 +52,6 @@ const SOURCE_ROUTE = drop_reason('ip_source_route')
 const NO_MEMORY = drop_reason('no_memory')
 const UNKNOWN_PROTOCOL = drop_reason('ip_unknown_protocol')
 const NOT_REASSEMBLED = drop_reason('ip_not_reassembled')
-const UDP_MALFORMED = drop_reason('udp_malformed')
 
 attach_cb(IPCB as unknown as Layout<Struct>)
 
@@ -71,18 +59,41 @@ attach_cb(IPCB as unknown as Layout<Struct>)
 
 class inet_protos extends Struct {
   declare handler: number
+  declare err_handler: number
 }
-const PROTOS: Layout<inet_protos> = layout('inet_protos', inet_protos, { handler: konst(bytes(256 * 4)) })
-const HANDLERS = DEFINE_STATIC('inet_protos', PROTOS).handler >> 2
+const PROTOS: Layout<inet_protos> = layout('inet_protos', inet_protos, {
+  handler: konst(bytes(256 * 4)),
+  err_handler: konst(bytes(256 * 4)),
+})
+const protos = DEFINE_STATIC('inet_protos', PROTOS)
+const HANDLERS = protos.handler >> 2
+const ERR_HANDLERS = protos.err_handler >> 2
 
 /** What takes local packets of a protocol; skb.data is at its header. Consumes the packet. */
 export type inet_handler = (skb: sk_buff) => number
 
+/**
+ * Hears of ICMP errors about packets of a protocol: skb.data is at the header that came back, skb.h at the ICMP header. The
+ * packet stays the caller's. Says false when the error is about nothing that it knows.
+ */
+export type inet_err_handler = (skb: sk_buff, info: number) => boolean
+
 /** inet_add_protocol - @context boot @returns false when the protocol is taken */
-export function inet_add_protocol(protocol: number, handler: Sym<inet_handler>): boolean {
+export function inet_add_protocol(
+  protocol: number,
+  handler: Sym<inet_handler>,
+  err_handler: Sym<inet_err_handler> = 0,
+): boolean {
   if (i32[HANDLERS + protocol] !== 0) return false
   i32[HANDLERS + protocol] = handler
+  i32[ERR_HANDLERS + protocol] = err_handler
   return true
+}
+
+/** inet_proto_error - tell the protocol. @context softirq @returns false: it knows nothing of it */
+export function inet_proto_error(protocol: number, skb: sk_buff, info: number): boolean {
+  const handler = i32[ERR_HANDLERS + protocol] as Sym<inet_err_handler>
+  return handler === 0 || call(handler)(skb, info)
 }
 
 // ---- receive --------------------------------------------------------------------------------------------------------
@@ -209,14 +220,6 @@ function ip_local_deliver_finish(skb: sk_buff): number {
   return 0
 }
 
-/** udp_count - stands where UDP will be: checks the length, counts the datagram. @consumes skb */
-function udp_count(skb: sk_buff): number {
-  if (!pskb_may_pull(skb, 8) || udp_len(skb.h) < 8 || udp_len(skb.h) > skb.len) kfree_skb(skb, UDP_MALFORMED)
-  else skb_delivered(skb)
-  return 0
-}
-const udp_count_sym = symbol('udp_count', udp_count)
-
 // ---- start ----------------------------------------------------------------------------------------------------------
 
 const ip_rcv_sym = symbol('ip_rcv', ip_rcv)
@@ -227,5 +230,4 @@ export function ip_init(): void {
   ip_packet_type.type = ETH_P_IP
   ip_packet_type.func = ip_rcv_sym
   dev_add_pack(ip_packet_type)
-  inet_add_protocol(IPPROTO_UDP, udp_count_sym)
 }

@@ -255,6 +255,15 @@ export function rt_cache_output(daddr: number, saddr: number, tos: number, oif: 
   return RTABLE.ref(r)
 }
 
+/** rt_for_output - every cached route of our own for this key, whatever the device that was asked for. @context softirq */
+export function rt_for_output(daddr: number, saddr: number, tos: number, f: (rt: rtable) => void): void {
+  const key = tos & IPTOS_RT_MASK
+  rcu_read_lock()
+  for (let r = RTABLE.at(rt_bucket(rt_hash_code(daddr, saddr, key)).chain); r !== null; r = RTABLE.at(i32[r.$w]))
+    if (r.fl_dst === daddr && r.fl_src === saddr && r.fl_iif === 0 && r.fl_tos === key && r.rt_dst === daddr) f(r)
+  rcu_read_unlock()
+}
+
 /** rt_key - fill in what a route answers to, and its bucket. */
 export function rt_key(r: rtable, daddr: number, saddr: number, iif: number, oif: number, tos: number): void {
   r.fl_dst = daddr

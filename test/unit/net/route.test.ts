@@ -8,7 +8,7 @@ import { rt_may_expire } from '../../../src/net/ipv4/route_gc.js'
 import { ip_route_output_key } from '../../../src/net/ipv4/route_output.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_REDIRECTED, type rtable } from '../../../src/net/ipv4/types.js'
 import { clock } from '../../helpers/clock.js'
-import { parse, udpFrame } from '../../helpers/frames.js'
+import { icmpFrame, parse, udpFrame } from '../../helpers/frames.js'
 import { conserved, Script } from '../../helpers/script.js'
 import { ip } from '../../helpers/solo.js'
 
@@ -92,7 +92,7 @@ describe('the route cache', () => {
     const flows = Array.from({ length: 100 }, (_, k) => packet(k))
     expect(s.send(0, ...flows)[1]).toHaveLength(100)
     for (let k = 0; k < 25_000; k += 200)
-      s.send(0, ...Array.from({ length: 200 }, (_, n) => udpFrame({ src: to(k + n), dst: '10.0.0.1' })))
+      s.send(0, ...Array.from({ length: 200 }, (_, n) => icmpFrame({ src: to(k + n), dst: '10.0.0.1' }, 0)))
     expect(rt_entries()).toBeGreaterThan(8 * RT_HASH_BUCKETS * 0.9)
     const slow = stat.in_slow_tot
     expect(s.send(0, ...flows)[1]).toHaveLength(100)

@@ -1,0 +1,105 @@
+/** inet_sock.ts - what AF_INET's sockets have behind the sock, and what a protocol of theirs is. A header: no behaviour. */
+import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import type { Sym } from '../../abi/symbol.js'
+import { attach_sock } from '../core/sock.js'
+import { type msghdr, SOCK, type sock } from '../core/sock_types.js'
+import type { Call, proto_ops } from '../core/socket.js'
+
+export const IP_PMTUDISC_DONT = 0
+export const IP_PMTUDISC_WANT = 1
+export const IP_PMTUDISC_DO = 2
+// cmsg_flags
+export const IP_CMSG_PKTINFO = 1
+export const IP_CMSG_TTL = 2
+export const IP_CMSG_TOS = 4
+
+/** A datagram that is being put together. */
+export class ip_cork extends Struct {
+  declare rt: number
+  declare fragsize: number
+  declare length: number
+  declare dst: number
+  declare src: number
+  declare dport: number
+  declare sport: number
+}
+const CORK: Layout<ip_cork> = layout('ip_cork', ip_cork, {
+  rt: word, // address of its route, referenced; 0: none
+  fragsize: word, // MTU when it was begun
+  length: word, // bytes so far, transport header included
+  dst: word, // struct flowi
+  src: word,
+  dport: word,
+  sport: word,
+})
+
+export class inet_sock extends Struct {
+  declare sk: sock
+  declare daddr: number
+  declare rcv_saddr: number
+  declare saddr: number
+  declare dport: number
+  declare num: number
+  declare sport: number
+  declare uc_ttl: number
+  declare tos: number
+  declare cmsg_flags: number
+  declare id: number
+  declare mc_ttl: number
+  declare pmtudisc: number
+  declare recverr: number
+  declare freebind: number
+  declare cork: ip_cork
+}
+/** Addresses and ports are numbers in host order. */
+export const INET_SOCK: Layout<inet_sock> = layout('inet_sock', inet_sock, {
+  sk: embed(SOCK),
+  daddr: by('sk_lock', word), // the other end, 0: not connected; lookups read it under the hash lock
+  rcv_saddr: by('sk_lock', word), // bound address, 0: any
+  saddr: by('sk_lock', word), // source address, 0: as the route says
+  dport: by('sk_lock', word),
+  num: by('sk_lock', word), // local port; changed under the hash lock as well
+  sport: by('sk_lock', word),
+  uc_ttl: by('sk_lock', word), // -1: the default
+  tos: by('sk_lock', word),
+  cmsg_flags: by('sk_lock', word),
+  id: by('sk_lock', word), // identification of packets that are not to be cut
+  mc_ttl: by('sk_lock', word),
+  pmtudisc: by('sk_lock', word),
+  recverr: by('sk_lock', word),
+  freebind: by('sk_lock', word),
+  cork: by('sk_lock', embed(CORK)),
+})
+attach_sock(INET_SOCK)
+
+/** inet_sk - the same socket as an inet_sock. */
+export function inet_sk(sk: sock): inet_sock {
+  return INET_SOCK.ref(sk.addr)
+}
+
+/** A protocol, as its sockets see it (struct proto). */
+export interface proto {
+  readonly name: string
+  init(sk: sock): number
+  close(sk: sock, timeout: number): Call
+  connect(sk: sock, addr: number, addr_len: number): Call
+  disconnect(sk: sock, flags: number): number
+  setsockopt(sk: sock, level: number, optname: number, optval: number, optlen: number): Call
+  getsockopt(sk: sock, level: number, optname: number, optval: number, optlen: number): Call
+  sendmsg(sk: sock, msg: msghdr, len: number): Call
+  recvmsg(sk: sock, msg: msghdr, len: number, noblock: boolean, flags: number): Call
+  backlog_rcv: Sym<(sk: sock, skb: never) => number> | 0
+  unhash(sk: sock): void
+  /** Take a local port, 0: any, and enter the hash. @returns 0, or 1: it is taken */
+  get_port(sk: sock, snum: number): number
+}
+
+/** A kind of socket that can be asked for (struct inet_protosw). */
+export interface inet_protosw {
+  readonly type: number
+  readonly protocol: number
+  readonly prot: Sym<proto>
+  readonly ops: Sym<proto_ops>
+  /** Only root may have one. */
+  readonly privileged: boolean
+}

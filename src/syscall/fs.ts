@@ -1,0 +1,130 @@
+/** fs.ts - the system calls of descriptors: read, write, close, dup, fcntl. */
+import {
+  __fput,
+  close_fd,
+  FILE,
+  fd_install,
+  fget,
+  type file,
+  file_op,
+  fput,
+  fput_test,
+  get_close_on_exec,
+  locate_fd,
+  O_APPEND,
+  O_NONBLOCK,
+  replace_fd,
+  set_close_on_exec,
+} from '../fs/file.js'
+import { EBADF, EBUSY, EFAULT, EINVAL } from '../lib/errno.js'
+import { NR_OPEN } from '../lib/limits.js'
+import type { Call } from '../net/core/socket.js'
+import { access_ok } from '../sched/mm.js'
+
+export const F_DUPFD = 0
+export const F_GETFD = 1
+export const F_SETFD = 2
+export const F_GETFL = 3
+export const F_SETFL = 4
+export const FD_CLOEXEC = 1
+/** What F_SETFL can change. */
+const SETFL_MASK = O_APPEND | O_NONBLOCK
+
+/** With the file of a descriptor, held for as long as the call takes. */
+function* with_file(fd: number, f: (filp: file) => Call): Call {
+  const filp = fget(fd)
+  if (filp === null) return -EBADF
+  const ret = yield* f(filp)
+  if (fput_test(filp)) yield* __fput(filp)
+  return ret
+}
+
+/** What read and write look at before the file does. */
+function check(buf: number, count: number): number {
+  if (count < 0) return -EINVAL
+  return access_ok(buf, count) ? 0 : -EFAULT
+}
+
+export function sys_read(fd: number, buf: number, count: number): Call {
+  return with_file(fd, function* (filp) {
+    return check(buf, count) || (yield* file_op(filp).read(filp, buf, count))
+  })
+}
+export function sys_write(fd: number, buf: number, count: number): Call {
+  return with_file(fd, function* (filp) {
+    return check(buf, count) || (yield* file_op(filp).write(filp, buf, count))
+  })
+}
+export function sys_readv(fd: number, vector: number, count: number): Call {
+  return with_file(fd, filp => file_op(filp).readv(filp, vector, count))
+}
+export function sys_writev(fd: number, vector: number, count: number): Call {
+  return with_file(fd, filp => file_op(filp).writev(filp, vector, count))
+}
+export function sys_ioctl(fd: number, cmd: number, arg: number): Call {
+  return with_file(fd, filp => file_op(filp).ioctl(filp, cmd, arg))
+}
+
+/** sys_close - the descriptor is free at once, the file when the last call with it has ended. */
+export function* sys_close(fd: number): Call {
+  const filp = close_fd(fd)
+  if (filp === null) return -EBADF
+  yield* fput(filp)
+  return 0
+}
+
+/** dupfd - the lowest descriptor from `start` on for the same file. @consumes a reference of filp @returns it, -EMFILE */
+function* dupfd(filp: file, start: number): Call {
+  const fd = locate_fd(start)
+  if (fd >= 0) fd_install(fd, filp)
+  else yield* fput(filp)
+  return fd
+}
+
+export function* sys_dup(fd: number): Call {
+  const filp = fget(fd)
+  return filp === null ? -EBADF : yield* dupfd(filp, 0)
+}
+
+/** sys_dup2 - what `newfd` was is closed. */
+export function* sys_dup2(oldfd: number, newfd: number): Call {
+  const filp = fget(oldfd)
+  if (filp === null) return -EBADF
+  yield* fput(filp)
+  if (newfd === oldfd) return newfd
+  if (newfd < 0 || newfd >= NR_OPEN) return -EBADF
+  const before = replace_fd(oldfd, newfd, EBUSY)
+  if (before < 0) return before
+  if (before > 0) yield* fput(FILE.ref(before))
+  return newfd
+}
+
+export function* sys_fcntl(fd: number, cmd: number, arg: number): Call {
+  const filp = fget(fd)
+  if (filp === null) return -EBADF
+  if (cmd === F_DUPFD) {
+    if (arg >= 0 && arg < NR_OPEN) return yield* dupfd(filp, arg)
+    yield* fput(filp)
+    return -EINVAL
+  }
+  const ret = do_fcntl(fd, filp, cmd, arg)
+  yield* fput(filp)
+  return ret
+}
+
+function do_fcntl(fd: number, filp: file, cmd: number, arg: number): number {
+  switch (cmd) {
+    case F_GETFD:
+      return get_close_on_exec(fd)
+    case F_SETFD:
+      set_close_on_exec(fd, (arg & FD_CLOEXEC) !== 0)
+      return 0
+    case F_GETFL:
+      return filp.f_flags
+    case F_SETFL:
+      filp.f_flags = (arg & SETFL_MASK) | (filp.f_flags & ~SETFL_MASK)
+      return 0
+    default:
+      return -EINVAL
+  }
+}
