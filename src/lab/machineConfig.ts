@@ -65,6 +65,10 @@ export interface MachineConfig {
   rxRing?: number
   txRing?: number
   ramMiB?: number
+  /** The device lo with 127.0.0.1/8. */
+  loopback?: boolean
+  /** Programs of users that the machine has memory for at once; nothing: none. */
+  userProcs?: number
   /** URLs of modules that every CPU loads beside the kernel; main() of each is called by the init process. */
   programs?: string[]
 }
@@ -110,6 +114,8 @@ export function writeConfig(config: MachineConfig, ram: RamReader): void {
     poll_quota: config.pollQuota ?? 0,
     cycle_limit: config.cycleLimit ?? 0,
     screend: (config.screend ?? 'off') === 'off' ? 0 : 1,
+    loopback: config.loopback === true ? 1 : 0,
+    user_procs: config.userProcs ?? 0,
     screen_feedback: config.screend === 'feedback' ? 1 : 0,
   }
   for (const [name, value] of Object.entries(words)) ram.setConfig(name, value)

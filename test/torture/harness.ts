@@ -12,6 +12,8 @@ export interface Torture {
   patienceMs?: number
   /** Fill objects that are freed and look at them when they are given out again. */
   poison?: boolean
+  /** What else the machine is made of. */
+  config?: Partial<MachineConfig>
 }
 
 /** bare - a machine without ports that runs a scenario. */
@@ -36,7 +38,7 @@ export function bare(cpus: number, lock: LockKind, scenario: string): MachineCon
 
 /** torture - `check` reads the machine's RAM when the scenario has ended. */
 export async function torture(t: Torture, check: (machine: Machine) => void): Promise<void> {
-  const machine = new Machine(bare(t.cpus, t.lock ?? 'tas', t.scenario))
+  const machine = new Machine({ ...bare(t.cpus, t.lock ?? 'tas', t.scenario), ...t.config })
   try {
     await machine.load()
     if (t.poison === true) machine.ram.setConfig('slab_poison', 1)

@@ -57,6 +57,34 @@ describe('timers', () => {
   })
 })
 
+describe('sockets', () => {
+  test.each([1, 2, 4])('UDP over loopback: every byte is right, and every packet accounted for, on %i CPUs', cpus =>
+    torture(
+      {
+        cpus,
+        scenario: 'udp',
+        variable: 'torture_udp',
+        done: 3 + 2 * cpus,
+        poison: cpus === 2,
+        config: { loopback: true, userProcs: 4 + cpus },
+      },
+      ({ ram }) => {
+        const word = (field: string): number => ram.word('torture_udp', field)
+        expect(word('bad')).toBe(0)
+        expect(word('echoed')).toBe(200)
+        expect(word('opened')).toBe(100 * cpus)
+        expect(word('sent')).toBe(200 * cpus)
+        expect(word('received')).toBeGreaterThan(0)
+        expect(word('received')).toBeLessThanOrEqual(word('sent'))
+        const sum = (field: string): number =>
+          Array.from({ length: cpus }, (_, cpu) => ram.word('packet_fate', field, cpu)).reduce((a, b) => a + b, 0)
+        expect(sum('local_made')).toBe(sum('local_sent') + sum('local_dropped'))
+        expect(sum('received')).toBe(sum('delivered') + sum('dropped'))
+      },
+    ),
+  )
+})
+
 describe('timers, wait queues, work queues', () => {
   test.each(CPUS)('no wake-up and no timer is lost on %i CPUs', cpus =>
     torture(

@@ -12,7 +12,7 @@
  */
 
 import { hlist_unhashed, INIT_HLIST_NODE } from '../../abi/hlist.js'
-import { type Layout, layout, Struct, word } from '../../abi/layout.js'
+import type { Layout, Struct } from '../../abi/layout.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_and, fetch_or, load, xchg } from '../../arch/atomic.js'
 import { LOCKDEP } from '../../arch/boot.js'
@@ -47,12 +47,8 @@ import { type dst_entry, SKB, type sk_buff } from './types.js'
 
 const i32 = RAM.i32
 
-class sock_slot extends Struct {
-  declare first: number
-}
-const SLOT: Layout<sock_slot> = layout('sock_slot', sock_slot, { first: word })
 /** Sockets of all protocols: what is behind the sock is the protocol's. */
-const sock_cache = kmem_cache_create('sock', SLOT, () => MAX_SOCKS, SOCK_SLOT) as unknown as kmem_cache<Struct>
+const sock_cache = kmem_cache_create('sock', SOCK, () => MAX_SOCKS, SOCK_SLOT) as unknown as kmem_cache<Struct>
 
 /** attach_sock - lenses by slot for a struct that begins with a sock. @context module load */
 export function attach_sock<T extends Struct>(its: Layout<T>): void {
@@ -177,13 +173,12 @@ export function* lock_sock(sk: sock): Generator<void, void, void> {
 /** try_lock_sock - lock_sock for who would rather not make a generator: false, and it is to be called then. @context process */
 export function try_lock_sock(sk: sock): boolean {
   might_sleep()
+  if (LOCKDEP) lockdep_acquire(sk.sk_lock.addr + OWNER, TAKEN_WRITE, true, true)
   spin_lock_bh(sk.sk_lock.slock)
   const free = sk.sk_lock.owner === 0
-  if (free) {
-    if (LOCKDEP) lockdep_acquire(sk.sk_lock.addr + OWNER, TAKEN_WRITE, true, true)
-    sk.sk_lock.owner = 1
-  }
+  if (free) sk.sk_lock.owner = 1
   spin_unlock_bh(sk.sk_lock.slock)
+  if (LOCKDEP && !free) lockdep_release(sk.sk_lock.addr + OWNER)
   return free
 }
 
