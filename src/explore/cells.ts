@@ -65,6 +65,18 @@ export class Cells {
     }
   }
 
+  /** As at(), of a word that was touched in this run; -1: it was not. */
+  find(address: number): number {
+    const w = this.#w
+    const key = address >>> 2
+    const generation = w[GENERATION]!
+    for (let slot = (Math.imul(key, 0x9e3779b1) >>> 7) & this.#mask; ; slot = (slot + 1) & this.#mask) {
+      const cell = this.#base + slot * this.#words
+      if (w[cell + C_GENERATION] !== generation) return -1
+      if (w[cell + C_KEY] === key) return cell
+    }
+  }
+
   #make(cell: number, key: number, generation: number): number {
     const w = this.#w
     if (++w[CELL_COUNT]! > (this.#mask * 7) >>> 3) throw new TooManyCells()

@@ -76,8 +76,8 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     const base = engine.active ? memory.addressOf(view) : -1
     if (base < 0 || (engine.w[W.DETECT]! & W.DETECT_RACE) === 0) return null
     for (let word = at; word < at + bytes; word += 4) {
-      const cell = engine.cells.at(base + word)
-      const found = engine.cells.unorderedAccess(cell)
+      const cell = engine.cells.find(base + word)
+      const found = cell < 0 ? -1 : engine.cells.unorderedAccess(cell)
       if (found >= 0) return { actor: found & 63, step: engine.cells.lastStep(cell, found & 63, found >= 64) }
     }
     return null

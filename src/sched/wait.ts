@@ -8,7 +8,7 @@
  *   A wake-up of an exclusive waiter reaches one that needs it: what is counted (semaphores, completions) is looked at and
  *   taken with q.lock held; other exclusive waiters hand on a wake-up that came after they had what they wanted.
  */
-import { embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
+import { atomic, embed, type Layout, layout, ptr, Struct, word } from '../abi/layout.js'
 import {
   INIT_LIST_HEAD,
   LIST,
@@ -18,6 +18,7 @@ import {
   list_empty,
   type list_head,
 } from '../abi/list.js'
+import { load } from '../arch/atomic.js'
 import { local_irq_disable, local_irq_enable } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
 import { MAX_TASKS } from '../lib/limits.js'
@@ -50,10 +51,12 @@ const WQ_FLAG_STAYS = 2
 export class wait_queue_head_t extends Struct {
   declare lock: spinlock_t
   declare task_list: list_head
+  declare waiters: number
 }
 export const WAIT_QUEUE_HEAD: Layout<wait_queue_head_t> = layout('wait_queue_head_t', wait_queue_head_t, {
   lock: embed(SPINLOCK),
   task_list: embed(LIST),
+  waiters: atomic(word), // entries of the list: changed under the lock, looked at without it
 })
 
 export class wait_queue_t extends Struct {
@@ -72,6 +75,19 @@ const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => with_hoards(2 *
 export function init_waitqueue_head(q: wait_queue_head_t): void {
   spin_lock_init(q.lock)
   INIT_LIST_HEAD(q.task_list)
+  q.waiters = 0
+}
+
+/** Exclusive waiters come last. @locks q.lock is held */
+function __add_wait_queue(q: wait_queue_head_t, wait: wait_queue_t): void {
+  if ((wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) list_add_tail(wait.task_list, q.task_list)
+  else list_add(wait.task_list, q.task_list)
+  q.waiters++
+}
+/** @locks q.lock is held */
+function __remove_wait_queue(q: wait_queue_head_t, wait: wait_queue_t): void {
+  list_del_init(wait.task_list)
+  q.waiters--
 }
 
 /** begin_wait - DEFINE_WAIT: an entry for the current task, or null; finish_wait gives it back. @context process */
@@ -87,10 +103,7 @@ export function begin_wait(flags = 0): wait_queue_t | null {
 /** prepare_to_wait - on the queue, and about to sleep; then look at the condition. @context process */
 export function prepare_to_wait(q: wait_queue_head_t, wait: wait_queue_t, state: number): void {
   const flags = spin_lock_irqsave(q.lock)
-  if (wait.task_list.next === wait.task_list.addr) {
-    if ((wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) list_add_tail(wait.task_list, q.task_list)
-    else list_add(wait.task_list, q.task_list)
-  }
+  if (list_empty(wait.task_list)) __add_wait_queue(q, wait)
   set_current_state(state) // before the caller reads the condition
   spin_unlock_irqrestore(q.lock, flags)
 }
@@ -100,7 +113,7 @@ export function finish_wait(q: wait_queue_head_t, wait: wait_queue_t): void {
   const flags = spin_lock_irqsave(q.lock)
   __set_current_state(TASK_RUNNING)
   const woken = list_empty(wait.task_list)
-  list_del_init(wait.task_list)
+  if (!woken) __remove_wait_queue(q, wait)
   if (woken && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) __wake_up_locked(q, 1) // we did not need it
   spin_unlock_irqrestore(q.lock, flags)
   kmem_cache_free(wait_cache, wait)
@@ -126,7 +139,7 @@ export function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
     const wait = WAIT.container_of('task_list', at)
     const task = wait.task
     if (task !== null) {
-      if ((wait.flags & WQ_FLAG_STAYS) === 0) list_del_init(wait.task_list) // autoremove_wake_function
+      if ((wait.flags & WQ_FLAG_STAYS) === 0) __remove_wait_queue(q, wait) // autoremove_wake_function
       if (wake_up_process(task) && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) left--
     }
     at = next
@@ -156,10 +169,14 @@ export function queue_of(p: task_struct): number {
   return at === first || at === 0 ? 0 : WAIT_QUEUE_HEAD.container_of('task_list', at).addr
 }
 
-/** waitqueue_active - is anybody there? A hint, unless q.lock is held. */
+/**
+ * waitqueue_active - is anybody there? A hint, unless q.lock is held; but who has changed the condition before finds whoever has
+ * not seen that.
+ */
 export function waitqueue_active(q: wait_queue_head_t): boolean {
-  return q.task_list.next !== q.task_list.addr
+  return load(q.addr + WAITERS) !== 0
 }
+const WAITERS = WAIT_QUEUE_HEAD.offset('waiters')
 
 /** wait_event - sleep until the condition holds; it is looked at before each sleep. @context process */
 export function* wait_event(q: wait_queue_head_t, condition: () => boolean, flags = 0): Generator<void, void, void> {
@@ -187,7 +204,7 @@ export function* wait_event_exclusive_locked_irq(
 ): Generator<void, void, void> {
   if (condition()) return
   const wait = begin_wait(WQ_FLAG_EXCLUSIVE | WQ_FLAG_STAYS)
-  if (wait !== null) list_add_tail(wait.task_list, q.task_list)
+  if (wait !== null) __add_wait_queue(q, wait)
   do {
     // Without an entry nobody could wake us: look again and again.
     __set_current_state(wait === null ? TASK_RUNNING : TASK_UNINTERRUPTIBLE)
@@ -198,6 +215,6 @@ export function* wait_event_exclusive_locked_irq(
     spin_lock(q.lock)
   } while (!condition())
   if (wait === null) return
-  list_del_init(wait.task_list)
+  __remove_wait_queue(q, wait)
   kmem_cache_free(wait_cache, wait)
 }

@@ -18,8 +18,9 @@ export function skb_queue_head_init(list: sk_buff_head): void {
   list.prev = list.addr
   list.qlen = 0
 }
+/** skb_queue_empty - also without the lock, to look for what comes: so it goes by the length, one word that says it all. */
 export function skb_queue_empty(list: sk_buff_head): boolean {
-  return list.next === list.addr
+  return list.qlen === 0
 }
 export function skb_queue_len(list: sk_buff_head): number {
   return list.qlen

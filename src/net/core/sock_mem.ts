@@ -14,7 +14,7 @@ import { EAGAIN, EINTR, ENOBUFS, ENOMEM, EPIPE, ERESTARTSYS } from '../../lib/er
 import { current, schedule } from '../../sched/sched.js'
 import { signal_pending } from '../../sched/signal.js'
 import { TASK_INTERRUPTIBLE } from '../../sched/task.js'
-import { begin_wait, finish_wait, prepare_to_wait, WAIT_QUEUE_HEAD, wake_up, wake_up_all } from '../../sched/wait.js'
+import { begin_wait, finish_wait, prepare_to_wait, waitqueue_active, wake_up, wake_up_all } from '../../sched/wait.js'
 import { read_lock_bh, read_unlock_bh } from '../../sync/rwlock.js'
 import { fate_delivered } from './fate.js'
 import { skb_queue_tail } from './skb_queue.js'
@@ -35,7 +35,6 @@ import { ACCT_NONE, SKB, type sk_buff } from './types.js'
 const RMEM = SOCK.offset('sk_rmem_alloc')
 const WMEM = SOCK.offset('sk_wmem_alloc')
 const SOCKET_FLAGS = SOCKET.offset('flags')
-const FIRST_WAITER = WAIT_QUEUE_HEAD.offset('task_list')
 
 /** 256 packets of 256 bytes, and what the kernel needs for each. */
 const SK_MEM_MAX = (SKB.size + 256) * 256
@@ -51,9 +50,7 @@ export const SOCK_MIN_RCVBUF = 256
 /** Somebody sleeps on the socket. What was changed before is seen by him, or he by us: both sides are ordered. */
 function sk_has_sleeper(sk: sock): boolean {
   const q = sk.sk_sleep
-  if (q === null) return false
-  const head = q.addr + FIRST_WAITER
-  return load(head) !== head
+  return q !== null && waitqueue_active(q)
 }
 
 function sock_def_wakeup(sk: sock): void {

@@ -109,7 +109,7 @@ export class sk_buff_head extends Struct {
 export const SKB_HEAD: Layout<sk_buff_head> = layout('sk_buff_head', sk_buff_head, {
   next: by('lock', word),
   prev: by('lock', word),
-  qlen: by('lock', word),
+  qlen: atomic(word), // changed under the lock, looked at without it
   lock: embed(SPINLOCK),
 })
 

@@ -1,5 +1,5 @@
 /** inet_sock.ts - what AF_INET's sockets have behind the sock, and what a protocol of theirs is. A header: no behaviour. */
-import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { atomic, by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import type { Sym } from '../../abi/symbol.js'
 import { attach_sock } from '../core/sock.js'
 import { type msghdr, SOCK, type sock } from '../core/sock_types.js'
@@ -54,10 +54,11 @@ export class inet_sock extends Struct {
 /** Addresses and ports are numbers in host order. */
 export const INET_SOCK: Layout<inet_sock> = layout('inet_sock', inet_sock, {
   sk: embed(SOCK),
-  daddr: by('sk_lock', word), // the other end, 0: not connected; lookups read it under the hash lock
+  // Written by who owns the socket, read by lookups under the hash lock alone: late is early enough, as in 2.6.11.
+  daddr: atomic(word), // the other end, 0: not connected
   rcv_saddr: by('sk_lock', word), // bound address, 0: any
   saddr: by('sk_lock', word), // source address, 0: as the route says
-  dport: by('sk_lock', word),
+  dport: atomic(word),
   num: by('sk_lock', word), // local port; changed under the hash lock as well
   sport: by('sk_lock', word),
   uc_ttl: by('sk_lock', word), // -1: the default

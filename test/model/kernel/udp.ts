@@ -1,0 +1,130 @@
+/** Two processes on two CPUs talk over loopback: one sends and looks at what comes back, the other one is the echo service. */
+import { type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
+import { DEFINE_STATIC } from '../../../src/abi/section.js'
+import { call, symbol } from '../../../src/abi/symbol.js'
+import { fetch_add, fetch_or, load, store } from '../../../src/arch/atomic.js'
+import { cpu_id, cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
+import {
+  type ConfigWord,
+  config_addr,
+  HALTING,
+  ONLINE,
+  POWER,
+  PowerOff,
+  power_down,
+  RUNNING,
+  send_vector,
+  VEC_TIMER,
+} from '../../../src/arch/machine.js'
+import { RAM } from '../../../src/arch/ram.js'
+import {
+  carve,
+  configure_network,
+  describe as describeAddress,
+  init_subsystems,
+  leak_audit,
+} from '../../../src/init/main.js'
+import { cpu_loop, forget_tasks } from '../../../src/sched/sched.js'
+import { run_program } from '../../../src/syscall/process.js'
+import { bind, close, type Libc, malloc, recvfrom, sendto, sockaddr_in, socket, variable } from '../../../src/user/libc.js'
+import { udpclient_sym } from '../../../src/user/udpecho.js'
+
+export interface UdpArgs {
+  datagrams: number
+  /** Ticks of the clock for each CPU. */
+  ticks: number
+  /** The CPU of the client; the service is on CPU 0. */
+  client: number
+}
+
+const PORT = 7
+
+class result extends Struct {
+  declare ended: number
+  declare echoed: number
+  declare served: number
+}
+const RESULT: Layout<result> = layout('udp_result', result, { ended: word, echoed: word, served: word })
+const r = DEFINE_STATIC('udp_result', RESULT)
+const ENDED = r.addr + RESULT.offset('ended')
+const ECHOED = r.addr + RESULT.offset('echoed')
+const SERVED = r.addr + RESULT.offset('served')
+
+/** Whoever of the two ends last turns the machine off. */
+function end(): number {
+  if (fetch_add(ENDED, 1) === 1) power_down(HALTING)
+  return 0
+}
+/** The echo service; it starts the client when it can be found. */
+const service_sym = symbol('test_udp_service', function* (cpu_and_count: number): Libc {
+  const fd = yield* socket(2, 2, 0)
+  const addr = malloc(16)
+  yield* bind(fd, sockaddr_in(addr, 0, PORT), 16)
+  run_program('client', client_sym, ((cpu_and_count >> 1) << 16) | PORT, { cpu: cpu_and_count & 1 })
+  const buf = malloc(2048)
+  const len = variable(16)
+  for (let n = -1; n !== 0; ) {
+    n = yield* recvfrom(fd, buf, 2048, 0, addr, len)
+    const sent = yield* sendto(fd, buf, n, 0, addr, 16)
+    if (n < 0 || sent !== n) store(SERVED, sent)
+  }
+  yield* close(fd)
+  return end()
+})
+const client_sym = symbol('test_udp_client', function* (arg: number): Libc {
+  store(ECHOED, yield* call(udpclient_sym)(arg))
+  return end()
+})
+
+export function setup(args: UdpArgs): UdpArgs {
+  const words: Partial<Record<ConfigWord, number>> = {
+    ncpus: 2,
+    hz: 1000,
+    rx_arch: 2,
+    spin_limit: 1,
+    seed: 1,
+    loopback: 1,
+    user_procs: 4,
+  }
+  for (const [name, value] of Object.entries(words)) RAM.i32[config_addr(name as ConfigWord) >> 2] = value
+  RAM.i32[POWER >> 2] = RUNNING
+  cpu_reset()
+  init_subsystems(2)
+  configure_network({ ports: [], routes: [], neighbours: [] })
+  run_program('udpecho', service_sym, (args.datagrams << 1) | args.client, { cpu: 0 })
+  return args
+}
+
+export function prepare(): void {
+  if (cpu_id !== 1) return
+  cpu_reset()
+  carve()
+  fetch_or(ONLINE, 1 << cpu_id)
+  local_irq_enable()
+}
+
+function cpu(): void {
+  forget_tasks()
+  try {
+    cpu_loop()
+  } catch (error) {
+    if (!(error instanceof PowerOff)) throw error
+  }
+}
+
+function clock(args: UdpArgs): void {
+  for (let k = 0; k < args.ticks; k++)
+    for (let n = 0; n < 2; n++) if ((load(ONLINE) & (1 << n)) !== 0) send_vector(n, VEC_TIMER)
+}
+
+export const actors = { 'CPU 0': cpu, 'CPU 1': cpu, clock }
+export const describe = describeAddress
+export const outcome = (): string => `${RAM.i32[ECHOED >> 2]} came back`
+
+export function invariant(args: UdpArgs): void {
+  const [echoed, served] = [RAM.i32[ECHOED >> 2], RAM.i32[SERVED >> 2]]
+  if (echoed !== args.datagrams || served !== 0) throw new Error(`${echoed} came back, the service says ${served}`)
+  const leaks = leak_audit()
+  if (leaks.length > 0)
+    throw Object.assign(new Error(leaks.map(l => `${l.used} of ${l.name}`).join(', ')), { detector: 'leak' })
+}
