@@ -199,6 +199,23 @@ export class Cells {
     return -1
   }
 
+  /**
+   * An access of these bytes by another actor, atomic or not, that nothing orders before what comes now: its actor, with 64
+   * added when it wrote; or -1. `reads`: those as well.
+   */
+  unorderedOf(cell: number, bits: number, reads: boolean): number {
+    const w = this.#w
+    for (let a = 0; a < this.#actors; a++) {
+      for (const isWrite of a === this.#me ? [] : reads ? [true, false] : [true]) {
+        const other = this.#record(cell, a, isWrite)
+        if ((w[other]! & bits & 15) === 0 || w[other + 1]! <= w[this.#clock + a]!) continue
+        if (this.isNews(cell, a)) return isWrite ? a + 64 : a
+        break
+      }
+    }
+    return -1
+  }
+
   /** The step of an actor's last access. */
   lastStep(cell: number, actor: number, isWrite: boolean): number {
     return this.#w[this.#record(cell, actor, isWrite) + 2]!

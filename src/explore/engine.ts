@@ -13,6 +13,7 @@
  */
 import { type MemoryModel, StoreBuffers, waitsForBuffer } from './buffers.js'
 import { bytesMask, Cells, TooManyCells } from './cells.js'
+import { type Breach, Claims } from './claims.js'
 import type { Effect } from './effects.js'
 import { Interrupts } from './interrupts.js'
 import { native } from './native.js'
@@ -59,6 +60,7 @@ export class Engine {
   readonly #spins: Spins
   readonly waits: Waits
   readonly progress: Progress
+  readonly claims: Claims
   readonly text: Text
   readonly #at: number
 
@@ -74,6 +76,7 @@ export class Engine {
     this.strategy = new Strategy(this.w, layout, this.buffers, this.interrupts)
     this.#at = actorAt(me)
     this.progress = new Progress(this.w)
+    this.claims = new Claims(this.w, this.cells, me)
     this.waits = new Waits(this.w, this.f)
     this.text = new Text(shared, layout)
   }
@@ -359,10 +362,19 @@ export class Engine {
     try {
       this.#touch(step, address, bytes, effect, effect.writes && before !== after)
       if (bytes === 8) this.#touch(step, address + 4, 4, effect, effect.writes && before !== after)
+      if (this.claims.any && effect.silent !== true)
+        this.breach(this.claims.broken(address, bytes, effect.writes, before ^ after), step)
     } catch (error) {
       if (!(error instanceof TooManyCells)) throw error
       this.fail(`the actors touch more than ${(this.layout.maxCells * 7) >>> 3} words of shared memory`)
     }
+  }
+
+  /** A claim is broken by this actor's step, or what it claims was broken before. */
+  breach(breach: Breach | null, step: number): void {
+    if (breach === null || (this.w[W.DETECT]! & W.DETECT_RACE) === 0) return
+    const { actor, address } = breach
+    this.found(W.FOUND_RACE, actor, address, breach.step, step >= 0 ? step : this.w[W.TRACED]! - 1)
   }
 
   /** The values of a step, for who reads the trace. */

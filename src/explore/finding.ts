@@ -259,6 +259,9 @@ export function writes(s: Step): boolean {
     'buffer',
     'fence',
     'interrupt',
+    'exclusive writer',
+    'exclusive access',
+    'exclusive bits',
   ].includes(s.kind)
 }
 
@@ -301,9 +304,25 @@ function sentenceOf(story: Story): string {
 function raceSentence({ steps, marked }: Story): string {
   const [one, two] = marked.map(n => steps[n])
   if (one === undefined || two === undefined) return 'Two accesses race.'
+  const claim = [one, two].find(s => s.kind === 'exclusive access') ?? [one, two].find(s => s.kind in CLAIMED)
+  if (claim !== undefined) return claimSentence(claim, claim === one ? two : one)
   const said = (s: Step): string =>
     `${s.actor} ${s.plain ? '' : 'atomically '}${verb(s)} ${s.where} at ${short(s.site)}`
   return `${said(one)} and ${said(two)}: nothing orders the two, and ${one.plain && two.plain ? 'both are plain accesses' : 'one of them is a plain access'}.`
+}
+
+/** What an actor says that nobody else does. */
+export const CLAIMED: Partial<Record<W.Kind, string>> = {
+  'exclusive writer': 'nobody else writes',
+  'exclusive access': 'nobody else reads or writes',
+  'exclusive bits': 'nobody else changes its bits of',
+}
+
+function claimSentence(claim: Step, other: Step): string {
+  if (other.kind in CLAIMED)
+    return `${claim.actor} says at ${short(claim.site)} that ${CLAIMED[claim.kind]} ${claim.where}, while ${other.actor} makes a claim of its own at ${short(other.site)}: nothing keeps the two apart.`
+  const does = `${other.actor} ${other.plain ? '' : 'atomically '}${verb(other)} ${other.where} at ${short(other.site)}`
+  return `${claim.actor} says at ${short(claim.site)} that ${CLAIMED[claim.kind]} ${claim.where}, but ${does}, and nothing keeps the two apart.`
 }
 
 function verb(s: Step): string {

@@ -15,6 +15,13 @@ import * as W from './words.js'
 
 export { MEMORIES, type MemoryModel } from './buffers.js'
 export type { Exploration } from './conductor.js'
+export {
+  assertExclusiveAccess,
+  assertExclusiveAccessScoped,
+  assertExclusiveBits,
+  assertExclusiveWriter,
+  assertExclusiveWriterScoped,
+} from './exclusive.js'
 export { DETECTORS, type Detector, type Finding, type Step, type Stuck } from './finding.js'
 export { lanes, said } from './lanes.js'
 export { type Actor, type ActorInfo, type KernelOptions, type Scenario, ScenarioError } from './scenario.js'

@@ -1,5 +1,5 @@
 /** lanes.ts - a finding as text: a lane for each actor, one line for each step, and the sentence that says what went wrong. */
-import { type Finding, type Step, short } from './finding.js'
+import { CLAIMED, type Finding, type Step, short } from './finding.js'
 
 /** Lines of steps that are shown, and of those that count what lies between. */
 const MAX_LINES = 16
@@ -34,6 +34,10 @@ export function said(s: Step): string {
       return `${name} ${s.where} (${s.after === 0 ? 'nobody sleeps' : `wakes ${s.after}`})`
     case 'wake':
       return `wakes${s.cause >= 0 ? ` (by step ${s.cause})` : ''}`
+    case 'exclusive writer':
+    case 'exclusive access':
+    case 'exclusive bits':
+      return `${CLAIMED[s.kind]} ${s.where}`
     case 'timeout':
       return 'times out'
     case 'compareExchange':

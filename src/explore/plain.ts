@@ -6,8 +6,10 @@
  * shared memory, and outside of actors, they do what was written.
  */
 import { bytesMask } from './cells.js'
+import { claim as claimOf } from './claims.js'
 import { type Effect, READS, SILENT_READS, SILENT_WRITES, WRITES } from './effects.js'
 import type { Engine } from './engine.js'
+import type { Claim } from './exclusive.js'
 import { type Memory, PRIVATE } from './memory.js'
 import type { Look } from './speculation.js'
 import * as W from './words.js'
@@ -25,6 +27,8 @@ export interface Plain extends Accesses {
   settle(valid: boolean): void
   /** An access of these bytes that nothing orders before what comes now: whose, and its step in the trace. */
   unordered(view: ArrayBufferView, at: number, bytes: number): { actor: number; step: number } | null
+  /** The actor says that only it does such now, or until the function that it gets is called: exclusive.ts. */
+  claim: Claim
   /** Code of an actor runs now, and is watched. */
   running(): boolean
 }
@@ -53,7 +57,14 @@ export function plainAsWritten(): void {
   }
   const accesses = { get, set, update, post }
   const nothing = (): void => {}
-  const others = { touched: nothing, speculate: nothing, settle: nothing, unordered: () => null, running: () => false }
+  const others = {
+    touched: nothing,
+    speculate: nothing,
+    settle: nothing,
+    unordered: () => null,
+    claim: () => nothing,
+    running: () => false,
+  }
   Object.defineProperty(globalThis, PLAIN_NAME, {
     value: { ...accesses, quiet: accesses, ...others },
     configurable: true,
@@ -82,6 +93,12 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     }
     return null
   }
+  const claim: Claim = (kind, view, index, length, mask, scoped) => {
+    const base = engine.active ? memory.addressOf(view) : -1
+    const size = view.BYTES_PER_ELEMENT
+    if (base < 0 || !(index >= 0 && length > 0 && index + length <= view.length)) return () => {}
+    return claimOf(engine, { kind, address: base + index * size, bytes: length * size, mask }, scoped)
+  }
   const running = (): boolean => engine.active
   const speculate = (): void => {
     if (engine.active) engine.speculation.begin()
@@ -96,6 +113,7 @@ export function controlPlain(engine: Engine, memory: Memory): Plain {
     speculate,
     settle,
     unordered,
+    claim,
     running,
   }
   controlMethods(engine, memory)
@@ -233,7 +251,7 @@ function range(
   for (const [step, at, size, before] of steps) {
     try {
       // Values are not looked at: a method that writes is taken to have changed every word.
-      engine.done(step, base + at, size, 0, isWrite ? 1 : 0, effect)
+      engine.done(step, base + at, size, 0, isWrite ? -1 : 0, effect)
     } finally {
       // But a reader of the trace wants them.
       if (step >= 0) engine.tell(step, before, valueAt(view, at, size))

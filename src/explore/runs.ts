@@ -123,6 +123,7 @@ export class Runs {
     w[W.FOUND_STEP2] = -1
     w[W.HASH] = 0
     w[W.PASSED] = 0
+    w[W.CLAIM_COUNT] = 0
     w[W.TO_PASS] = options.pass ?? 0
     w[W.PREEMPTIONS] = 0
     w[W.DECISIONS] = 0

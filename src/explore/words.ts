@@ -10,6 +10,7 @@
  *   clocks     a vector clock for each actor
  *   buffers    what each actor has written and memory does not hold yet
  *   known      races that do not end a run any more
+ *   claims     what actors say that only they do
  *   trace      a record for each step that was done
  *   plan       whose each step is to be, when a run is replayed
  *   cells      for each word of shared memory that was touched: version, clock, last accesses of each actor
@@ -122,6 +123,8 @@ export const CIRCLE_ADDRESS = 109
 export const KNOWN_COUNT = 110
 export const PASSED = 111
 export const TO_PASS = 112
+/** Claims of this run, see claims.ts. */
+export const CLAIM_COUNT = 113
 
 export const PHASE_IDLE = 0
 export const PHASE_RUN = 1
@@ -218,7 +221,10 @@ export const BUFFER_WORDS = B_ENTRIES + BUFFER_DEPTH * ENTRY_WORDS
 // races that are known: a word, and a mask of two actors
 export const KNOWN = BUFFERS + MAX_UNITS * BUFFER_WORDS
 export const MAX_KNOWN = 64
-export const TRACE = KNOWN + MAX_KNOWN * 2
+export const CLAIMS = KNOWN + MAX_KNOWN * 2
+export const MAX_CLAIMS = 64
+export const CLAIM_WORDS = 8
+export const TRACE = CLAIMS + MAX_CLAIMS * CLAIM_WORDS
 export const TRACE_WORDS = 8
 
 export const T_WHO = 0 // unit, kind << 8, bytes << 16, flags << 24
@@ -270,6 +276,9 @@ export const KINDS = [
   'flush',
   'fence',
   'interrupt',
+  'exclusive writer',
+  'exclusive access',
+  'exclusive bits',
 ] as const
 export type Kind = (typeof KINDS)[number]
 
@@ -297,6 +306,10 @@ export const K_FLUSH = 18
 export const K_FENCE = 19
 /** A CPU takes what is pending. */
 export const K_INTERRUPT = 20
+/** No access: the actor says that only it does such now. */
+export const K_EXCLUSIVE_WRITER = 21
+export const K_EXCLUSIVE_ACCESS = 22
+export const K_EXCLUSIVE_BITS = 23
 
 // detectors, in DETECT
 export const DETECT_RACE = 1

@@ -1,6 +1,16 @@
 /** The race detector, case by case as KCSAN's own test has them; docs/explore.md has the table. */
 import { describe, expect, test } from 'vitest'
-import { type ExploreOptions, explore, type Finding, lanes } from '../../src/explore/index.js'
+import {
+  assertExclusiveAccess,
+  assertExclusiveAccessScoped,
+  assertExclusiveBits,
+  assertExclusiveWriter,
+  assertExclusiveWriterScoped,
+  type ExploreOptions,
+  explore,
+  type Finding,
+  lanes,
+} from '../../src/explore/index.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./${name}.js`, import.meta.url), { throws: false, schedules: 200, ...options })
@@ -24,6 +34,29 @@ const REPORTED = [
   'barrier too early',
   'a lock on one side',
 ]
+const BROKEN_CLAIMS = [
+  [
+    'exclusive writer, another writes',
+    /^A says at \S+:\d+ that nobody else writes i32\[0\], but B atomically writes i32\[0\]/,
+  ],
+  ['exclusive writer, another updates plainly', /that nobody else writes i32\[0\], but B writes i32\[0\] at/],
+  ['exclusive writer, another writes one byte of several', /but B atomically writes/],
+  ['exclusive writer under a lock, of one', /but B atomically writes i32\[0\] at \S+, and nothing keeps the two apart/],
+  ['exclusive access, another reads', /that nobody else reads or writes i32\[0\], but B atomically reads i32\[0\]/],
+  ['exclusive access, another writes', /that nobody else reads or writes i32\[0\], but B atomically writes i32\[0\]/],
+  [
+    'exclusive access, another says so too',
+    /that nobody else reads or writes i32\[0\], while B makes a claim of its own at/,
+  ],
+  [
+    'exclusive access, another is its writer',
+    /that nobody else reads or writes i32\[0\], while B makes a claim of its own at/,
+  ],
+  ['exclusive bits, another changes them', /that nobody else changes its bits of i32\[0\], but B atomically writes/],
+  ['exclusive writer for a while, another writes', /that nobody else writes i32\[0\], but B atomically writes/],
+  ['exclusive access for a while, another reads', /that nobody else reads or writes i32\[0\], but B atomically reads/],
+  ['exclusive access for a while, asked back and forth meanwhile', /but B writes i32\[0\]/],
+] as const
 const SILENT = [
   'basic: only reads',
   'struct: parts of one',
@@ -39,6 +72,14 @@ const SILENT = [
   'a lock',
   'a wake-up',
   'seqlock',
+  'exclusive writer, another reads',
+  'exclusive writer, another writes beside it',
+  'exclusive writer under a lock, of both',
+  'exclusive writer, and so is another, of them none writes',
+  'exclusive access, handed over',
+  'exclusive bits, another changes others',
+  'exclusive writer for a while, another reads',
+  'exclusive access for a while, and then another',
 ]
 
 describe('is reported', () => {
@@ -64,6 +105,35 @@ describe('is reported', () => {
     const options = { args: 'basic', memory: 'tso' } as const
     expect((await look('scenarios/races', { ...options, races: true })).findings[0]?.detector).toBe('data race')
     expect((await look('scenarios/races', options)).findings).toEqual([])
+  })
+})
+
+describe('what an actor says that only it does', () => {
+  test.each(BROKEN_CLAIMS)('%s', async (args, sentence) => {
+    const { findings } = await look('scenarios/races', { args })
+    expect(findings.map(f => f.detector)).toEqual(['data race'])
+    expect(findings[0]!.sentence).toMatch(sentence)
+    expect(findings[0]!.marked.map(n => findings[0]!.steps[n]!.actor).sort()).toEqual(['A', 'B'])
+  })
+
+  test('is broken in whatever order the two come', async () => {
+    const seen = new Set<string>()
+    for (const seed of [1, 2, 3, 4, 5, 6]) {
+      const options = { args: 'exclusive access, another writes', strategy: 'random', seed } as const
+      const { findings } = await look('scenarios/races', options)
+      seen.add(findings[0]!.steps.filter(s => s.kind !== 'start').at(-1)!.actor)
+    }
+    expect(seen).toEqual(new Set(['A', 'B']))
+  })
+
+  test('means nothing where nothing is controlled', () => {
+    const view = new Int32Array(new SharedArrayBuffer(4))
+    assertExclusiveWriter(view)
+    assertExclusiveAccess(view)
+    assertExclusiveBits(view, 0, 1)
+    assertExclusiveWriterScoped(view)()
+    assertExclusiveAccessScoped(view)()
+    expect(view[0]).toBe(0)
   })
 })
 

@@ -1,3 +1,11 @@
+import {
+  assertExclusiveAccess,
+  assertExclusiveAccessScoped,
+  assertExclusiveBits,
+  assertExclusiveWriter,
+  assertExclusiveWriterScoped,
+} from '../../../src/explore/exclusive.js'
+
 /** Cases for the race detector, after kernel/kcsan/kcsan_test.c: each is a function for A and one for B. */
 interface Case {
   a(w: Words): unknown
@@ -16,6 +24,14 @@ function locked(i32: Int32Array, body: () => void): void {
 
 const write = ({ i32 }: Words): number => (i32[DATA] = 5)
 const read = ({ i32 }: Words): number => i32[DATA]!
+
+/** What `claim` says holds for a while, in which others may go on. */
+function inScope({ i32 }: Words, claim: typeof assertExclusiveWriterScoped): void {
+  const end = claim(i32, DATA)
+  Atomics.load(i32, 2)
+  Atomics.load(i32, 3)
+  end()
+}
 
 const CASES: Record<string, Case> = {
   basic: { a: write, b: read },
@@ -114,6 +130,116 @@ const CASES: Record<string, Case> = {
       Atomics.wait(i32, FLAG, 0)
       return i32[DATA]
     },
+  },
+  'exclusive writer, another writes': {
+    a: ({ i32 }) => assertExclusiveWriter(i32, DATA),
+    b: ({ i32 }) => Atomics.store(i32, DATA, 1),
+  },
+  'exclusive writer, another updates plainly': { a: ({ i32 }) => assertExclusiveWriter(i32), b: write },
+  'exclusive writer, another writes one byte of several': {
+    a: ({ i32 }) => assertExclusiveWriter(i32, 0, 4),
+    b: ({ u8 }) => Atomics.or(u8, 14, 1),
+  },
+  'exclusive writer, another reads': {
+    a({ i32 }) {
+      assertExclusiveWriter(i32, DATA)
+      Atomics.store(i32, DATA, 1)
+    },
+    b: ({ i32 }) => Atomics.load(i32, DATA),
+  },
+  'exclusive writer, another writes beside it': {
+    a: ({ i32 }) => assertExclusiveWriter(i32, DATA),
+    b: ({ i32 }) => Atomics.store(i32, 1, 1),
+  },
+  'exclusive writer under a lock, of both': {
+    a: w =>
+      locked(w.i32, () => {
+        assertExclusiveWriter(w.i32, DATA)
+        write(w)
+      }),
+    b: w => locked(w.i32, () => write(w)),
+  },
+  'exclusive writer under a lock, of one': {
+    a: w =>
+      locked(w.i32, () => {
+        assertExclusiveWriter(w.i32, DATA)
+        Atomics.store(w.i32, DATA, 2)
+      }),
+    b: ({ i32 }) => Atomics.store(i32, DATA, 1),
+  },
+  'exclusive access, another reads': {
+    a: ({ i32 }) => assertExclusiveAccess(i32, DATA),
+    b: ({ i32 }) => Atomics.load(i32, DATA),
+  },
+  'exclusive access, another writes': {
+    a: ({ i32 }) => assertExclusiveAccess(i32, DATA),
+    b: ({ i32 }) => Atomics.store(i32, DATA, 1),
+  },
+  'exclusive access, another says so too': {
+    a: ({ i32 }) => assertExclusiveAccess(i32, DATA),
+    b: ({ i32 }) => assertExclusiveAccess(i32, DATA),
+  },
+  'exclusive access, another is its writer': {
+    a: ({ i32 }) => assertExclusiveAccess(i32, DATA),
+    b: ({ i32 }) => assertExclusiveWriter(i32, DATA),
+  },
+  'exclusive writer, and so is another, of them none writes': {
+    a: ({ i32 }) => assertExclusiveWriter(i32, DATA),
+    b: ({ i32 }) => assertExclusiveWriter(i32, DATA),
+  },
+  'exclusive access, handed over': {
+    a({ i32 }) {
+      assertExclusiveAccess(i32, DATA)
+      i32[DATA] = 1
+      Atomics.store(i32, FLAG, 1)
+    },
+    b({ i32 }) {
+      while (Atomics.load(i32, FLAG) === 0);
+      assertExclusiveAccess(i32, DATA)
+      i32[DATA]!++
+    },
+  },
+  'exclusive bits, another changes them': {
+    a: ({ i32 }) => assertExclusiveBits(i32, DATA, 0b10),
+    b: ({ i32 }) => Atomics.xor(i32, DATA, 0b11),
+  },
+  'exclusive bits, another changes others': {
+    a: ({ i32 }) => assertExclusiveBits(i32, DATA, 0b10),
+    b: ({ i32 }) => Atomics.xor(i32, DATA, 0b101),
+  },
+  'exclusive writer for a while, another writes': {
+    a: w => inScope(w, assertExclusiveWriterScoped),
+    b: ({ i32 }) => Atomics.store(i32, DATA, 1),
+  },
+  'exclusive writer for a while, another reads': {
+    a: w => inScope(w, assertExclusiveWriterScoped),
+    b: ({ i32 }) => Atomics.load(i32, DATA),
+  },
+  'exclusive access for a while, another reads': {
+    a: w => inScope(w, assertExclusiveAccessScoped),
+    b: ({ i32 }) => Atomics.load(i32, DATA),
+  },
+  'exclusive access for a while, asked back and forth meanwhile': {
+    a({ i32 }) {
+      const end = assertExclusiveAccessScoped(i32, DATA)
+      Atomics.store(i32, FLAG, 1)
+      while (Atomics.load(i32, FLAG) !== 2);
+      end()
+    },
+    b({ i32 }) {
+      while (Atomics.load(i32, FLAG) !== 1);
+      i32[DATA] = 1
+      Atomics.store(i32, FLAG, 2)
+    },
+  },
+  'exclusive access for a while, and then another': {
+    a({ i32 }) {
+      const end = assertExclusiveAccessScoped(i32, DATA)
+      i32[DATA] = 1
+      end()
+      Atomics.store(i32, FLAG, 1)
+    },
+    b: ({ i32 }) => (Atomics.load(i32, FLAG) === 1 ? i32[DATA] : 0),
   },
   seqlock: {
     a: ({ i32 }) => {
