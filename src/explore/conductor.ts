@@ -267,8 +267,15 @@ export class Conductor {
     outcomes[name] = (outcomes[name] ?? 0) + 1
   }
 
+  /** A run for whoever reads of it: with its plain accesses, unless there is no room for all of them. */
+  async #recorded(plan: readonly number[], pass = 0): Promise<Outcome> {
+    const outcome = await this.#runs.run({ how: BY_PLAN, seed: 0, plan, pass, record: 'all' })
+    if (outcome.found !== W.ENDED_CUT) return outcome
+    return this.#runs.run({ how: BY_PLAN, seed: 0, plan, pass, record: 'steps' })
+  }
+
   async #record(plan: readonly number[], schedules: number, shrunkBy: number): Promise<void> {
-    const outcome = await this.#runs.run({ how: BY_PLAN, seed: 0, plan, record: true })
+    const outcome = await this.#recorded(plan)
     if (outcome.found === W.FOUND_NOTHING || outcome.found >= W.ENDED_CUT)
       throw new ScenarioError(
         `${this.#config.scenario}: a finding could not be replayed: the actors depend on something outside control`,
@@ -298,13 +305,7 @@ export class Conductor {
       throw new ScenarioError(
         `the replay id is of a scenario with more actors than the ${this.#actors.length} of this one, or of another memory model`,
       )
-    const outcome = await this.#runs.run({
-      how: BY_PLAN,
-      seed: 0,
-      plan: replay.plan,
-      pass: replay.passed,
-      record: true,
-    })
+    const outcome = await this.#recorded(replay.plan, replay.passed)
     const { scenario, seed } = this.#config
     const facts = {
       scenario,

@@ -232,7 +232,7 @@ export class Engine {
       this.step(kind, address, bytes)
       return this.flag(W.FLAG_PLAIN)
     }
-    if (w[W.RECORD] === 0) return -1
+    if (w[W.RECORD] !== W.RECORD_ALL) return -1
     return this.record(kind, address, bytes, W.FLAG_PLAIN | W.FLAG_NO_CHOICE)
   }
 

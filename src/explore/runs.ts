@@ -43,7 +43,8 @@ export interface RunOptions {
   plan?: readonly number[]
   /** Actors that need not be tried after the plan, for an exhaustive search. */
   asleep?: number
-  record?: boolean
+  /** Keep places in the source, in a trace with all plain accesses or with the steps alone. */
+  record?: 'all' | 'steps'
   /** So many races do not end the run, whatever they are. */
   pass?: number
   /** Whether it gets anywhere is not asked before this step. */
@@ -137,7 +138,7 @@ export class Runs {
     w[W.ASKED_TIME] = 0
     w[W.DIVERGED] = -1
     w[W.ASLEEP] = options.asleep ?? 0
-    w[W.RECORD] = options.record === true ? 1 : 0
+    w[W.RECORD] = options.record === undefined ? 0 : options.record === 'all' ? W.RECORD_ALL : W.RECORD_STEPS
     f[W.CLOCK >> 1] = 0
     if (w[W.WAIT_ORDER] !== 0) w.fill(0, W.WAIT_TABLE, W.WAIT_TABLE + W.MAX_WAITS * W.WAIT_WORDS)
     w[W.WAIT_ORDER] = 0

@@ -43,6 +43,9 @@ export const SPINS = 23
 export const CLOCK = 24 // ns, f64 in words 24 and 25
 export const DETECT = 26
 export const RECORD = 27
+/** Places in the source of all accesses; or of steps alone. */
+export const RECORD_ALL = 1
+export const RECORD_STEPS = 2
 /** What was found: FOUND_*, then whose, what address, steps that belong to it. */
 export const FOUND = 28
 export const FOUND_ACTOR = 29

@@ -19,6 +19,11 @@ describe('two that give way to each other', () => {
     expect(lanes(findings[0]!).split('\n').length).toBeLessThanOrEqual(20)
   })
 
+  test('with more plain accesses than there is room for', async () => {
+    const { findings } = await look('back_off', { args: { tie: 'none', rounds: 1, noise: 100 } })
+    expect(findings.map(f => f.detector)).toEqual(['livelock'])
+  })
+
   test('is replayed from a short text', async () => {
     const args = { tie: 'none', rounds: 1 }
     const found = (await look('back_off', { args })).findings[0]!

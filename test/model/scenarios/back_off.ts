@@ -3,6 +3,8 @@ export interface Args {
   /** Who gives way: both, or A alone. */
   tie: 'none' | 'breaker'
   rounds: number
+  /** Plain accesses in each try. */
+  noise?: number
 }
 
 export function setup(args: Args) {
@@ -10,15 +12,19 @@ export function setup(args: Args) {
   return {
     flag: new Int32Array(memory, 0, 2),
     tries: new Int32Array(memory, 8, 1),
+    noise: new Int32Array(new SharedArrayBuffer(8)),
+    accesses: args.noise ?? 0,
     count: new Int32Array(memory, 12, 1),
-    ...args,
+    tie: args.tie,
+    rounds: args.rounds,
   }
 }
 type Shared = ReturnType<typeof setup>
 
-function worker({ flag, tries, count, tie, rounds }: Shared, me: { index: number }): void {
+function worker({ flag, tries, noise, accesses, count, tie, rounds }: Shared, me: { index: number }): void {
   for (let k = 0; k < rounds; k++) {
     for (;;) {
+      for (let n = 0; n < accesses; n++) noise[me.index]!++
       Atomics.store(flag, me.index, 1)
       if (Atomics.load(flag, 1 - me.index) === 0) break
       Atomics.add(tries, 0, 1)
