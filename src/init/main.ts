@@ -41,6 +41,7 @@ import { devinet_init, inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet
 import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
 import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { icmp_init } from '../net/ipv4/icmp.js'
+import { ipfrag_init } from '../net/ipv4/ip_defrag.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
 import { screen_init } from '../net/ipv4/screen.js'
@@ -197,6 +198,7 @@ export function init_subsystems(ncpus: number): void {
   devinet_init()
   ip_fib_init(rt_cache_flush_sym)
   ip_init()
+  ipfrag_init()
   icmp_init(ncpus)
   inet_init()
   fetch_or(ONLINE, 1)

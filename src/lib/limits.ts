@@ -52,6 +52,7 @@ export const UIO_MAXIOV = 1024
 export const MAX_FIB_NODES = 65536
 export const MAX_FIB_INFOS = 8192
 export const MAX_IFADDRS = 256
+export const MAX_IPQS = 512 // datagrams that are being put together
 
 /** Frames that a panic has a look at: those of the panic itself do not count. */
 export const PANIC_FRAMES = 20

@@ -38,7 +38,7 @@ export const DROP_REASONS = [
   'ip_fragmentation_needed',
   'ip_fragment_failed',
   'ip_unknown_protocol',
-  'ip_not_reassembled', // a fragment for this machine: reassembly is not built in yet
+  'ip_not_reassembled', // a fragment for this machine that does not fit its datagram; one that does is delivered, to reassembly
   'ip_input_error',
   'ip_not_forwarding',
   'icmp_malformed',

@@ -28,6 +28,7 @@ import {
 } from '../wire/ipv4.js'
 import { in_dev_accepts_source_route } from './devinet.js'
 import { icmp_send } from './icmp.js'
+import { ip_defrag } from './ip_defrag.js'
 import { ip_options_compile, ip_options_rcv_srr } from './ip_options.js'
 import { ip_stats } from './mib.js'
 import { rt_cache_input } from './route.js'
@@ -51,7 +52,6 @@ const OPTIONS = drop_reason('ip_options')
 const SOURCE_ROUTE = drop_reason('ip_source_route')
 const NO_MEMORY = drop_reason('no_memory')
 const UNKNOWN_PROTOCOL = drop_reason('ip_unknown_protocol')
-const NOT_REASSEMBLED = drop_reason('ip_not_reassembled')
 
 attach_cb(IPCB as unknown as Layout<Struct>)
 
@@ -196,10 +196,9 @@ function ip_rcv_options(skb: sk_buff): boolean {
 export function ip_local_deliver(skb: sk_buff): number {
   tick(COST_DELIVER)
   if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) !== 0) {
-    ip_stats.ReasmReqds++
-    ip_stats.ReasmFails++
-    kfree_skb(skb, NOT_REASSEMBLED)
-    return 0
+    const whole = ip_defrag(skb)
+    if (whole === null) return 0
+    skb = whole
   }
   if (nf_hook_active(NF_IP_LOCAL_IN) && nf_hook_slow(NF_IP_LOCAL_IN, skb, skb.dev, null) !== 1) return 0
   return ip_local_deliver_finish(skb)
