@@ -42,3 +42,20 @@ describe('a router forwards under control, from the interrupt to the wire', () =
     expect(outcomes).toEqual({ '2 of 2 requests served': 40 })
   })
 })
+
+describe('two processes talk over loopback under control', () => {
+  test.each([
+    ['on one CPU', 0],
+    ['on two', 1],
+  ])('%s: what was sent comes back, nothing raced for, nothing leaked', async (_name, client) => {
+    const args = { datagrams: 2, ticks: 2, client }
+    const result = await look('udp', {
+      schedules: 40,
+      kernel: { megabytes: 64 },
+      args,
+      maxSteps: 50_000,
+      hangSeconds: 60,
+    })
+    expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { '2 came back': 40 } })
+  })
+})

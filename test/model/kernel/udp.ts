@@ -26,7 +26,18 @@ import {
 } from '../../../src/init/main.js'
 import { cpu_loop, forget_tasks } from '../../../src/sched/sched.js'
 import { run_program } from '../../../src/syscall/process.js'
-import { bind, close, type Libc, malloc, recvfrom, sendto, sockaddr_in, socket, variable } from '../../../src/user/libc.js'
+import {
+  bind,
+  close,
+  type Libc,
+  malloc,
+  recvfrom,
+  sched_yield,
+  sendto,
+  sockaddr_in,
+  socket,
+  variable,
+} from '../../../src/user/libc.js'
 import { udpclient_sym } from '../../../src/user/udpecho.js'
 
 export interface UdpArgs {
@@ -43,24 +54,25 @@ class result extends Struct {
   declare ended: number
   declare echoed: number
   declare served: number
+  declare bound: number
 }
-const RESULT: Layout<result> = layout('udp_result', result, { ended: word, echoed: word, served: word })
+const RESULT: Layout<result> = layout('udp_result', result, { ended: word, echoed: word, served: word, bound: word })
 const r = DEFINE_STATIC('udp_result', RESULT)
 const ENDED = r.addr + RESULT.offset('ended')
 const ECHOED = r.addr + RESULT.offset('echoed')
 const SERVED = r.addr + RESULT.offset('served')
+const BOUND = r.addr + RESULT.offset('bound')
 
 /** Whoever of the two ends last turns the machine off. */
 function end(): number {
   if (fetch_add(ENDED, 1) === 1) power_down(HALTING)
   return 0
 }
-/** The echo service; it starts the client when it can be found. */
-const service_sym = symbol('test_udp_service', function* (cpu_and_count: number): Libc {
+const service_sym = symbol('test_udp_service', function* (): Libc {
   const fd = yield* socket(2, 2, 0)
   const addr = malloc(16)
   yield* bind(fd, sockaddr_in(addr, 0, PORT), 16)
-  run_program('client', client_sym, ((cpu_and_count >> 1) << 16) | PORT, { cpu: cpu_and_count & 1 })
+  store(BOUND, 1)
   const buf = malloc(2048)
   const len = variable(16)
   for (let n = -1; n !== 0; ) {
@@ -71,8 +83,9 @@ const service_sym = symbol('test_udp_service', function* (cpu_and_count: number)
   yield* close(fd)
   return end()
 })
-const client_sym = symbol('test_udp_client', function* (arg: number): Libc {
-  store(ECHOED, yield* call(udpclient_sym)(arg))
+const client_sym = symbol('test_udp_client', function* (datagrams: number): Libc {
+  while (load(BOUND) === 0) yield* sched_yield()
+  store(ECHOED, yield* call(udpclient_sym)((datagrams << 16) | PORT))
   return end()
 })
 
@@ -91,7 +104,8 @@ export function setup(args: UdpArgs): UdpArgs {
   cpu_reset()
   init_subsystems(2)
   configure_network({ ports: [], routes: [], neighbours: [] })
-  run_program('udpecho', service_sym, (args.datagrams << 1) | args.client, { cpu: 0 })
+  run_program('udpecho', service_sym, 0, { cpu: 0 })
+  run_program('client', client_sym, args.datagrams, { cpu: args.client })
   return args
 }
 
