@@ -1,7 +1,7 @@
 /** trial.ts - one offered load for a while, and whether the router bore it. */
 import type { Machine } from './machine.js'
 import { hostShare, lostBetween, pointBetween, takeSample, ticksLost } from './sample.js'
-import { ThreadWatch } from './threadTimes.js'
+import type { ThreadWatch } from './threadTimes.js'
 import { snapTrace, type TraceSnapshot } from './traceReader.js'
 import type { LivelockConfig, LivelockPoint, ProgressHook } from './types.js'
 
@@ -10,18 +10,8 @@ export const LOSS = 0.01
 /** OFFERED - a trial that offered less than this share of its rate says nothing about the rate. */
 export const OFFERED = 0.9
 const SETTLE_MS = 30
-/** The last of it: the host was asked about the threads before, and they have made up for it. */
+/** The last of it, where the host was asked about the threads before: they have made up for that. */
 const QUIET_MS = 3
-
-const watches = new WeakMap<Machine, ThreadWatch>()
-
-/** watchOf - of a machine with the host's clock; in virtual time nobody waits. */
-function watchOf(machine: Machine): ThreadWatch | null {
-  if (machine.virtual) return null
-  let watch = watches.get(machine)
-  if (watch === undefined) watches.set(machine, (watch = new ThreadWatch(machine.config.cpus + 1)))
-  return watch
-}
 
 /** How far an experiment has come, in ms of the machine's time: so the bar moves evenly, whatever the steps are. */
 export class Steps {
@@ -90,15 +80,20 @@ export function costMs(ms: number): number {
   return SETTLE_MS + ms
 }
 
-/** hold - run at a rate for a while. */
-export async function hold(machine: Machine, config: LivelockConfig, rate: number, ms: number): Promise<Held> {
+/** hold - run at a rate for a while. `watch`: also say how long the machine's threads waited for a core. */
+export async function hold(
+  machine: Machine,
+  config: LivelockConfig,
+  rate: number,
+  ms: number,
+  watch?: ThreadWatch,
+): Promise<Held> {
   await machine.source(0, { on: true, rate })
-  const watch = watchOf(machine)
-  await machine.pass(SETTLE_MS - QUIET_MS)
+  await machine.pass(watch === undefined ? SETTLE_MS : SETTLE_MS - QUIET_MS)
   await machine.source(0, { resetLatency: true })
   await machine.source(1, { resetLatency: true })
   const waitedBefore = watch?.waited() ?? null
-  await machine.pass(QUIET_MS)
+  if (watch !== undefined) await machine.pass(QUIET_MS)
   const before = takeSample(machine)
   await machine.pass(ms)
   machine.check()

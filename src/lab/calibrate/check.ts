@@ -14,6 +14,7 @@ import { livelockDefaults } from '../config.js'
 import { settle } from '../livelock.js'
 import { Machine } from '../machine.js'
 import type { CostProfile } from '../profile.js'
+import { ThreadWatch } from '../threadTimes.js'
 import { type Held, hold, LOSS, OFFERED } from '../trial.js'
 import type { CalibrateCheck, CalibratePoint, LivelockConfig, ProgressHook, RxArch } from '../types.js'
 import { lowerTenth, median, spread } from './fit.js'
@@ -63,6 +64,8 @@ interface Load {
 /** One machine under one load after the other. */
 class Bench {
   private disturbed = 0
+  /** In virtual time nobody waits for a core. */
+  private readonly watch: ThreadWatch | undefined
   private loads = 0
 
   constructor(
@@ -73,7 +76,9 @@ class Bench {
     private readonly hooks: ProgressHook,
     /** The search begins at so many times the usual rate. */
     private readonly start: number,
-  ) {}
+  ) {
+    this.watch = machine.virtual ? undefined : new ThreadWatch(machine.config.cpus + 1)
+  }
 
   private async load(rate: number): Promise<Load> {
     const wanted = TRIALS
@@ -84,7 +89,7 @@ class Bench {
     while (quiet().length < wanted && (all.length < wanted || this.patience.again(TRIAL_MS))) {
       this.hooks.signal?.throwIfAborted()
       const share = (all.length % wanted) / (wanted - 1) - 0.5
-      all.push(await hold(this.machine, this.config, rate * (1 + SPREAD * share), TRIAL_MS))
+      all.push(await hold(this.machine, this.config, rate * (1 + SPREAD * share), TRIAL_MS, this.watch))
     }
     if (quiet().length < wanted) this.disturbed++
     const some = chosen(all, isUndisturbed)
@@ -117,7 +122,8 @@ class Bench {
   }
 
   async run(): Promise<Run> {
-    if (!this.machine.virtual) for (const rate of WARM_RATES) await hold(this.machine, this.config, rate, WARM_MS)
+    if (!this.machine.virtual)
+      for (const rate of WARM_RATES) await hold(this.machine, this.config, rate, WARM_MS, this.watch)
     const mlfrr = await this.mlfrr()
     let delivered = 0
     for (const times of OVERLOADS) delivered += (await this.load(times * mlfrr)).delivered

@@ -1,10 +1,8 @@
 /** A router under control: CPUs that forward, and a board that brings them frames and takes what they send. */
-import { fetch_add, fetch_or, load, WRITE_ONCE } from '../../../src/arch/atomic.js'
+
+import { fetch_add, load, WRITE_ONCE } from '../../../src/arch/atomic.js'
 import { boot } from '../../../src/arch/boot.js'
-import { cpu_id, cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
 import {
-  type ConfigWord,
-  config_addr,
   DOORBELL,
   DOORBELL_ARG,
   DOORBELL_CPU_DOWN,
@@ -12,9 +10,7 @@ import {
   DOORBELL_DONE,
   DOORBELL_OP,
   HALTING,
-  ONLINE,
   POWER,
-  PowerOff,
   power_down,
   RUNNING,
   send_vector,
@@ -23,17 +19,11 @@ import {
 import { RAM } from '../../../src/arch/ram.js'
 import { Board } from '../../../src/hw/board.js'
 import { doorbell_init } from '../../../src/init/doorbell.js'
-import {
-  carve,
-  configure_network,
-  describe as describeAddress,
-  init_subsystems,
-  leak_audit,
-} from '../../../src/init/main.js'
+import { configure_network, describe as describeAddress } from '../../../src/init/main.js'
 import { HISTOGRAM_SLOTS } from '../../../src/lib/histogram.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
-import { cpu_loop, forget_tasks } from '../../../src/sched/sched.js'
 import { udpFrame } from '../../helpers/frames.js'
+import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface RouterArgs {
   cpus: number
@@ -49,20 +39,7 @@ export interface RouterArgs {
 const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 
 export function setup(args: RouterArgs) {
-  const words: Partial<Record<ConfigWord, number>> = {
-    ncpus: args.cpus,
-    hz: 1000,
-    rx_arch: args.rx,
-    spin_limit: 1,
-    seed: 1,
-    nports: 2,
-    nqueues: args.cpus,
-    slab_poison: 1,
-  }
-  for (const [name, value] of Object.entries(words)) RAM.i32[config_addr(name as ConfigWord) >> 2] = value
-  RAM.i32[POWER >> 2] = RUNNING
-  cpu_reset()
-  init_subsystems(args.cpus)
+  power_on(args.cpus, { rx_arch: args.rx, nports: 2, nqueues: args.cpus, slab_poison: 1 })
   configure_network({
     ports: [0, 1].map(k => ({
       name: `eth${k}`,
@@ -79,24 +56,7 @@ export function setup(args: RouterArgs) {
   return args
 }
 
-export function prepare(args: RouterArgs): void {
-  if (cpu_id === 0 || cpu_id >= args.cpus) return
-  cpu_reset()
-  carve()
-  fetch_or(ONLINE, 1 << cpu_id)
-  local_irq_enable()
-}
-
-/** What a CPU does until the board turns the machine off. */
-function cpu(args: RouterArgs): void {
-  if (cpu_id >= args.cpus) return
-  forget_tasks()
-  try {
-    cpu_loop()
-  } catch (error) {
-    if (!(error instanceof PowerOff)) throw error
-  }
-}
+export const prepare = secondary
 
 /** Brings the frames, one by one, and turns the machine off when all have come out and the operator has what he wants. */
 function board(args: RouterArgs): void {
@@ -114,11 +74,7 @@ function board(args: RouterArgs): void {
   power_down(HALTING)
 }
 
-/** The clock chip: it ticks whenever the strategy says so. */
-function clock(args: RouterArgs): void {
-  for (let k = 0; k < (args.ticks ?? 0); k++)
-    for (let cpu = 0; cpu < args.cpus; cpu++) if ((load(ONLINE) & (1 << cpu)) !== 0) send_vector(cpu, VEC_TIMER)
-}
+const clock = (args: RouterArgs): void => clock_chip(args.ticks ?? 0)
 
 /** Who stops a CPU and starts it again, by the doorbell that the tick of CPU 0 looks at. */
 function operator(args: RouterArgs): void {
@@ -141,6 +97,5 @@ export function invariant(args: RouterArgs): void {
   let received = 0
   for (let k = 0; k < args.cpus; k++) received += packet_fates.cpu(k).received
   if (received !== args.frames) throw new Error(`received ${received} of ${args.frames}`)
-  const leaks = leak_audit()
-  if (leaks.length > 0) throw new Error(`leaked ${leaks.map(l => `${l.used} of ${l.name}`).join(', ')}`)
+  nothing_leaked()
 }

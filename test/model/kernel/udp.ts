@@ -1,30 +1,12 @@
 /** Two processes on two CPUs talk over loopback: one sends and looks at what comes back, the other one is the echo service. */
+
 import { type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
 import { DEFINE_STATIC } from '../../../src/abi/section.js'
 import { call, symbol } from '../../../src/abi/symbol.js'
-import { fetch_add, fetch_or, load, store } from '../../../src/arch/atomic.js'
-import { cpu_id, cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
-import {
-  type ConfigWord,
-  config_addr,
-  HALTING,
-  ONLINE,
-  POWER,
-  PowerOff,
-  power_down,
-  RUNNING,
-  send_vector,
-  VEC_TIMER,
-} from '../../../src/arch/machine.js'
+import { fetch_add, load, store } from '../../../src/arch/atomic.js'
+import { HALTING, power_down } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
-import {
-  carve,
-  configure_network,
-  describe as describeAddress,
-  init_subsystems,
-  leak_audit,
-} from '../../../src/init/main.js'
-import { cpu_loop, forget_tasks } from '../../../src/sched/sched.js'
+import { configure_network, describe as describeAddress } from '../../../src/init/main.js'
 import { run_program } from '../../../src/syscall/process.js'
 import {
   bind,
@@ -39,6 +21,7 @@ import {
   variable,
 } from '../../../src/user/libc.js'
 import { udpclient_sym } from '../../../src/user/udpecho.js'
+import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface UdpArgs {
   datagrams: number
@@ -90,47 +73,15 @@ const client_sym = symbol('test_udp_client', function* (datagrams: number): Libc
 })
 
 export function setup(args: UdpArgs): UdpArgs {
-  const words: Partial<Record<ConfigWord, number>> = {
-    ncpus: 2,
-    hz: 1000,
-    rx_arch: 2,
-    spin_limit: 1,
-    seed: 1,
-    loopback: 1,
-    user_procs: 4,
-  }
-  for (const [name, value] of Object.entries(words)) RAM.i32[config_addr(name as ConfigWord) >> 2] = value
-  RAM.i32[POWER >> 2] = RUNNING
-  cpu_reset()
-  init_subsystems(2)
+  power_on(2, { rx_arch: 2, loopback: 1, user_procs: 4 })
   configure_network({ ports: [], routes: [], neighbours: [] })
   run_program('udpecho', service_sym, 0, { cpu: 0 })
   run_program('client', client_sym, args.datagrams, { cpu: args.client })
   return args
 }
 
-export function prepare(): void {
-  if (cpu_id !== 1) return
-  cpu_reset()
-  carve()
-  fetch_or(ONLINE, 1 << cpu_id)
-  local_irq_enable()
-}
-
-function cpu(): void {
-  forget_tasks()
-  try {
-    cpu_loop()
-  } catch (error) {
-    if (!(error instanceof PowerOff)) throw error
-  }
-}
-
-function clock(args: UdpArgs): void {
-  for (let k = 0; k < args.ticks; k++)
-    for (let n = 0; n < 2; n++) if ((load(ONLINE) & (1 << n)) !== 0) send_vector(n, VEC_TIMER)
-}
-
+export const prepare = secondary
+const clock = (args: UdpArgs): void => clock_chip(args.ticks)
 export const actors = { 'CPU 0': cpu, 'CPU 1': cpu, clock }
 export const describe = describeAddress
 export const outcome = (): string => `${RAM.i32[ECHOED >> 2]} came back`
@@ -138,7 +89,5 @@ export const outcome = (): string => `${RAM.i32[ECHOED >> 2]} came back`
 export function invariant(args: UdpArgs): void {
   const [echoed, served] = [RAM.i32[ECHOED >> 2], RAM.i32[SERVED >> 2]]
   if (echoed !== args.datagrams || served !== 0) throw new Error(`${echoed} came back, the service says ${served}`)
-  const leaks = leak_audit()
-  if (leaks.length > 0)
-    throw Object.assign(new Error(leaks.map(l => `${l.used} of ${l.name}`).join(', ')), { detector: 'leak' })
+  nothing_leaked()
 }
