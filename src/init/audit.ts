@@ -15,6 +15,7 @@ import { dst_gc_now } from '../net/core/dst.js'
 import { drop_reason } from '../net/core/fate.js'
 import { neigh_ifdown } from '../net/core/neighbour.js'
 import { dev_close, first_netdev } from '../net/core/netdevice.js'
+import { pneigh_ifdown } from '../net/core/pneigh.js'
 import { skb_queue_purge } from '../net/core/skb_queue.js'
 import { socks_disown } from '../net/core/sock.js'
 import { softnet_datas } from '../net/core/softnet_data.js'
@@ -37,7 +38,7 @@ export interface LeakReport {
 
 /** Caches that must be empty in the end; the others hold what lives as long as the machine (tasks, devices, queues). */
 const AUDITED =
-  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fn_zone|arp_cache|neigh_ha|in_device|in_ifaddr|irqaction|timer_box|sock|socket|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
+  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|in_ifaddr|irqaction|timer_box|sock|socket|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
 
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {
@@ -67,6 +68,7 @@ export function leak_audit(): LeakReport[] {
     neigh_ifdown(dev)
     inetdev_destroy(dev)
   }
+  pneigh_ifdown(null)
   for (let cpu = 0; cpu < ncpus; cpu++) softnet_drain_halted(cpu)
   ip_fib_exit()
   rt_cache_flush()

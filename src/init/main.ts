@@ -27,16 +27,18 @@ import { tasklets_init } from '../irq/tasklet.js'
 import '../irq/itimer.js' // it hooks into the tick and into the end of tasks
 import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
-import { EEXIST, ENETUNREACH, ENOMEM } from '../lib/errno.js'
+import { EEXIST, EINVAL, ENETUNREACH, ENOENT, ENOMEM } from '../lib/errno.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
 import { dst_init } from '../net/core/dst.js'
 import { kpoll_init } from '../net/core/kpoll.js'
 import { linkwatch_init } from '../net/core/link_watch.js'
-import { neigh_add_permanent, neigh_init } from '../net/core/neighbour.js'
 import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
+import { neigh_add_permanent } from '../net/core/nud.js'
+import { sysctl_write } from '../net/core/sysctl.js'
 import type { net_device } from '../net/core/types.js'
 import { inet_init } from '../net/ipv4/af_inet.js'
+import { arp_init } from '../net/ipv4/arp.js'
 import { devinet_init, inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet.js'
 import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
 import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
@@ -151,12 +153,25 @@ function add_loopback(): void {
   must(inet_insert_ifa(dev, 0x7f000001, 8), 'address 127.0.0.1/8 of lo')
 }
 
+/** Those of one device come when it is there. */
+function set_sysctls(sysctls: Record<string, number>, of_device: boolean): void {
+  for (const [name, value] of Object.entries(sysctls)) {
+    if (/^net\.ipv4\.conf\.(?!all\.|default\.)/.test(name) !== of_device) continue
+    const err = sysctl_write(name, value)
+    if (err === -ENOENT) give_up(`there is no sysctl ${name}`)
+    if (err !== 0) give_up(`sysctl ${name} cannot be ${value}${err === -EINVAL ? '' : ` (error ${-err})`}`)
+  }
+}
+
 /** configure_network - devices, addresses, neighbours, routes. @context process, boot @locks rtnl is held */
 export function configure_network(setup: RouterSetup): void {
+  const sysctls = setup.sysctl ?? {}
+  set_sysctls(sysctls, false)
   if (config('loopback') !== 0) add_loopback()
   setup.ports.forEach((port, nic) => {
     add_port(nic, port)
   })
+  set_sysctls(sysctls, true)
   for (const n of setup.neighbours) add_neighbour(n)
   for (const r of setup.routes) add_route(r)
 }
@@ -192,10 +207,10 @@ export function init_subsystems(ncpus: number): void {
   netdev_init()
   net_dev_init(ncpus)
   linkwatch_init()
-  neigh_init(config('seed'))
+  arp_init(config('seed'))
   dst_init()
   ip_rt_init()
-  devinet_init()
+  devinet_init(rt_cache_flush_sym)
   ip_fib_init(rt_cache_flush_sym)
   ip_init()
   ipfrag_init()

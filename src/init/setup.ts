@@ -28,4 +28,6 @@ export interface RouterSetup {
   ports: PortSetup[]
   routes: RouteSetup[]
   neighbours: NeighbourSetup[]
+  /** By Linux's names, such as net.ipv4.ip_forward or net.ipv4.conf.eth0.rp_filter. */
+  sysctl?: Record<string, number>
 }

@@ -1,6 +1,7 @@
 /** bench2544.ts - the router of the livelock experiment: two ports in the networks that RFC 2544 sets aside for benchmarks. */
 import type { GeneratorConfig, Mac, ReplayConfig, SourceConfig } from '../hw/types.js'
 import type { MachineConfig, MachinePort } from './machine.js'
+import { UNANSWERED } from './machineConfig.js'
 import type { Capture } from './pcap.js'
 import type { LivelockConfig, PcapTiming, RxArch } from './types.js'
 
@@ -101,6 +102,7 @@ export function livelockMachine(config: LivelockConfig, rx: RxArch, capture: Cap
       { address: LIVELOCK_PORTS.sender, dev: 'eth0', mac: SENDER },
       { address: LIVELOCK_PORTS.receiver, dev: 'eth1', mac: RECEIVER },
     ],
+    sysctl: UNANSWERED,
     userSpin: true,
     trace: config.trace,
     ...(config.profile === null ? {} : { profile: config.profile }),

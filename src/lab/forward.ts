@@ -3,6 +3,7 @@ import type { CapturedFrames } from '../hw/types.js'
 import { autoQueues } from './bench2544.js'
 import { RunError, UsageError } from './errors.js'
 import { Machine, type MachineConfig } from './machine.js'
+import { UNANSWERED } from './machineConfig.js'
 import { type Capture, cutNotice, PcapWriter, readPcap } from './pcap.js'
 import { type RoutesFile, readRoutes } from './routesFile.js'
 import { drain, takeSample, unbalanced } from './sample.js'
@@ -45,6 +46,7 @@ function machineConfig(config: ForwardConfig, routes: RoutesFile, captures: Map<
     }),
     routes: routes.routes,
     neighbours: routes.neighbours,
+    sysctl: UNANSWERED,
     userSpin: false,
     trace: false,
     idleSpinNs: 50_000,

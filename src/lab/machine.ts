@@ -196,6 +196,7 @@ export class Machine {
       ports: config.ports.map(portSetup),
       routes: config.routes,
       neighbours: config.neighbours,
+      ...(config.sysctl === undefined ? {} : { sysctl: config.sysctl }),
     }
     await this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
     while (this.power === BOOTING) {

@@ -35,6 +35,8 @@ export interface MachineConfig {
   ports: MachinePort[]
   routes: RouterSetup['routes']
   neighbours: RouterSetup['neighbours']
+  /** By Linux's names, such as net.ipv4.ip_forward; see `UNANSWERED`. */
+  sysctl?: Record<string, number>
   /** Run a compute-bound process on each CPU. */
   userSpin: boolean
   trace: boolean
@@ -72,6 +74,12 @@ export interface MachineConfig {
   /** URLs of modules that every CPU loads beside the kernel; main() of each is called by the init process. */
   programs?: string[]
 }
+
+/**
+ * Wires on which nobody answers, such as captures and sources: who is not in the table of neighbours is unreachable at once, and
+ * no question goes out.
+ */
+export const UNANSWERED = { 'net.ipv4.neigh.default.mcast_solicit': 0 }
 
 /** So few frames on their way that neither the IP input queue nor a backlog overflows, on however few CPUs. */
 export function playWindow({ cpus, rx }: MachineConfig, ram: RamReader): PlayWindow {

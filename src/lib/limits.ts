@@ -36,6 +36,7 @@ export const PACKET_PAGES = 256 // of 4 KiB, for fragments
 export const MAX_NEIGHBOURS = 8192
 export const NEIGH_GC_THRESH2 = 512 // entries that are not permanent: more than these for 5 s, and unused ones go
 export const NEIGH_GC_THRESH3 = 1024 // there are never more
+export const MAX_PNEIGHS = 1024 // addresses that are answered for
 export const RT_HASH_BUCKETS = 2048
 export const RT_CACHE_ENTRIES = 16 * RT_HASH_BUCKETS
 export const MAX_TASKS = 512

@@ -180,3 +180,34 @@ export function fragments(payload: Uint8Array, o: IpOptions, mtu: number): Uint8
     out.push(ipFrame(payload.subarray(at, at + step), { ...o, offset: at, mf: at + step < payload.length }))
   return out
 }
+
+export interface ArpOptions extends EthOptions {
+  /** 1: who has it, 2: reply. */
+  op: number
+  sha: string
+  sip: string
+  tha: string
+  tip: string
+}
+
+/** arpFrame - a question or an answer about IPv4 on Ethernet (RFC 826). */
+export function arpFrame(o: ArpOptions): Uint8Array {
+  const packet = [0, 1, 8, 0, 6, 4, 0, o.op, ...mac(o.sha), ...addr(o.sip), ...mac(o.tha), ...addr(o.tip)]
+  return ethernet(packet, { ...o, type: 0x0806 })
+}
+
+/** parseArp - what it says, as text. */
+export function parseArp(f: Uint8Array): Record<'op' | 'sha' | 'sip' | 'tha' | 'tip' | 'from' | 'to', string> {
+  const station = (at: number): string =>
+    [...f.subarray(at, at + 6)].map(b => b.toString(16).padStart(2, '0')).join(':')
+  const address = (at: number): string => f.subarray(at, at + 4).join('.')
+  return {
+    op: f[21] === 1 ? 'who-has' : 'reply',
+    sha: station(22),
+    sip: address(28),
+    tha: station(32),
+    tip: address(38),
+    from: station(6),
+    to: station(0),
+  }
+}

@@ -9,6 +9,7 @@ import { Board } from '../../src/hw/board.js'
 import type { CapturedFrames, PortConfig } from '../../src/hw/types.js'
 import { configure_network, init_subsystems, leak_audit } from '../../src/init/main.js'
 import type { NeighbourSetup, PortSetup, RouteSetup } from '../../src/init/setup.js'
+import { UNANSWERED } from '../../src/lab/machineConfig.js'
 import { HISTOGRAM_SLOTS } from '../../src/lib/histogram.js'
 
 export interface SoloPort extends Partial<PortSetup> {
@@ -22,6 +23,8 @@ export interface SoloOptions {
   routes?: RouteSetup[]
   neighbours?: NeighbourSetup[]
   config?: Partial<Record<ConfigWord, number>>
+  /** By default nobody on the wires answers questions, and none are sent. */
+  sysctl?: Record<string, number>
 }
 
 export function ip(text: string): number {
@@ -63,6 +66,7 @@ export class Solo {
       })),
       routes: options.routes ?? [],
       neighbours: options.neighbours ?? [],
+      sysctl: options.sysctl ?? UNANSWERED,
     })
     this.board = new Board(
       {

@@ -43,6 +43,17 @@ describe('a router forwards under control, from the interrupt to the wire', () =
   })
 })
 
+describe('a neighbour is asked for under control', () => {
+  test.each([
+    ['one CPU', { cpus: 1, frames: 2, answers: 1 }],
+    ['two CPUs', { cpus: 2, frames: 3, answers: 1 }],
+    ['two CPUs, and two stations answer', { cpus: 2, frames: 3, answers: 2 }],
+  ])('%s: all that waited is sent, nothing raced for, nothing leaked', async (_name, args) => {
+    const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
+    expect(await look('arp', { ...options, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+  })
+})
+
 describe('two processes talk over loopback under control', () => {
   test.each([
     ['on one CPU', 0],

@@ -4,7 +4,6 @@ import { describe, expect, test } from 'vitest'
 import { symbol } from '../../src/abi/symbol.js'
 import { ADAPTER, queue_of } from '../../src/drivers/net/nic.js'
 import { slabinfo } from '../../src/mm/slab.js'
-import { neigh_add_permanent } from '../../src/net/core/neighbour.js'
 import {
   dev_change_mtu,
   dev_close,
@@ -14,6 +13,7 @@ import {
   rtnl_lock,
   rtnl_unlock,
 } from '../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../src/net/core/nud.js'
 import type { net_device } from '../../src/net/core/types.js'
 import { kernel_thread } from '../../src/sched/sched.js'
 import { counting, parse, udpFrame } from '../helpers/frames.js'

@@ -1,8 +1,8 @@
 /** The router, frame by frame: what goes in, what must come out (RFC 791, 792, 1812; Linux 2.6.11 where those leave a choice). */
 import '../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { afterEach, describe, expect, test } from 'vitest'
-import { neigh_add_permanent } from '../../src/net/core/neighbour.js'
 import { dev_get_by_name, dev_put } from '../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../src/net/core/nud.js'
 import {
   counting,
   fragments,

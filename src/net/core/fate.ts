@@ -48,7 +48,10 @@ export const DROP_REASONS = [
   'udp_no_port',
   'socket_full', // the receive buffer of the socket it is for
   'route_cache_full',
-  'neigh_unresolved',
+  'neigh_unresolved', // nobody answers for the address of the next stop
+  'neigh_queue_full', // waited for such an answer when newer packets came
+  'arp_malformed',
+  'arp_ignored', // not a question or an answer for this machine
   'screen_queue_full', // waits for a screening process that does not keep up
   'qdisc_full',
   'dev_down',

@@ -1,10 +1,12 @@
 /**
- * neighbour.ts - who is on the link: IPv4 addresses to station addresses. Entries are permanent for now (no resolution).
+ * neighbour.ts - who is on the link: the table of IPv4 addresses and their station addresses. How an entry gets its address
+ * and loses it again is in nud.ts, who is answered for in pneigh.ts.
  *
  * Lock charter
  *   tbl.lock guards the hash chains: lookups read; creation and the collectors write. Who holds it for writing and sees one
- *   reference, the table's, is alone with the entry. neigh.lock guards state and hardware address.
+ *   reference, the table's, is alone with the entry. neigh.lock guards state, hardware address and the packets that wait.
  *   Order: tbl.lock before neigh.lock. Both with bottom halves off. Nothing that can come back here is called under them.
+ *   A pending timer of an entry is a reference to it; it is armed under neigh.lock only.
  *   The transmit path reads the hardware address without neigh.lock. So it lies apart and is never changed: another address
  *   is another neigh_ha, published atomically, and the old one is freed after a grace period of rcu_bh. A reader sees all
  *   of the old address or all of the new one.
@@ -12,18 +14,15 @@
 
 import { atomic, by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
-import { symbol } from '../../abi/symbol.js'
+import { type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_add, load } from '../../arch/atomic.js'
-import { cost } from '../../arch/cost.js'
-import { charge_cost } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
-import { init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
-import { EHOSTUNREACH, ENOMEM } from '../../lib/errno.js'
+import { del_timer, init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
 import { jhash_2words } from '../../lib/jhash.js'
 import { MAX_NEIGHBOURS, NEIGH_GC_THRESH2, NEIGH_GC_THRESH3 } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
-import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
+import { RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
 import { refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import {
   RWLOCK,
@@ -36,53 +35,101 @@ import {
   write_unlock,
   write_unlock_bh,
 } from '../../sync/rwlock.js'
-import { dev_queue_xmit } from './dev.js'
-import { dst_link_failure } from './dst.js'
 import { drop_reason } from './fate.js'
 import { dev_hold, dev_put } from './netdevice.js'
-import { kfree_skb, skb_cow, skb_push } from './skbuff.js'
+import { skb_queue_head_init, skb_queue_purge } from './skb_queue.js'
 import {
   NEIGH,
+  NUD_DELAY,
+  NUD_FAILED,
+  NUD_INCOMPLETE,
   NUD_NOARP,
   NUD_NONE,
   NUD_PERMANENT,
+  NUD_PROBE,
   NUD_REACHABLE,
+  NUD_STALE,
   type neighbour,
   type net_device,
   type sk_buff,
 } from './types.js'
 
-const COST_RESOLVE = cost('neigh_resolve_output')
-
-const dv = RAM.dv
 const i32 = RAM.i32
 const BUCKETS = 1024
 const REFCNT = NEIGH.offset('refcnt')
 const UNRESOLVED = drop_reason('neigh_unresolved')
-const NO_MEMORY = drop_reason('no_memory')
-const ETH_HLEN = 14
-// seconds: how long an unused entry is kept, and once round the buckets
-const gc_staletime = 60
+/** Seconds: once round the buckets. */
 const gc_round = 15
+/** It may be sent to without a question. */
 export const NUD_CONNECTED = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE
+/** Its station address means something. */
+export const NUD_VALID = NUD_CONNECTED | NUD_PROBE | NUD_STALE | NUD_DELAY
+export const NUD_IN_TIMER = NUD_INCOMPLETE | NUD_REACHABLE | NUD_DELAY | NUD_PROBE
 
 const neigh_cache = kmem_cache_create('arp_cache', NEIGH, () => MAX_NEIGHBOURS)
 
 /** A hardware address, as in net_device. */
-class neigh_ha extends Struct {
+export class neigh_ha extends Struct {
   declare hi: number
   declare lo: number
   declare rcu: rcu_head
 }
-const HA: Layout<neigh_ha> = layout('neigh_ha', neigh_ha, { hi: konst(word), lo: konst(word), rcu: embed(RCU_HEAD) })
+export const HA: Layout<neigh_ha> = layout('neigh_ha', neigh_ha, {
+  hi: konst(word),
+  lo: konst(word),
+  rcu: embed(RCU_HEAD),
+})
 /** One for each neighbour, and some that wait for their grace period. */
 const ha_cache = kmem_cache_create('neigh_ha', HA, () => MAX_NEIGHBOURS + 512)
-const HA_FIELD = NEIGH.offset('ha')
+
+/** How long what counts, in ms, and how often it is asked for: sysctls net.ipv4.neigh.default.*. */
+export class neigh_parms extends Struct {
+  declare base_reachable_time: number
+  declare reachable_time: number
+  declare retrans_time: number
+  declare gc_staletime: number
+  declare delay_probe_time: number
+  declare queue_len: number
+  declare ucast_probes: number
+  declare app_probes: number
+  declare mcast_probes: number
+  declare proxy_delay: number
+  declare proxy_qlen: number
+  declare locktime: number
+}
+/** Words that are written with rtnl held and read by anybody, at any time. */
+export const NEIGH_PARMS: Layout<neigh_parms> = layout('neigh_parms', neigh_parms, {
+  base_reachable_time: atomic(word),
+  reachable_time: atomic(word), // drawn anew every 300 s: between half and one and a half of the base
+  retrans_time: atomic(word), // between two questions
+  gc_staletime: atomic(word), // an unused entry is kept
+  delay_probe_time: atomic(word), // after it was used, until it is asked
+  queue_len: atomic(word), // packets that wait for an answer
+  ucast_probes: atomic(word), // questions to the address that was known
+  app_probes: atomic(word), // to a daemon, which this machine does not have
+  mcast_probes: atomic(word), // to everybody; 0: nobody is ever asked
+  proxy_delay: atomic(word), // at most, before somebody else's answer is given
+  proxy_qlen: atomic(word),
+  locktime: atomic(word), // a new address is believed again
+})
+
+/** What a protocol does for its neighbours. */
+export interface neigh_ops {
+  /** Ask for the address. `skb`: a packet that waits for it, or null; it stays the caller's. No lock is held. */
+  solicit(neigh: neighbour, skb: sk_buff | null): void
+  /** There is no answer. @consumes skb. No lock is held. */
+  error_report(neigh: neighbour, skb: sk_buff): void
+}
 
 class neigh_table extends Struct {
   declare lock: rwlock_t
   declare entries: number
   declare hash_rnd: number
+  declare rand: number
+  declare last_rand: number
+  declare ops: number
+  declare timer_func: Sym<(data: number) => void>
+  declare parms: neigh_parms
   declare last_flush: number
   declare chain_gc: number
   declare gc_timer: timer_list
@@ -91,7 +138,12 @@ class neigh_table extends Struct {
 const TABLE: Layout<neigh_table> = layout('neigh_table', neigh_table, {
   lock: embed(RWLOCK),
   entries: atomic(word), // that are not permanent
-  hash_rnd: word,
+  hash_rnd: konst(word),
+  rand: by('lock', word), // state of the generator of reachable_time
+  last_rand: by('lock', word), // jiffies
+  ops: konst(word), // the protocol's neigh_ops
+  timer_func: konst(word), // nud.ts
+  parms: embed(NEIGH_PARMS),
   last_flush: by('lock', word), // jiffies of the last forced collection
   chain_gc: by('lock', word), // bucket that the periodic collector looks at next
   gc_timer: embed(TIMER),
@@ -100,6 +152,11 @@ const TABLE: Layout<neigh_table> = layout('neigh_table', neigh_table, {
 export const arp_tbl = DEFINE_STATIC('arp_tbl', TABLE)
 const ENTRIES = arp_tbl.addr + TABLE.offset('entries')
 
+/** ms as jiffies, at least one. */
+export function neigh_jiffies(ms: number): number {
+  return Math.max(1, Math.floor((ms * hz()) / 1000))
+}
+
 function bucket(key: number, dev: net_device): number {
   return (arp_tbl.buckets >> 2) + (jhash_2words(key, dev.ifindex, arp_tbl.hash_rnd) & (BUCKETS - 1))
 }
@@ -107,6 +164,7 @@ function bucket(key: number, dev: net_device): number {
 /** neigh_release - @consumes a reference; the last one frees the entry */
 export function neigh_release(neigh: neighbour): void {
   if (!refcount_dec_and_test(neigh.addr + REFCNT)) return
+  skb_queue_purge(neigh.arp_queue, UNRESOLVED)
   dev_put(neigh.dev!)
   if (neigh.ha !== 0) kmem_cache_free(ha_cache, HA.ref(neigh.ha)) // who reads it has a reference
   kmem_cache_free(neigh_cache, neigh)
@@ -151,16 +209,30 @@ export function neigh_create(key: number, dev: net_device): neighbour | null {
 
 /** __neigh_lookup_noarp - find or create one whose address follows from its kind, and who is never asked for it. */
 export function __neigh_lookup_noarp(key: number, dev: net_device, hi: number, lo: number): neighbour | null {
-  const known = neigh_lookup(key, dev)
-  if (known !== null) return known
-  const ha = kmem_cache_alloc(ha_cache)
-  if (ha === null) return null
-  ha.hi = hi
-  ha.lo = lo
-  const n = create(key, dev, ha.addr, NUD_NOARP)
-  if (n === null || n.ha !== ha.addr) kmem_cache_free(ha_cache, ha)
+  return neigh_lookup(key, dev) ?? create_known(key, dev, hi, lo, NUD_NOARP)
+}
+
+/** create_known - a new entry whose address is known, or the one that another CPU was faster with. */
+function create_known(key: number, dev: net_device, hi: number, lo: number, state: number): neighbour | null {
+  const ha = neigh_ha_alloc(hi, lo)
+  if (ha === 0) return null
+  const n = create(key, dev, ha, state)
+  if (n === null || n.ha !== ha) kmem_cache_free(ha_cache, HA.ref(ha))
   return n
 }
+
+/** neigh_ha_alloc - @context any @returns address of a new neigh_ha, 0: no memory */
+export function neigh_ha_alloc(hi: number, lo: number): number {
+  const ha = kmem_cache_alloc(ha_cache)
+  if (ha === null) return 0
+  ha.hi = hi
+  ha.lo = lo
+  return ha.addr
+}
+function neigh_ha_free(head: number): void {
+  kmem_cache_free(ha_cache, HA.container_of('rcu', head))
+}
+export const neigh_ha_free_sym = symbol('neigh_ha_free', neigh_ha_free)
 
 /** With the address of its neigh_ha, 0: not known. */
 function create(key: number, dev: net_device, ha: number, state: number): neighbour | null {
@@ -177,7 +249,10 @@ function create(key: number, dev: net_device, ha: number, state: number): neighb
   n.used = jiffies()
   n.confirmed = n.used
   n.updated = n.used
+  n.probes = 0
   rwlock_init(n.lock)
+  skb_queue_head_init(n.arp_queue)
+  init_timer(n.timer, arp_tbl.timer_func, n.addr)
   write_lock_bh(arp_tbl.lock)
   const other = find(key, dev)
   if (other !== null) {
@@ -200,33 +275,25 @@ export function __neigh_lookup(key: number, dev: net_device): neighbour | null {
   return neigh_lookup(key, dev) ?? neigh_create(key, dev)
 }
 
-/** neigh_add_permanent - `ip neigh replace KEY lladdr .. nud permanent`. @context process @returns 0, -ENOMEM */
-export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo: number): number {
-  const ha = kmem_cache_alloc(ha_cache)
-  if (ha === null) return -ENOMEM
-  ha.hi = hi
-  ha.lo = lo
-  const n = neigh_lookup(key, dev) ?? create(key, dev, ha.addr, NUD_PERMANENT)
-  if (n === null) {
-    kmem_cache_free(ha_cache, ha)
-    return -ENOMEM
-  }
-  write_lock_bh(n.lock)
-  const old = n.ha
-  rcu_assign_pointer(n.addr + HA_FIELD, ha.addr)
-  if ((n.nud_state & NUD_PERMANENT) === 0) fetch_add(ENTRIES, -1)
-  n.nud_state = NUD_PERMANENT
-  n.updated = jiffies()
-  write_unlock_bh(n.lock)
-  if (old !== 0 && old !== ha.addr) call_rcu_bh(HA.ref(old).rcu, neigh_ha_free_sym)
-  neigh_release(n)
-  return 0
+/** neigh_counts - an entry became one, or ceased to be: those are not counted. @locks neigh.lock is held for writing */
+export function neigh_counts(was: number, is: number): void {
+  const more = (was & NUD_PERMANENT) - (is & NUD_PERMANENT)
+  if (more !== 0) fetch_add(ENTRIES, Math.sign(more))
 }
 
-function neigh_ha_free(head: number): void {
-  kmem_cache_free(ha_cache, HA.container_of('rcu', head))
+/** neigh_create_permanent - find one, or create it with this address, permanent. @returns referenced entry, or null */
+export function neigh_create_permanent(key: number, dev: net_device, hi: number, lo: number): neighbour | null {
+  return neigh_lookup(key, dev) ?? create_known(key, dev, hi, lo, NUD_PERMANENT)
 }
-const neigh_ha_free_sym = symbol('neigh_ha_free', neigh_ha_free)
+
+/** neigh_del_timer - disarm, under neigh.lock. The caller has a reference of its own. */
+export function neigh_del_timer(n: neighbour): void {
+  if ((n.nud_state & NUD_IN_TIMER) !== 0 && del_timer(n.timer)) neigh_release(n)
+}
+/** neigh_add_timer - arm, under neigh.lock; a pending one is only moved (2.6.11 arms it twice: zoo 43). */
+export function neigh_add_timer(n: neighbour, when: number): void {
+  if (!mod_timer(n.timer, when | 0)) neigh_hold(n)
+}
 
 // ---- forgetting -----------------------------------------------------------------------------------------------------
 
@@ -240,9 +307,11 @@ function sweep(b: number, goes: (n: neighbour) => boolean): number {
       i32[slot] = next === null ? 0 : next.addr
       write_lock(n.lock)
       if ((n.nud_state & NUD_PERMANENT) === 0) fetch_add(ENTRIES, -1)
+      neigh_del_timer(n)
       n.dead = 1
       n.nud_state = NUD_NONE
       write_unlock(n.lock)
+      skb_queue_purge(n.arp_queue, UNRESOLVED) // nobody adds to that of a dead one
       neigh_release(n)
       gone++
     } else slot = n.$w
@@ -256,7 +325,10 @@ function unused(n: neighbour): boolean {
   return load(n.addr + REFCNT) === 1 && (n.nud_state & NUD_PERMANENT) === 0
 }
 function stale(n: neighbour): boolean {
-  return unused(n) && time_after(jiffies(), n.used + gc_staletime * hz())
+  if ((n.nud_state & (NUD_PERMANENT | NUD_IN_TIMER)) !== 0) return false
+  if (time_after(n.confirmed, n.used)) n.used = n.confirmed
+  const kept = neigh_jiffies(arp_tbl.parms.gc_staletime)
+  return unused(n) && (n.nud_state === NUD_FAILED || time_after(jiffies(), n.used + kept))
 }
 
 /** neigh_forced_gc - room for new entries at any price. @locks tbl.lock @returns whether there is some */
@@ -269,9 +341,20 @@ function neigh_forced_gc(): boolean {
   return shrunk > 0
 }
 
+/** neigh_rand_reach_time - so that machines that were started together do not ask each other together. @locks tbl.lock */
+export function neigh_rand_reach_time(): void {
+  arp_tbl.rand = (Math.imul(arp_tbl.rand, 1103515245) + 12345) | 0
+  const base = arp_tbl.parms.base_reachable_time
+  arp_tbl.parms.reachable_time = base === 0 ? 0 : (base >> 1) + ((arp_tbl.rand >>> 8) % base)
+}
+
 /** neigh_periodic_timer - a part of the buckets each second. @context timer @locks tbl.lock */
 function neigh_periodic_timer(): void {
   write_lock_bh(arp_tbl.lock)
+  if (time_after(jiffies(), arp_tbl.last_rand + 300 * hz())) {
+    arp_tbl.last_rand = jiffies()
+    neigh_rand_reach_time()
+  }
   for (let k = Math.ceil(BUCKETS / gc_round); k > 0; k--) {
     sweep(arp_tbl.chain_gc, stale)
     arp_tbl.chain_gc = (arp_tbl.chain_gc + 1) & (BUCKETS - 1)
@@ -288,58 +371,26 @@ export function neigh_ifdown(dev: net_device, skip_perm = false): void {
   write_unlock_bh(arp_tbl.lock)
 }
 
-// ---- sending --------------------------------------------------------------------------------------------------------
-
-/** neigh_event_send - can it be sent to, once nobody is changing it? @locks neigh.lock @returns address of its neigh_ha, or 0 */
-function neigh_event_send(neigh: neighbour): number {
-  read_lock_bh(neigh.lock)
-  neigh.used = jiffies()
-  const ha = (neigh.nud_state & NUD_CONNECTED) !== 0 ? neigh.ha : 0
-  read_unlock_bh(neigh.lock)
-  return ha
-}
-
-/**
- * Nobody resolves addresses yet, so NONE is as good as FAILED: the sender is told, but for an entry that went with its
- * device (neigh_blackhole). No lock is held. @consumes skb
- */
-function neigh_error(neigh: neighbour, skb: sk_buff): number {
-  if (neigh.dead === 0) dst_link_failure(skb)
-  kfree_skb(skb, UNRESOLVED)
-  return -EHOSTUNREACH
-}
-
-/**
- * neigh_resolve_output - build the Ethernet header and send. Without a usable entry the packet is dropped and its sender
- * told. @context process, softirq; no lock held @consumes skb
- */
-export function neigh_resolve_output(neigh: neighbour, skb: sk_buff): number {
-  charge_cost(COST_RESOLVE)
-  let { ha } = neigh
-  if ((neigh.nud_state & NUD_CONNECTED) === 0 || ha === 0) {
-    ha = neigh_event_send(neigh)
-    if (ha === 0) return neigh_error(neigh, skb)
-  }
-  if (skb.data - skb.head < ETH_HLEN && skb_cow(skb, ETH_HLEN + 2) !== 0) {
-    kfree_skb(skb, NO_MEMORY)
-    return -ENOMEM
-  }
-  const dev = neigh.dev!
-  const at = skb_push(skb, ETH_HLEN)
-  dv.setInt32(at, i32[ha >> 2])
-  dv.setInt16(at + 4, i32[(ha >> 2) + 1])
-  dv.setInt32(at + 6, dev.dev_addr_hi)
-  dv.setInt16(at + 10, dev.dev_addr_lo)
-  dv.setInt16(at + 12, skb.protocol)
-  skb.mac = at
-  skb.dev = dev
-  return dev_queue_xmit(skb)
-}
-
-/** neigh_init - @context boot, CPU 0 */
-export function neigh_init(rnd: number): void {
+/** neigh_table_init - `ops`: the protocol's, `timer_func`: neigh_timer_handler. @context boot, CPU 0 */
+export function neigh_table_init(rnd: number, ops: Sym<neigh_ops>, timer_func: Sym<(data: number) => void>): void {
+  const { parms } = arp_tbl
   rwlock_init(arp_tbl.lock)
   arp_tbl.hash_rnd = rnd
+  arp_tbl.rand = rnd
+  arp_tbl.ops = ops
+  arp_tbl.timer_func = timer_func
+  parms.base_reachable_time = 30_000
+  parms.retrans_time = 1000
+  parms.gc_staletime = 60_000
+  parms.delay_probe_time = 5000
+  parms.queue_len = 3
+  parms.ucast_probes = 3
+  parms.app_probes = 0
+  parms.mcast_probes = 3
+  parms.proxy_delay = 800
+  parms.proxy_qlen = 64
+  parms.locktime = 1000
+  neigh_rand_reach_time()
   init_timer(arp_tbl.gc_timer, neigh_periodic_timer_sym, 0)
   mod_timer(arp_tbl.gc_timer, (jiffies() + hz()) | 0)
 }

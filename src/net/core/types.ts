@@ -364,7 +364,10 @@ export class neighbour extends Struct {
   declare used: number
   declare confirmed: number
   declare updated: number
+  declare probes: number
   declare lock: rwlock_t
+  declare arp_queue: sk_buff_head
+  declare timer: timer_list
 }
 export const NEIGH: Layout<neighbour> = layout('neighbour', neighbour, {
   next: by(
@@ -373,14 +376,17 @@ export const NEIGH: Layout<neighbour> = layout('neighbour', neighbour, {
   ),
   primary_key: konst(word), // IPv4 address
   dev: konst(ptr(() => NETDEV)),
-  nud_state: by('lock', word),
+  nud_state: atomic(word), // changed under lock, looked at without it
   refcnt: atomic(word),
   ha: rcu(word), // address of the neigh_ha, 0 before the first; changed under lock
-  dead: by('lock', word),
-  used: word, // jiffies
-  confirmed: word,
-  updated: word,
+  dead: atomic(word), // it left the table
+  used: atomic(word), // jiffies: when somebody last had to ask whether it may be sent to
+  confirmed: atomic(word), // when it was last known to be there
+  updated: atomic(word),
+  probes: atomic(word), // questions since it was last known to be there
   lock: embed(RWLOCK),
+  arp_queue: by('lock', embed(SKB_HEAD)), // what waits for the answer
+  timer: embed(TIMER), // pending: it holds a reference
 })
 export const NUD_NONE = 0x00
 export const NUD_INCOMPLETE = 0x01

@@ -5,9 +5,9 @@
  *   rtnl guards every change. Readers in softirqs follow dev.ip_ptr and the address list without a lock: entries are
  *   published atomically, and freed after a grace period of rcu_bh.
  */
-import { by, embed, konst, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
+import { embed, konst, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
-import { symbol } from '../../abi/symbol.js'
+import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
 import {
   NOTIFIER,
@@ -25,6 +25,7 @@ import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/s
 import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
 import {
   dev_hold,
+  dev_name,
   dev_put,
   first_netdev,
   NETDEV_DOWN,
@@ -32,8 +33,19 @@ import {
   NETDEV_UP,
   register_netdevice_notifier,
 } from '../core/netdevice.js'
+import { register_sysctl, register_sysctl_dir } from '../core/sysctl.js'
 import { NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask, ipv4_is_loopback } from '../wire/ipv4.js'
+import {
+  DEVCONF,
+  type DevconfName,
+  devconf_copy,
+  devconf_init,
+  IPV4_DEVCONF,
+  type ipv4_devconf,
+  ipv4_devconf_all,
+  ipv4_devconf_dflt,
+} from './devconf.js'
 import { RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE } from './fib_types.js'
 
 const i32 = RAM.i32
@@ -64,19 +76,13 @@ export const IFA: Layout<in_ifaddr> = layout('in_ifaddr', in_ifaddr, {
 export class in_device extends Struct {
   declare dev: net_device | null
   declare ifa_list: in_ifaddr | null
-  declare forwarding: number
-  declare rp_filter: number
-  declare accept_source_route: number
-  declare send_redirects: number
+  declare cnf: ipv4_devconf
   declare rcu: rcu_head
 }
 export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   dev: konst(ptr(() => NETDEV)),
   ifa_list: rcu(ptr(() => IFA)), // primary addresses first
-  forwarding: by('rtnl', word),
-  rp_filter: by('rtnl', word),
-  accept_source_route: by('rtnl', word),
-  send_redirects: by('rtnl', word),
+  cnf: embed(IPV4_DEVCONF),
   rcu: embed(RCU_HEAD),
 })
 /** Not the first of its subnet: the routes of the subnet are its primary's, and it goes when that one goes. */
@@ -88,9 +94,19 @@ const IFA_LIST = IN_DEVICE.offset('ifa_list')
 
 class inetaddr_box extends Struct {
   declare chain: notifier_head
+  declare flush: Sym<() => void>
 }
-const CHAIN: Layout<inetaddr_box> = layout('inetaddr_chain', inetaddr_box, { chain: embed(NOTIFIER_HEAD) })
-const inetaddr_chain = DEFINE_STATIC('inetaddr_chain', CHAIN).chain
+const CHAIN: Layout<inetaddr_box> = layout('inetaddr_chain', inetaddr_box, {
+  chain: embed(NOTIFIER_HEAD),
+  flush: konst(word), // forgets the cached routes
+})
+const box = DEFINE_STATIC('inetaddr_chain', CHAIN)
+const inetaddr_chain = box.chain
+
+/** Cached routes know what held before. */
+function rt_flush(): void {
+  call(box.flush)()
+}
 
 /** A device that is unregistered loses its IPv4 side. */
 function inetdev_event(_nb: notifier_block, event: number, data: number): number {
@@ -100,11 +116,13 @@ function inetdev_event(_nb: notifier_block, event: number, data: number): number
 const inetdev_event_sym = symbol('inetdev_event', inetdev_event)
 const ip_netdev_notifier = DEFINE_STATIC('ip_netdev_notifier', NOTIFIER)
 
-/** devinet_init - @context boot, CPU 0 */
-export function devinet_init(): void {
+/** devinet_init - `flush`: forgets the cached routes. @context boot, CPU 0 */
+export function devinet_init(flush: Sym<() => void>): void {
+  box.flush = flush
   ip_netdev_notifier.call = inetdev_event_sym
   register_netdevice_notifier(ip_netdev_notifier)
   notifier_head_init(inetaddr_chain)
+  devconf_init()
 }
 
 /** register_inetaddr_notifier - hear of addresses that come (NETDEV_UP) and go (NETDEV_DOWN); data: in_ifaddr's address. */
@@ -116,15 +134,70 @@ export function register_inetaddr_notifier(nb: notifier_block): void {
 export function in_dev_get(dev: net_device): in_device | null {
   return IN_DEVICE.at(dev.ip_ptr)
 }
+/** in_dev_cnf - a switch of one device: off where it has no IPv4 side. @context any, under rcu_bh or rtnl */
+export function in_dev_cnf(dev: net_device, name: DevconfName): number {
+  return in_dev_get(dev)?.cnf[name] ?? 0
+}
+/** One that must be on for all devices and for this one. */
+export function in_dev_andconf(dev: net_device, name: DevconfName): boolean {
+  return ipv4_devconf_all[name] !== 0 && in_dev_cnf(dev, name) !== 0
+}
+/** One that is on for all devices, or for this one. */
+export function in_dev_orconf(dev: net_device, name: DevconfName): boolean {
+  return ipv4_devconf_all[name] !== 0 || in_dev_cnf(dev, name) !== 0
+}
+export function in_dev_maxconf(dev: net_device, name: DevconfName): number {
+  return Math.max(ipv4_devconf_all[name], in_dev_cnf(dev, name))
+}
 export function in_dev_forwards(dev: net_device): boolean {
-  return in_dev_get(dev)?.forwarding === 1
+  return in_dev_cnf(dev, 'forwarding') !== 0
 }
-export function in_dev_accepts_source_route(dev: net_device): boolean {
-  return in_dev_get(dev)?.accept_source_route === 1
+
+// ---- net.ipv4.conf --------------------------------------------------------------------------------------------------
+
+/** inet_forward_change - this machine is a router from now on, or a host. @locks rtnl is held */
+function inet_forward_change(on: number): void {
+  ipv4_devconf_all.accept_redirects = on === 0 ? 1 : 0
+  ipv4_devconf_all.forwarding = on
+  ipv4_devconf_dflt.forwarding = on
+  for (let dev = first_netdev(); dev !== null; dev = dev.next) {
+    const in_dev = in_dev_get(dev)
+    if (in_dev !== null) in_dev.cnf.forwarding = on
+  }
+  rt_flush()
 }
-export function in_dev_sends_redirects(dev: net_device): boolean {
-  return in_dev_get(dev)?.send_redirects === 1
+
+function devconf_of(which: string): ipv4_devconf | null {
+  if (which === 'all') return ipv4_devconf_all
+  if (which === 'default') return ipv4_devconf_dflt
+  for (let dev = first_netdev(); dev !== null; dev = dev.next)
+    if (dev_name(dev) === which) return in_dev_get(dev)?.cnf ?? null
+  return null
 }
+register_sysctl_dir('net.ipv4.conf.', path => {
+  const dot = path.lastIndexOf('.')
+  const name = path.slice(dot + 1) as DevconfName
+  const cnf = devconf_of(path.slice(0, dot))
+  if (cnf === null || !DEVCONF.includes(name)) return null
+  return {
+    get: () => cnf[name],
+    set(value) {
+      if (value < 0 || value > 8) return -EINVAL
+      if (cnf === ipv4_devconf_all && name === 'forwarding') inet_forward_change(value === 0 ? 0 : 1)
+      else cnf[name] = value
+      rt_flush()
+      return 0
+    },
+  }
+})
+register_sysctl('net.ipv4.ip_forward', {
+  get: () => ipv4_devconf_all.forwarding,
+  set(value) {
+    if (value < 0 || value > 1) return -EINVAL
+    inet_forward_change(value)
+    return 0
+  },
+})
 
 /** inetdev_init - a device gets its IPv4 side. @context process, boot @locks rtnl is held @returns in_device, or null */
 export function inetdev_init(dev: net_device): in_device | null {
@@ -132,10 +205,7 @@ export function inetdev_init(dev: net_device): in_device | null {
   if (in_dev === null) return null
   in_dev.dev = dev
   in_dev.ifa_list = null
-  in_dev.forwarding = 1
-  in_dev.rp_filter = 0
-  in_dev.accept_source_route = 1
-  in_dev.send_redirects = 1
+  devconf_copy(in_dev.cnf, ipv4_devconf_dflt)
   dev_hold(dev)
   rcu_assign_pointer(dev.addr + IP_PTR, in_dev.addr)
   return in_dev
@@ -263,4 +333,42 @@ export function inet_select_addr(dev: net_device, dst: number, scope: number): n
     }
   }
   return addr
+}
+
+function confirm_addr_indev(in_dev: in_device, dst: number, local: number, scope: number): number {
+  let same = false
+  let addr = 0
+  for (let ifa = in_dev.ifa_list; ifa !== null; ifa = ifa.ifa_next) {
+    if (addr === 0 && (local === 0 || local === ifa.ifa_local) && ifa.ifa_scope <= scope) {
+      addr = ifa.ifa_local
+      if (same) break
+    }
+    if (same) continue
+    same = (local === 0 || inet_ifa_match(local, ifa)) && (dst === 0 || inet_ifa_match(dst, ifa))
+    if (!same || addr === 0) continue
+    if (local !== 0 || dst === 0 || inet_ifa_match(addr, ifa)) break
+    if (ifa.ifa_scope <= scope) {
+      addr = ifa.ifa_local
+      break
+    }
+    same = false // a larger subnet may have both
+  }
+  return same ? addr : 0
+}
+
+/**
+ * inet_confirm_addr - is `local` an address of `dev` (null: of any device) that means something within `scope`, and on one
+ * subnet with `dst`? 0 stands for any, of either. @context any, under rcu_bh or rtnl @returns the address, 0: no
+ */
+export function inet_confirm_addr(dev: net_device | null, dst: number, local: number, scope: number): number {
+  if (dev !== null) {
+    const in_dev = in_dev_get(dev)
+    return in_dev === null ? 0 : confirm_addr_indev(in_dev, dst, local, scope)
+  }
+  for (let other = first_netdev(); other !== null; other = other.next) {
+    const in_dev = in_dev_get(other)
+    const addr = in_dev === null ? 0 : confirm_addr_indev(in_dev, dst, local, scope)
+    if (addr !== 0) return addr
+  }
+  return 0
 }

@@ -19,11 +19,13 @@ import {
   NETDEV_UP,
   register_netdevice_notifier,
 } from '../core/netdevice.js'
+import { pneigh_ifdown } from '../core/pneigh.js'
 import { IFF_LOOPBACK, NETDEV, type net_device } from '../core/types.js'
 import { inet_make_mask, ipv4_is_badclass, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
 import {
   IFA,
   IFA_F_SECONDARY,
+  in_dev_andconf,
   in_dev_get,
   type in_ifaddr,
   inet_ifa_byprefix,
@@ -131,11 +133,12 @@ export function fib_validate_source(
 ): number {
   const in_dev = in_dev_get(dev)
   if (in_dev === null) return -EINVAL
+  const rp_filter = in_dev_andconf(dev, 'rp_filter')
   const err = fib_lookup(src, 0, tos, 0, 0, RT_SCOPE_UNIVERSE, scratch)
-  if (err !== 0) return in_dev.rp_filter !== 0 ? -EINVAL : 0 // a way back is not required unless rp_filter says so
+  if (err !== 0) return rp_filter ? -EINVAL : 0 // a way back is not required unless rp_filter says so
   if (scratch.type !== RTN_UNICAST) return -EINVAL // our own address, or a broadcast: a martian
   if (fib_res_dev(scratch) === dev) return scratch.scope >= RT_SCOPE_LINK ? 1 : 0
-  return in_dev.rp_filter !== 0 ? -EINVAL : 0
+  return rp_filter ? -EINVAL : 0
 }
 
 // ---- changes --------------------------------------------------------------------------------------------------------
@@ -222,6 +225,7 @@ function fib_disable_ip(dev: net_device, force: number): void {
   if (fib_sync_down_dev(dev, force) > 0) fib_flush()
   rt_flush()
   neigh_ifdown(dev, force < 2)
+  pneigh_ifdown(dev)
 }
 
 function fib_inetaddr_event(_nb: notifier_block, event: number, data: number): number {

@@ -26,7 +26,7 @@ import {
   ip_tos,
   ip_tot_len,
 } from '../wire/ipv4.js'
-import { in_dev_accepts_source_route } from './devinet.js'
+import { in_dev_andconf } from './devinet.js'
 import { icmp_send } from './icmp.js'
 import { ip_defrag } from './ip_defrag.js'
 import { ip_options_compile, ip_options_rcv_srr } from './ip_options.js'
@@ -182,7 +182,7 @@ function ip_rcv_options(skb: sk_buff): boolean {
     kfree_skb(skb, OPTIONS)
     return false
   }
-  if (opt.srr !== 0 && (!in_dev_accepts_source_route(dev) || ip_options_rcv_srr(skb) !== 0)) {
+  if (opt.srr !== 0 && (!in_dev_andconf(dev, 'accept_source_route') || ip_options_rcv_srr(skb) !== 0)) {
     ip_stats.InHdrErrors++
     kfree_skb(skb, SOURCE_ROUTE)
     return false

@@ -24,7 +24,7 @@ import {
   ICMP_REDIRECT,
 } from '../wire/icmp.js'
 import { ipv4_is_badclass, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
-import { in_dev_forwards, in_dev_sends_redirects, inet_addr_onlink, inet_select_addr } from './devinet.js'
+import { in_dev_forwards, in_dev_orconf, inet_addr_onlink, inet_select_addr } from './devinet.js'
 import { fib_lookup, fib_validate_source } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
 import { fib_res_dev, fib_res_gw, fib_res_mtu } from './fib_semantics.js'
@@ -171,6 +171,7 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   fib_select_multipath(res)
   const out = fib_res_dev(res)
   if (out === null || out.ip_ptr === 0) return NO_ROUTE
+  if (skb.protocol !== ETH_P_IP && out === dev) return INPUT_ERROR // a question by ARP that is not ours to answer
   const gw = fib_res_gw(res)
   const mtu = fib_res_mtu(res)
   const valid = fib_validate_source(saddr, daddr, tos, out.ifindex, dev, res)
@@ -178,7 +179,12 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   const rth = new_input_route(daddr, saddr, tos, dev)
   if (rth === null) return CACHE_FULL
   let flags = valid > 0 ? RTCF_DIRECTSRC : 0
-  if (out === dev && valid > 0 && in_dev_sends_redirects(dev) && inet_addr_onlink(out, saddr, gw !== 0 ? gw : daddr))
+  if (
+    out === dev &&
+    valid > 0 &&
+    in_dev_orconf(dev, 'send_redirects') &&
+    inet_addr_onlink(out, saddr, gw !== 0 ? gw : daddr)
+  )
     flags |= RTCF_DOREDIRECT
   rth.rt_flags = flags
   rth.rt_type = RTN_UNICAST

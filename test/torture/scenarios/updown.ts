@@ -7,7 +7,6 @@ import { DEFINE_STATIC } from '../../../src/abi/section.js'
 import { symbol } from '../../../src/abi/symbol.js'
 import { num_cpus } from '../../../src/arch/machine.js'
 import { msleep } from '../../../src/irq/timer.js'
-import { neigh_add_permanent } from '../../../src/net/core/neighbour.js'
 import {
   dev_close,
   dev_get_by_name,
@@ -16,6 +15,7 @@ import {
   rtnl_lock,
   rtnl_unlock,
 } from '../../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../../src/net/core/nud.js'
 import type { net_device } from '../../../src/net/core/types.js'
 import { ip_route_add } from '../../../src/net/ipv4/fib_frontend.js'
 import { RTN_UNICAST } from '../../../src/net/ipv4/fib_types.js'

@@ -4,7 +4,6 @@ import { expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
 import { slabinfo } from '../../../src/mm/slab.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
-import { neigh_add_permanent } from '../../../src/net/core/neighbour.js'
 import {
   dev_change_mtu,
   dev_close,
@@ -14,6 +13,7 @@ import {
   rtnl_lock,
   rtnl_unlock,
 } from '../../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../../src/net/core/nud.js'
 import { kernel_thread, run_next } from '../../../src/sched/sched.js'
 import { counting, parse, udpFrame } from '../../helpers/frames.js'
 import { ip, Solo } from '../../helpers/solo.js'

@@ -4,7 +4,6 @@ import { DEFINE_STATIC } from '../../../src/abi/section.js'
 import { symbol } from '../../../src/abi/symbol.js'
 import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../../src/irq/notifier.js'
 import { netif_carrier_off, netif_carrier_on } from '../../../src/net/core/link_watch.js'
-import { neigh_add_permanent } from '../../../src/net/core/neighbour.js'
 import {
   dev_change_mtu,
   dev_close,
@@ -17,6 +16,7 @@ import {
   rtnl_lock,
   rtnl_unlock,
 } from '../../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../../src/net/core/nud.js'
 import { LINK_STATE_LINKWATCH_PENDING } from '../../../src/net/core/types.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { counting, parse, udpFrame } from '../../helpers/frames.js'

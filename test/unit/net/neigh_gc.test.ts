@@ -2,15 +2,9 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { afterEach, describe, expect, test } from 'vitest'
 import { NEIGH_GC_THRESH2, NEIGH_GC_THRESH3 } from '../../../src/lib/limits.js'
-import {
-  arp_tbl,
-  neigh_add_permanent,
-  neigh_create,
-  neigh_ifdown,
-  neigh_lookup,
-  neigh_release,
-} from '../../../src/net/core/neighbour.js'
+import { arp_tbl, neigh_create, neigh_ifdown, neigh_lookup, neigh_release } from '../../../src/net/core/neighbour.js'
 import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../../src/net/core/nud.js'
 import type { neighbour } from '../../../src/net/core/types.js'
 import { rt_cache_flush, rt_entries } from '../../../src/net/ipv4/route.js'
 import { clock } from '../../helpers/clock.js'

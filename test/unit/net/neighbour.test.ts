@@ -3,8 +3,9 @@ import { describe, expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { slabinfo } from '../../../src/mm/slab.js'
-import { neigh_add_permanent, neigh_ifdown, neigh_lookup, neigh_release } from '../../../src/net/core/neighbour.js'
+import { neigh_ifdown, neigh_lookup, neigh_release } from '../../../src/net/core/neighbour.js'
 import { dev_get_by_name, dev_put, rtnl_lock, rtnl_unlock } from '../../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../../src/net/core/nud.js'
 import { in_dev_get, inet_insert_ifa, inetdev_destroy, inetdev_init } from '../../../src/net/ipv4/devinet.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { parse, udpFrame } from '../../helpers/frames.js'
@@ -74,7 +75,7 @@ test('the IPv4 side of a device goes when no CPU can look at it any more', () =>
       expect(in_dev_get(eth1)).toBeNull()
       expect(used('in_device')).toBe(before)
       expect(in_dev.dev).toBe(eth1)
-      expect(in_dev.forwarding).toBe(1)
+      expect(in_dev.cnf.forwarding).toBe(1)
       return 0
     }),
     0,

@@ -8,7 +8,6 @@ import { RAM } from '../../../src/arch/ram.js'
 import { ADAPTER, queue_of } from '../../../src/drivers/net/nic.js'
 import { slabinfo } from '../../../src/mm/slab.js'
 import { dev_queue_xmit } from '../../../src/net/core/dev.js'
-import { neigh_add_permanent } from '../../../src/net/core/neighbour.js'
 import {
   dev_close,
   dev_get_by_name,
@@ -17,6 +16,7 @@ import {
   rtnl_lock,
   rtnl_unlock,
 } from '../../../src/net/core/netdevice.js'
+import { neigh_add_permanent } from '../../../src/net/core/nud.js'
 import { alloc_skb, consume_skb, skb_put } from '../../../src/net/core/skbuff.js'
 import {
   ACCT_ICMP,
