@@ -1,5 +1,6 @@
 /** boardService.ts - how the host drives a board: on a thread of its own, or in virtual time on the thread of CPU 0. */
 import type { BoardConfig, CapturedFrames } from '../src/hw/types.js'
+import type { Wire, WireConfig } from '../src/hw/wire.js'
 
 export interface BoardService {
   /** Loads the model. */
@@ -9,6 +10,13 @@ export interface BoardService {
   /** What the ports sent, of those that capture. */
   captures(): (CapturedFrames | null)[]
   release(): void
+}
+
+/** This end of a port's cable. What is the host's alone is loaded only where it is used. */
+async function wireOf(config: WireConfig | undefined): Promise<Wire | null> {
+  if (config === undefined) return null
+  const { tapWire } = await import('../src/lab/tapDevice.js')
+  return tapWire(config.fd, config.frame)
 }
 
 /** boardService - `release` ends the thread's task. */
@@ -21,10 +29,12 @@ export function boardService(virtual: boolean, release: () => void): BoardServic
     },
     async run(config, histograms) {
       if (model === null) throw new Error('the board is not loaded')
+      const wires = await Promise.all(config.ports.map(port => wireOf(port.wire)))
       const words = histograms.byteLength / 4 / Math.max(1, config.ports.length)
       running = new model.Board(
         config,
         config.ports.map((_, k) => new Int32Array(histograms, k * words * 4, words)),
+        wires,
       )
       if (virtual) running.host_virtual()
       else running.run()

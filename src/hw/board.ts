@@ -10,6 +10,7 @@ import { CNT_STEPS, CONTROL } from './control.js'
 import { Nic } from './nic.js'
 import { Sightings } from './replay.js'
 import type { BoardConfig, CapturedFrames } from './types.js'
+import type { Wire } from './wire.js'
 
 const STEPS = (nic_page(0) + CONTROL + CNT_STEPS) >> 3
 /** Steps without work before the board gives its host core away for a moment. */
@@ -21,15 +22,16 @@ export class Board {
   private readonly period: number
   private next_tick = -1
 
-  /** `histograms`: one for each port, HISTOGRAM_SLOTS words in shared memory. */
+  /** `histograms`: one for each port, HISTOGRAM_SLOTS words in shared memory; `wires`: of the ports that have one. */
   constructor(
     readonly config: BoardConfig,
     histograms: Int32Array[],
+    wires: (Wire | null)[] = [],
   ) {
     const replays = config.ports.some(p => p.source?.kind === 'replay')
     const sightings = replays ? new Sightings() : null
     const ahead = config.window === undefined ? null : new Ahead(config.window)
-    this.nics = config.ports.map((port, k) => new Nic(k, port, sightings, histograms[k]!, ahead))
+    this.nics = config.ports.map((port, k) => new Nic(k, port, sightings, histograms[k]!, ahead, wires[k]))
     this.period = 1e9 / config.hz
   }
 

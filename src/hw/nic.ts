@@ -70,6 +70,7 @@ import { checksum_good, flow_hash, Replay, type Sightings } from './replay.js'
 import { Sink } from './sink.js'
 import { Generator } from './source.js'
 import type { PortConfig } from './types.js'
+import type { Wire } from './wire.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -85,6 +86,8 @@ const WIRE_OVERHEAD = 24
 const WIRE_MIN = 84
 /** Frames that one step sends at most, so that reception and the timer are never far away. */
 const TX_BATCH = 128
+/** And takes from a wire. */
+const RX_BATCH = 64
 
 export class Nic {
   private readonly page: number
@@ -101,6 +104,8 @@ export class Nic {
   private readonly seen: Sightings | null
   readonly sink: Sink
   private seq = 0
+  /** The capture has what comes in, too. */
+  private readonly both: boolean
   private on = false
   private rate = 0
   /** Frames in a buffer of their own while they are gathered. */
@@ -115,6 +120,7 @@ export class Nic {
     sightings: Sightings | null,
     histogram: Int32Array,
     private readonly ahead: Ahead | null = null,
+    private readonly wire: Wire | null = null,
   ) {
     this.page = nic_page(index)
     this.ctl = this.page + CONTROL
@@ -122,6 +128,7 @@ export class Nic {
     this.replay = config.source?.kind === 'replay' ? new Replay(config.source) : null
     this.seen = sightings
     this.byte_ns = config.bps === undefined || config.bps === 0 ? 0 : 8e9 / config.bps
+    this.both = config.captureReceived === true
     this.sink = new Sink(this.ctl, config.capture, sightings, histogram)
   }
 
@@ -315,6 +322,22 @@ export class Nic {
     return this.enter(q, view, frame, 0, frame.length, checksum_good(view, 0, frame.length), hash)
   }
 
+  /**
+   * What the other end has sent. It is left there while the rings are full, as an Ethernet with flow control does: who must
+   * drop is the one who can wait.
+   */
+  private listen(wire: Wire, now: number): number {
+    if (!this.up) return 0
+    let n = 0
+    for (; n < RX_BATCH && this.room() > 0; n++) {
+      const frame = wire.receive(now)
+      if (frame === null) break
+      if (this.both) this.sink.keep(frame, now)
+      this.arrive(frame)
+    }
+    return n
+  }
+
   private accepts(view: DataView, at: number): boolean {
     return (
       this.promisc ||
@@ -391,6 +414,7 @@ export class Nic {
     this.count(CNT_SENT, 1)
     this.count(CNT_SENT_BYTES, len)
     this.sink.frame(view, bytes, at, len, now)
+    if (this.wire !== null && !this.wire.send(bytes, at, len, now)) this.stat(STAT_TX_ERRORS, 1)
   }
 
   /** @returns frames sent */
@@ -446,6 +470,7 @@ export class Nic {
     let next = Infinity
     if (this.on && this.generator !== null) next = this.generator.arrivals.next(this.rate)
     else if (this.on && this.replay !== null) next = this.next_replayed(this.replay, now)
+    if (this.wire !== null) next = Math.min(next, this.wire.next(now))
     const itr = i32[(this.page + NIC_ITR_NS) >> 2]
     for (const q of this.queues) {
       if (q.rx_published !== q.rx_done) next = Math.min(next, q.rx_since + itr)
@@ -469,6 +494,7 @@ export class Nic {
       if (this.generator !== null) this.generate(this.generator, now)
       else if (this.replay !== null) this.play(this.replay, now)
     }
+    if (this.wire !== null) moved += this.listen(this.wire, now)
     for (const q of this.queues) {
       moved += ((q.rx_done - q.rx_published) | 0) + this.transmit(q, now)
       this.publish_rx(q, now)

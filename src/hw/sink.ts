@@ -79,6 +79,11 @@ export class Sink {
     this.store?.add(bytes, at, len, now)
   }
 
+  /** keep - for the capture alone: it came in. */
+  keep(frame: Uint8Array, now: number): void {
+    this.store?.add(frame, 0, frame.length, now)
+  }
+
   reset(): void {
     this.histogram.fill(0)
   }

@@ -1,5 +1,7 @@
 /** types.ts - what a board is told at power-on: plain data that can be posted to a thread. */
 
+import type { WireConfig } from './wire.js'
+
 /** A station address: first 4 and last 2 bytes. */
 export interface Mac {
   hi: number
@@ -54,6 +56,10 @@ export interface PortConfig {
   source: SourceConfig | null
   /** Keep what is sent. */
   capture: boolean
+  /** And what comes in, too. */
+  captureReceived?: boolean
+  /** Who is at the other end; nothing: the source, and a sink. */
+  wire?: WireConfig
   /** Bits per second of its wire, on which each frame takes 24 bytes more than it has; 0 or nothing: no time at all. */
   bps?: number
 }

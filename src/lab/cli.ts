@@ -13,6 +13,7 @@ import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
 import { registerScale } from './verbs/scale.js'
+import { registerTap } from './verbs/tap.js'
 import { registerTorture } from './verbs/torture.js'
 import type { VerbBody, VerbRunner } from './verbs/verb.js'
 import { registerZoo } from './verbs/zoo.js'
@@ -109,6 +110,7 @@ function makeProgram(run: VerbRunner): Command {
     })
   registerLivelock(program, run)
   registerForward(program, run)
+  registerTap(program, run)
   registerPaper(program, run)
   registerScale(program, run)
   registerExplore(program, run)

@@ -49,6 +49,7 @@ export const RANGES = {
   rate: [100, 20_000_000, 0],
   schedules: [1, 1_000_000_000, 1000],
   seconds: [1, 86_400, 0],
+  mtu: [68, 9000, 1500],
   depth: [1, 8, 2],
   megabytes: [16, 128, 16],
 } as const satisfies Record<string, readonly [number, number, number]>

@@ -1,10 +1,9 @@
 /** forward.ts - captures through the emulated router: one in for each wire, one out for each wire. */
-import type { CapturedFrames } from '../hw/types.js'
 import { autoQueues } from './bench2544.js'
 import { RunError, UsageError } from './errors.js'
 import { Machine, type MachineConfig } from './machine.js'
 import { UNANSWERED } from './machineConfig.js'
-import { type Capture, cutNotice, PcapWriter, readPcap } from './pcap.js'
+import { type Capture, cutNotice, readPcap, writeCapture } from './pcap.js'
 import { type RoutesFile, readRoutes } from './routesFile.js'
 import { drain, takeSample, unbalanced } from './sample.js'
 import type { ForwardConfig, ForwardResult, ProgressHook } from './types.js'
@@ -130,16 +129,6 @@ function count(machine: Machine): ForwardResult {
 
 /** Takes the capture of an interface, in pieces. */
 export type CaptureSink = (iface: string, bytes: Uint8Array) => void
-
-function writeCapture(sink: (bytes: Uint8Array) => void, captured: CapturedFrames): void {
-  const writer = new PcapWriter(sink)
-  let at = 0
-  captured.lengths.forEach((len, k) => {
-    writer.frame(captured.data.subarray(at, at + len), captured.times[k]!)
-    at += len
-  })
-  writer.end()
-}
 
 async function run(
   config: ForwardConfig,

@@ -168,7 +168,13 @@ export class Machine {
     const board: BoardConfig = {
       hz: config.hz,
       ncpus: config.cpus,
-      ports: config.ports.map(({ source, capture, bps }) => ({ source, capture, bps: bps ?? 0 })),
+      ports: config.ports.map(({ source, capture, captureReceived, bps, wire }) => ({
+        source,
+        capture,
+        bps: bps ?? 0,
+        ...(captureReceived === true ? { captureReceived } : {}),
+        ...(wire === undefined ? {} : { wire }),
+      })),
       window: playWindow(config, this.ram),
       step_ns: config.profile?.board_ns ?? 0,
     }

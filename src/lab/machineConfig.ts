@@ -14,6 +14,10 @@ const PLAY_WINDOW: Record<RxArch, number> = { interrupt: 48, softnet: 256, napi:
 export interface MachinePort extends PortSetup {
   source: PortConfig['source']
   capture: boolean
+  /** The capture holds what comes in, too. */
+  captureReceived?: boolean
+  /** Who is at the other end of its cable. */
+  wire?: PortConfig['wire']
   /** Speed of its wire, bits per second; 0 or nothing: as fast as the board. */
   bps?: number
 }

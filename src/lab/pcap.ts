@@ -3,6 +3,7 @@
  *
  * Errors are UsageErrors of one line that name the file and what is wrong with it.
  */
+import type { CapturedFrames } from '../hw/types.js'
 import { UsageError } from './errors.js'
 import { readInput } from './input.js'
 
@@ -169,4 +170,15 @@ export class PcapWriter {
   end(): void {
     this.flush()
   }
+}
+
+/** writeCapture - all frames of a port as a capture, in pieces. */
+export function writeCapture(sink: (bytes: Uint8Array) => void, captured: CapturedFrames): void {
+  const writer = new PcapWriter(sink)
+  let at = 0
+  captured.lengths.forEach((len, k) => {
+    writer.frame(captured.data.subarray(at, at + len), captured.times[k]!)
+    at += len
+  })
+  writer.end()
 }

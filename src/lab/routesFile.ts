@@ -3,10 +3,19 @@
  *
  * Errors are UsageErrors of one line: FILE:LINE: what is wrong.
  */
-import ipaddr from 'ipaddr.js'
 import type { Mac } from '../hw/types.js'
 import type { NeighbourSetup, RouteSetup } from '../init/setup.js'
 import { MAX_FIB_INFOS, MAX_FIB_NODES, MAX_IFADDRS, MAX_NEIGHBOURS, MAX_NICS } from '../lib/limits.js'
+import {
+  AddressError,
+  edgeOf,
+  fail,
+  mask,
+  parseHost,
+  parseInterfaceAddress,
+  parseMac,
+  parsePrefix,
+} from './addresses.js'
 import { UsageError } from './errors.js'
 import { readInput } from './input.js'
 
@@ -50,11 +59,6 @@ interface Draft extends RoutesFile {
   own: Set<string>
 }
 
-class LineError extends Error {}
-function fail(what: string): never {
-  throw new LineError(what)
-}
-
 /** Words of one line, taken one after the other. */
 class Words {
   private at = 0
@@ -73,48 +77,6 @@ class Words {
   }
 }
 
-function parseAddress(text: string): number {
-  if (!ipaddr.IPv4.isValidFourPartDecimal(text)) fail(`'${text}' is not an IPv4 address`)
-  const [a, b, c, d] = ipaddr.IPv4.parse(text).octets as [number, number, number, number]
-  return (a << 24) | (b << 16) | (c << 8) | d
-}
-
-function parseHost(text: string): number {
-  const addr = parseAddress(text)
-  const first = addr >>> 24
-  if (first === 0 || first === 127 || first >= 224) fail(`${text} is not the address of a host`)
-  return addr
-}
-
-function mask(prefixlen: number): number {
-  return prefixlen === 0 ? 0 : -1 << (32 - prefixlen)
-}
-
-function parsePrefixLength(text: string, whole: string): number {
-  const n = /^\d{1,2}$/.test(text) ? Number(text) : Number.NaN
-  if (!(n >= 0 && n <= 32)) fail(`'${whole}': the prefix length must be 0 to 32`)
-  return n
-}
-
-/** ADDRESS/LENGTH; without a length it is a host. */
-function parsePrefix(text: string): { dst: number; prefixlen: number } {
-  if (text === 'default') return { dst: 0, prefixlen: 0 }
-  const [address = '', length, more] = text.split('/')
-  if (more !== undefined) fail(`'${text}' has more than one prefix length`)
-  const dst = parseAddress(address)
-  const prefixlen = length === undefined ? 32 : parsePrefixLength(length, text)
-  if ((dst & ~mask(prefixlen)) !== 0) fail(`'${text}' has bits set beyond its prefix length`)
-  return { dst, prefixlen }
-}
-
-function parseMac(text: string): Mac {
-  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(text)) fail(`'${text}' is not a MAC address such as 02:00:00:00:00:01`)
-  const bytes = text.split(':').map(b => Number.parseInt(b, 16)) as [number, number, number, number, number, number]
-  if ((bytes[0] & 1) !== 0) fail(`${text} is a multicast address`)
-  if (bytes.every(b => b === 0)) fail(`${text} is nobody's address`)
-  return { hi: (bytes[0] << 24) | (bytes[1] << 16) | (bytes[2] << 8) | bytes[3], lo: (bytes[4] << 8) | bytes[5] }
-}
-
 function parseNumber(text: string, what: string, min: number, max: number): number {
   const n = /^\d+$/.test(text) ? Number(text) : Number.NaN
   if (!(n >= min && n <= max)) fail(`${what} '${text}' must be a whole number from ${min} to ${max}`)
@@ -123,12 +85,7 @@ function parseNumber(text: string, what: string, min: number, max: number): numb
 
 /** The address of an interface, and its network, which no other one may have. */
 function parseOwn(text: string, file: Draft): InterfaceLine['addresses'][number] {
-  const [address = '', length, more] = text.split('/')
-  if (length === undefined) fail(`'${text}' needs a prefix length, such as ${text}/24`)
-  if (more !== undefined) fail(`'${text}' has more than one prefix length`)
-  const own = { local: parseHost(address), prefixlen: parsePrefixLength(length, text) }
-  const edge = edgeOf(own, own.local)
-  if (edge !== null) fail(`${address} is the ${edge} of ${text}`)
+  const own = parseInterfaceAddress(text)
   if (file.own.has(`address ${own.local}`)) fail(`address ${text} is given twice`)
   file.own.add(`address ${own.local}`)
   const other = file.interfaces.find(i =>
@@ -185,13 +142,6 @@ function findInterface(file: RoutesFile, name: string): InterfaceLine {
 
 function onLink(i: InterfaceLine, addr: number): boolean {
   return i.addresses.some(a => ((a.local ^ addr) & mask(a.prefixlen)) === 0)
-}
-
-/** Which end of a network an address is; those of 31 and 32 bits have none. */
-function edgeOf({ local, prefixlen }: InterfaceLine['addresses'][number], addr: number): string | null {
-  const host = ~mask(prefixlen)
-  if (prefixlen >= 31 || ((local ^ addr) & ~host) !== 0) return null
-  return (addr & host) === 0 ? 'network address' : (addr & host) === host ? 'broadcast address' : null
 }
 
 /** Why an address cannot be that of a neighbour, or null. */
@@ -313,7 +263,7 @@ export function parseRoutes(text: string, name: string): RoutesFile {
     try {
       parseLine(line, file)
     } catch (error) {
-      if (error instanceof LineError) throw new UsageError(`${name}:${k + 1}: ${error.message}`)
+      if (error instanceof AddressError) throw new UsageError(`${name}:${k + 1}: ${error.message}`)
       throw error
     }
   })

@@ -26,12 +26,12 @@ const MAX_DATAGRAM = 65_507
 /** A datagram of this many bytes ends the service. */
 const END = 0
 
-/** udpecho - answers what comes to port `arg`, until a datagram without a byte comes. @returns 0, or what went wrong */
-function* udpecho(arg: number): Libc {
+/** Answers what comes to the port. @returns 0 after a datagram without a byte, if such a one `ends` it; or what went wrong */
+function* echo(port: number, ends: boolean): Libc {
   const fd = yield* socket(AF_INET, SOCK_DGRAM, 0)
   if (fd < 0) return fd
   const addr = malloc(16)
-  const err = yield* bind(fd, sockaddr_in(addr, 0, arg), 16)
+  const err = yield* bind(fd, sockaddr_in(addr, 0, port), 16)
   if (err < 0) return err
   const buf = malloc(MAX_DATAGRAM)
   const len = variable()
@@ -40,12 +40,17 @@ function* udpecho(arg: number): Libc {
     const n = yield* recvfrom(fd, buf, MAX_DATAGRAM, 0, addr, len)
     if (n < 0) return n
     const sent = yield* sendto(fd, buf, n, 0, addr, load32(len))
+    if (!ends) continue // one who cannot be answered is no reason to leave the others alone
     if (sent < 0) return sent
     if (n === END) break
   }
   return yield* close(fd)
 }
-export const udpecho_sym: Sym<Program> = symbol('udpecho', udpecho)
+
+/** udpecho - answers on port `arg`, until a datagram without a byte comes. */
+export const udpecho_sym: Sym<Program> = symbol('udpecho', arg => echo(arg, true))
+/** udpechod - as long as the machine runs. */
+export const udpechod_sym: Sym<Program> = symbol('udpechod', arg => echo(arg, false))
 
 /** Byte `k` of datagram `turn`. */
 function pattern(turn: number, k: number): number {

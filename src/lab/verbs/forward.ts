@@ -11,6 +11,7 @@ import {
   clockOption,
   OutputFiles,
   oneOf,
+  portFiles,
   profileInput,
   profileOf,
   profileOption,
@@ -40,23 +41,6 @@ function timing(text: string): number {
   if (!(Number(speed) >= 0.001 && Number(speed) <= 1e6))
     throw new UsageError(`--timing ${text}: must be flat, original, or a speed such as x0.5 or x10`)
   return Number(speed)
-}
-
-/** Linux's IFNAMSIZ is 16 with the final zero. */
-const IFACE = /^[^=/\s]{1,15}$/
-
-/** A parser for IFACE=FILE that may be given once per interface. */
-function portFiles(flag: string, check: (path: string) => string): (text: string, before: PortFile[]) => PortFile[] {
-  return (text, before) => {
-    const at = text.indexOf('=')
-    const iface = text.slice(0, Math.max(at, 0))
-    const file = text.slice(at + 1)
-    if (at < 0 || file === '' || !IFACE.test(iface))
-      throw new UsageError(`${flag} ${text}: must be IFACE=FILE, such as eth0=a.pcap`)
-    if (before.some(p => p.iface === iface)) throw new UsageError(`${flag} ${text}: ${iface} has a file already`)
-    check(file)
-    return [...before, { iface, file }]
-  }
 }
 
 const EXAMPLES = `

@@ -7,6 +7,7 @@ import { hostCores, RANGES } from '../config.js'
 import { errnoText, UsageError } from '../errors.js'
 import { type CostProfile, profileNames, readProfile } from '../profile.js'
 import { fileIdentity } from '../sameFile.js'
+import type { PortFile } from '../types.js'
 
 /** The work of a verb once its options stand; resolves to the exit code. */
 export type VerbBody = (signal: AbortSignal) => Promise<number>
@@ -116,6 +117,26 @@ export function readableFile(flag: string): (path: string) => string {
     }
     if (statSync(path).isDirectory()) throw new UsageError(`${flag} ${path}: is a folder`)
     return path
+  }
+}
+
+/** Linux's IFNAMSIZ is 16 with the final zero. */
+const IFACE = /^[^=/\s]{1,15}$/
+
+/** portFiles - a parser for IFACE=FILE that may be given once per interface. */
+export function portFiles(
+  flag: string,
+  check: (path: string) => string,
+): (text: string, before: PortFile[]) => PortFile[] {
+  return (text, before) => {
+    const at = text.indexOf('=')
+    const iface = text.slice(0, Math.max(at, 0))
+    const file = text.slice(at + 1)
+    if (at < 0 || file === '' || !IFACE.test(iface))
+      throw new UsageError(`${flag} ${text}: must be IFACE=FILE, such as eth0=a.pcap`)
+    if (before.some(p => p.iface === iface)) throw new UsageError(`${flag} ${text}: ${iface} has a file already`)
+    check(file)
+    return [...before, { iface, file }]
   }
 }
 
