@@ -10,6 +10,7 @@ import { proofs } from './proofs.js'
 import { rcu } from './rcu.js'
 import { replays } from './replays.js'
 import { rivals } from './rivals.js'
+import { udp } from './udp.js'
 import { virtual } from './virtual.js'
 
 export const MEASURES: readonly Measure[] = [
@@ -21,6 +22,7 @@ export const MEASURES: readonly Measure[] = [
   heap,
   boot,
   virtual,
+  udp,
   calibrate,
   micro,
   proofs,

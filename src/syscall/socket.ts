@@ -5,11 +5,13 @@
 import { symbol } from '../abi/symbol.js'
 import { RAM } from '../arch/ram.js'
 import {
+  __fput,
   fd_install,
   fget,
   type file,
   type file_operations,
   fput,
+  fput_test,
   get_empty_filp,
   get_unused_fd,
   O_NONBLOCK,
@@ -254,32 +256,48 @@ export function sys_getpeername(fd: number, uaddr: number, ulen: number): Call {
   return getname(fd, uaddr, ulen, true)
 }
 
-export function sys_sendto(fd: number, buff: number, len: number, flags: number, addr: number, addr_len: number): Call {
-  return with_socket(fd, function* (sock, filp) {
+/** sys_sendto - as with_socket; a generator function made for each call costs more than all else that is done here. */
+export function* sys_sendto(
+  fd: number,
+  buff: number,
+  len: number,
+  flags: number,
+  addr: number,
+  addr_len: number,
+): Call {
+  const filp = fget(fd)
+  if (filp === null) return -EBADF
+  let ret = filp.f_op === socket_file_ops_sym ? 0 : -ENOTSOCK
+  if (ret === 0) {
     const msg = plain_msg(one_iov(buff, len), 1, flags | nonblock(filp))
     if (addr !== 0) {
-      const err = move_addr_to_kernel(addr, addr_len, stack() + ADDRESS)
-      if (err < 0) return err
+      ret = move_addr_to_kernel(addr, addr_len, stack() + ADDRESS)
       msg.msg_name = stack() + ADDRESS
       msg.msg_namelen = addr_len
     }
-    return yield* sock_sendmsg(sock, msg, len)
-  })
+    if (ret === 0) ret = yield* sock_sendmsg(socket_of(filp), msg, len)
+  }
+  if (fput_test(filp)) yield* __fput(filp)
+  return ret
 }
 export function sys_send(fd: number, buff: number, len: number, flags: number): Call {
   return sys_sendto(fd, buff, len, flags, 0, 0)
 }
 
-export function sys_recvfrom(fd: number, ubuf: number, size: number, flags: number, addr: number, ulen: number): Call {
-  return with_socket(fd, function* (sock, filp) {
+export function* sys_recvfrom(fd: number, ubuf: number, size: number, flags: number, addr: number, ulen: number): Call {
+  const filp = fget(fd)
+  if (filp === null) return -EBADF
+  let ret = -ENOTSOCK
+  if (filp.f_op === socket_file_ops_sym) {
     const msg = plain_msg(one_iov(ubuf, size), 1, 0)
     msg.msg_name = stack() + ADDRESS
     msg.msg_namelen = MAX_SOCK_ADDR
-    const err = yield* sock_recvmsg(sock, msg, size, flags | nonblock(filp))
-    if (err < 0 || addr === 0) return err
-    const err2 = move_addr_to_user(stack() + ADDRESS, msg.msg_namelen, addr, ulen)
-    return err2 < 0 ? err2 : err
-  })
+    ret = yield* sock_recvmsg(socket_of(filp), msg, size, flags | nonblock(filp))
+    if (ret >= 0 && addr !== 0)
+      ret = Math.min(move_addr_to_user(stack() + ADDRESS, msg.msg_namelen, addr, ulen), 0) || ret
+  }
+  if (fput_test(filp)) yield* __fput(filp)
+  return ret
 }
 export function sys_recv(fd: number, ubuf: number, size: number, flags: number): Call {
   return sys_recvfrom(fd, ubuf, size, flags, 0, 0)

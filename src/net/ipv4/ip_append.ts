@@ -269,7 +269,16 @@ export function* ip_append_data(
 ): Generator<void, number, void> {
   if ((flags & MSG_PROBE) !== 0) return 0
   const a: Append = {
-    ...{ sk, inet: inet_sk(sk), rt, iov, offset: 0, length, transhdrlen, mtu: 0, maxfraglen: 0, flags },
+    sk,
+    inet: inet_sk(sk),
+    rt,
+    iov,
+    offset: 0,
+    length,
+    transhdrlen,
+    mtu: 0,
+    maxfraglen: 0,
+    flags,
     csummode: CHECKSUM_NONE,
   }
   const noblock = (flags & MSG_DONTWAIT) !== 0
