@@ -15,6 +15,7 @@ export interface BoardService {
 /** This end of a port's cable. What is the host's alone is loaded only where it is used. */
 async function wireOf(config: WireConfig | undefined): Promise<Wire | null> {
   if (config === undefined) return null
+  if (config.kind === 'link') return new (await import('../src/hw/link.js')).LinkWire(config)
   const { tapWire } = await import('../src/lab/tapDevice.js')
   return tapWire(config.fd, config.frame)
 }

@@ -61,6 +61,7 @@ export const CONFIG_WORDS = [
   'jumbo', // packet buffers of 16 KiB; 0 means SKB_DATA_16K
   'loopback', // 1: the device lo, with 127.0.0.1/8
   'user_procs', // programs of users that the machine has memory for at once
+  'link_ms', // how often a driver looks whether its NIC has a carrier; 0: the wires of this machine always have one
   'slab_poison', // 1: objects are filled when they are given out and taken back, and looked at in between
 ] as const
 export type ConfigWord = (typeof CONFIG_WORDS)[number]

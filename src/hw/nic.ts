@@ -4,7 +4,7 @@
  * One thread runs all NICs of a machine, so nothing here is locked; what it shares with the driver are the rings and the
  * register words, each written by one side only.
  */
-import { load, READ_ONCE, store } from '../arch/atomic.js'
+import { load, READ_ONCE, store, WRITE_ONCE } from '../arch/atomic.js'
 import { irq_line, LINE_RX_HEAD, LINE_TX_ACK, LINE_TX_HEAD, line_update } from '../arch/irqchip.js'
 import {
   CTRL_UP,
@@ -16,6 +16,7 @@ import {
   NIC_CTRL,
   NIC_ITR_FRAMES,
   NIC_ITR_NS,
+  NIC_LINK,
   NIC_MAC_HI,
   NIC_MAC_LO,
   NIC_OFFLOAD,
@@ -47,7 +48,6 @@ import {
   TX_EOP,
 } from '../arch/nic_regs.js'
 import { RAM } from '../arch/ram.js'
-import { csum_fold, csum_partial } from '../lib/checksum.js'
 import type { Ahead } from './ahead.js'
 import {
   CNT_FILTERED,
@@ -65,6 +65,7 @@ import {
   CTL_RESET,
   CTL_SEQ,
 } from './control.js'
+import { offload_csum } from './offload.js'
 import { Queue } from './queue.js'
 import { checksum_good, flow_hash, Replay, type Sightings } from './replay.js'
 import { Sink } from './sink.js'
@@ -364,17 +365,8 @@ export class Nic {
 
   // ---- transmit -----------------------------------------------------------------------------------------------------
 
-  /** Fill in the checksum that the driver left to us. */
-  private offload_csum(view: DataView, at: number, len: number, info: number): void {
-    if ((this.offload & OFF_TX_CSUM) === 0) return
-    const start = info >>> 16
-    const offset = info & 0xffff
-    if (start >= len || offset + 2 > len) {
-      this.stat(STAT_TX_ERRORS, 1)
-      return
-    }
-    const sum = csum_fold(csum_partial(view, at + start, len - start, 0))
-    view.setUint16(at + offset, sum === 0 ? 0xffff : sum)
+  private sum(view: DataView, at: number, len: number, info: number): void {
+    if ((this.offload & OFF_TX_CSUM) !== 0 && !offload_csum(view, at, len, info)) this.stat(STAT_TX_ERRORS, 1)
   }
 
   /** One frame from descriptor `at`. @returns the descriptor after it, or `at` when its last one is not posted yet */
@@ -386,7 +378,7 @@ export class Nic {
     let len = i32[desc + (DESC_LEN >> 2)]
     let next = (at + 1) | 0
     if ((flags & TX_EOP) !== 0) {
-      if ((flags & TX_CSUM) !== 0) this.offload_csum(dv, addr, len, info)
+      if ((flags & TX_CSUM) !== 0) this.sum(dv, addr, len, info)
       this.sent(dv, u8, addr, len, now)
       return next
     }
@@ -403,7 +395,7 @@ export class Nic {
       len += part
     }
     if (len > MAX_FRAME) return next
-    if ((flags & TX_CSUM) !== 0) this.offload_csum(this.gather_view, 0, len, info)
+    if ((flags & TX_CSUM) !== 0) this.sum(this.gather_view, 0, len, info)
     this.sent(this.gather_view, this.gather, 0, len, now)
     return next
   }
@@ -494,7 +486,10 @@ export class Nic {
       if (this.generator !== null) this.generate(this.generator, now)
       else if (this.replay !== null) this.play(this.replay, now)
     }
-    if (this.wire !== null) moved += this.listen(this.wire, now)
+    if (this.wire !== null) {
+      WRITE_ONCE(this.page + NIC_LINK, this.wire.carrier?.() === false ? 0 : 1)
+      moved += this.listen(this.wire, now)
+    }
     for (const q of this.queues) {
       moved += ((q.rx_done - q.rx_published) | 0) + this.transmit(q, now)
       this.publish_rx(q, now)

@@ -1,5 +1,7 @@
 /** wire.ts - what is at the other end of a port's cable, when it is neither a source nor a sink: a device of the host, or another machine. */
 
+import type { LinkConfig } from './link.js'
+
 /** One end of a cable. Runs on the board's thread. */
 export interface Wire {
   /** A frame leaves the NIC. @returns false: the other end did not take it, and it is lost */
@@ -8,6 +10,8 @@ export interface Wire {
   receive(now: number): Uint8Array | null
   /** In virtual time, when the next one will be here, ns; Infinity: nobody knows of one. */
   next(now: number): number
+  /** Is anybody there? Nothing: always. */
+  carrier?(): boolean
 }
 
 /** A TAP device of the host, open in this process. */
@@ -17,4 +21,4 @@ export interface TapConfig {
   /** Longest frame, bytes. */
   frame: number
 }
-export type WireConfig = TapConfig
+export type WireConfig = TapConfig | LinkConfig

@@ -267,6 +267,11 @@ export class Machine {
     return this.turnstile === null ? performance.now() : this.turnstile.nowNs / 1e6
   }
 
+  /** Virtual time: when the machine does something next of its own accord, ns. While it stands still. */
+  get nextEventNs(): number {
+    return this.turnstile?.nextEventNs ?? 0
+  }
+
   /** Of a run in virtual time: hash of all that happened, and how often the turn went to another thread. */
   get turns(): { hash: number; handovers: number } | null {
     return this.turnstile === null ? null : { hash: this.turnstile.hash, handovers: this.turnstile.handovers }

@@ -79,6 +79,9 @@ export interface MachineConfig {
   programs?: string[]
 }
 
+/** How often drivers look whether a line is up, ms. */
+const LINK_MS = 100
+
 /**
  * Wires on which nobody answers, such as captures and sources: who is not in the table of neighbours is unreachable at once, and
  * no question goes out.
@@ -128,6 +131,7 @@ export function writeConfig(config: MachineConfig, ram: RamReader): void {
     screend: (config.screend ?? 'off') === 'off' ? 0 : 1,
     loopback: config.loopback === true ? 1 : 0,
     user_procs: config.userProcs ?? 0,
+    link_ms: config.ports.some(p => p.wire?.kind === 'link') ? LINK_MS : 0,
     screen_feedback: config.screend === 'feedback' ? 1 : 0,
   }
   for (const [name, value] of Object.entries(words)) ram.setConfig(name, value)

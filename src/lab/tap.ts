@@ -94,7 +94,7 @@ function machineConfig(config: TapRunConfig, taps: readonly Tap[]): MachineConfi
     trace: false,
     loopback: true,
     userProcs: 32,
-    programs: config.echo ? [new URL('./programs/echo.js', import.meta.url).href] : [],
+    programs: config.echo ? [new URL('../user/echod.js', import.meta.url).href] : [],
   }
 }
 

@@ -87,6 +87,19 @@ export class TurnstileHost {
     return this.i32[this.at.handovers >> 2]! >>> 0
   }
 
+  /** When the machine does something next of its own accord, ns; while it stands still. */
+  get nextEventNs(): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const actor of this.actors()) {
+      if (actor === HOST) continue
+      const record = this.record(actor)
+      const state = this.i32[(record + STATE) >> 2]
+      if (state === READY) next = Math.min(next, this.f64[(record + CLOCK) >> 3]!)
+      else if (state === BLOCKED) next = Math.min(next, this.f64[(record + ALARM) >> 3]!)
+    }
+    return next * this.f64[this.at.ns_per_cycle >> 3]!
+  }
+
   /** pass - let `ns` of virtual time pass; Infinity: until the machine dies. `check` is called now and then, and throws when the machine has died. */
   async pass(ns: number, check: () => void): Promise<void> {
     const until = this.now + Math.max(1, Math.ceil(ns / this.f64[this.at.ns_per_cycle >> 3]!))

@@ -28,7 +28,8 @@ const LAB_TYPES = ['arch', 'init', 'abi', 'net/core', 'mm', 'workers']
 
 /** Files that may keep state of the thread in a module-level `let`: it is the CPU's own, or the loader's. */
 const MAY_LET = /^src\/(arch|abi|lab)\//
-const MAY_USE_ATOMICS = /^src\/(arch|explore|lab|zoo)\//
+/** A line between machines lies in memory of its own. */
+const MAY_USE_ATOMICS = /^src\/((arch|explore|lab|zoo)\/|hw\/link\.ts$)/
 const MAY_USE_NODE = /^src\/(explore|lab)\//
 /** The lab, and the one place where the machine gets its clock. */
 const MAY_ASK_THE_TIME = /^src\/((explore|lab)\/|arch\/boot\.ts$)/

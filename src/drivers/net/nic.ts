@@ -11,7 +11,7 @@
  * One net_device stands for the port; each queue has one of its own to be polled by (as e1000's polling_netdev).
  */
 
-import { konst, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
+import { embed, konst, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import { symbol } from '../../abi/symbol.js'
 import { load, READ_ONCE, store, WRITE_ONCE } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
@@ -33,7 +33,7 @@ import {
   TX_EOP,
 } from '../../arch/nic_regs.js'
 import { memcpy, RAM } from '../../arch/ram.js'
-import { jiffies } from '../../irq/timer.js'
+import { jiffies, TIMER, type timer_list } from '../../irq/timer.js'
 import { MAX_QUEUES, MAX_SKB_FRAGS } from '../../lib/limits.js'
 import {
   __netif_rx_complete,
@@ -143,12 +143,14 @@ export class nic_adapter extends Struct {
   declare nqueues: number
   declare promisc: number
   declare queues: number
+  declare watchdog: timer_list
 }
 export const ADAPTER: Layout<nic_adapter> = layout('nic_adapter', nic_adapter, {
   nic: konst(word),
   nqueues: konst(word),
   promisc: konst(word),
   queues: konst({ kind: 'bytes', size: MAX_QUEUES * 4, align: 4 }), // addresses
+  watchdog: embed(TIMER), // looks for the carrier
 })
 
 const RX_NO_MEMORY = drop_reason('rx_no_memory')

@@ -1,5 +1,5 @@
 import { symbol } from '../../abi/symbol.js'
-import { fetch_and, fetch_or, load, store } from '../../arch/atomic.js'
+import { fetch_and, fetch_or, load, READ_ONCE, store } from '../../arch/atomic.js'
 import {
   CAUSE_RX,
   CAUSE_TX,
@@ -12,7 +12,7 @@ import {
   LINE_WIRED,
   line_enable,
 } from '../../arch/irqchip.js'
-import { config, num_cpus } from '../../arch/machine.js'
+import { config, hz, num_cpus } from '../../arch/machine.js'
 import {
   CTRL_SERIAL,
   CTRL_UP,
@@ -51,7 +51,7 @@ import {
 } from '../../arch/nic_regs.js'
 import { RAM } from '../../arch/ram.js'
 import { free_irq, request_irq, SA_SHIRQ } from '../../irq/interrupt.js'
-import { msleep } from '../../irq/timer.js'
+import { del_timer_sync, init_timer, jiffies, mod_timer, msleep } from '../../irq/timer.js'
 import { ENOMEM } from '../../lib/errno.js'
 import { MAX_NICS, NR_IRQS, RX_RING, TX_RING } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
@@ -60,6 +60,7 @@ import { RX_POLLED } from '../../net/core/dev.js'
 import { ether_setup } from '../../net/core/eth.js'
 import { drop_reason, fate_dropped, fate_received } from '../../net/core/fate.js'
 import { kpoll_register } from '../../net/core/kpoll.js'
+import { netif_carrier_off, netif_carrier_on } from '../../net/core/link_watch.js'
 import {
   alloc_netdev,
   netif_poll_disable,
@@ -250,8 +251,19 @@ function nic_open(dev: net_device): number {
     line_enable(q.irq, CAUSE_RX | CAUSE_TX)
   }
   netif_start_queue(dev)
+  if (config('link_ms') !== 0) nic_watchdog(dev.addr)
   return 0
 }
+
+/** nic_watchdog - is there a carrier? Asked now and then, as the drivers of 2.6.11 ask their PHY. @context timer, process */
+function nic_watchdog(addr: number): void {
+  const dev = NETDEV.ref(addr)
+  const adapter = ADAPTER.ref(dev.priv)
+  if (READ_ONCE(nic_page(adapter.nic) + NIC_LINK) !== 0) netif_carrier_on(dev)
+  else netif_carrier_off(dev)
+  mod_timer(adapter.watchdog, (jiffies() + Math.max(1, Math.floor((config('link_ms') * hz()) / 1000))) | 0)
+}
+const nic_watchdog_sym = symbol('nic_watchdog', nic_watchdog)
 
 /**
  * nic_close - the device is not running any more, so nobody transmits. Sleeps until the polls have ended and the NIC has let
@@ -261,6 +273,7 @@ function* nic_close(dev: net_device): Generator<void, void, void> {
   const adapter = ADAPTER.ref(dev.priv)
   const page = nic_page(adapter.nic)
   netif_stop_queue(dev)
+  if (config('link_ms') !== 0) del_timer_sync(adapter.watchdog)
   const ctrl = write_ctrl(page, 0)
   for (let k = 0; k < adapter.nqueues; k++) {
     const q = queue_of(adapter, k)
@@ -350,6 +363,7 @@ export function nic_probe(nic: number, options: NicOptions): net_device | null {
   ether_setup(dev, options.mac_hi, options.mac_lo)
   dev.mtu = options.mtu
   dev.priv = adapter.addr
+  init_timer(adapter.watchdog, nic_watchdog_sym, dev.addr)
   dev.features = NETIF_F_SG | NETIF_F_HW_CSUM
   dev.open = nic_open_sym
   dev.stop = nic_close_sym
