@@ -34,6 +34,7 @@ import {
 import {
   fib_hash_exit,
   fib_hash_init,
+  fib_tables_each,
   fn_hash_delete,
   fn_hash_flush,
   fn_hash_insert,
@@ -41,14 +42,8 @@ import {
   ip_fib_local_table,
   ip_fib_main_table,
 } from './fib_hash.js'
-import {
-  fib_info_exit,
-  fib_info_init,
-  fib_res_dev,
-  fib_sync_down_addr,
-  fib_sync_down_dev,
-  fib_sync_up,
-} from './fib_semantics.js'
+import { fib_info_exit, fib_info_init, fib_res_dev } from './fib_semantics.js'
+import { fib_sync_down_addr, fib_sync_down_dev, fib_sync_up } from './fib_sync.js'
 import {
   FIB_RESULT,
   type fib_result,
@@ -70,6 +65,11 @@ class fib_hooks extends Struct {
 }
 const HOOKS: Layout<fib_hooks> = layout('fib_hooks', fib_hooks, { flush: konst(word) })
 const hooks = DEFINE_STATIC('fib_hooks', HOOKS)
+
+/** rt_cache_flush_all - what was answered may be wrong now. @context process */
+export function rt_cache_flush_all(): void {
+  rt_flush()
+}
 
 function rt_flush(): void {
   if (hooks.flush !== 0) call(hooks.flush)()
@@ -172,7 +172,7 @@ export function ip_route_del(want: RouteMatch): number {
 function routes_of(ifa: in_ifaddr): RouteSpec[] {
   const in_dev = ifa.ifa_dev!
   const { ifa_local: local, ifa_prefixlen: prefixlen } = ifa
-  const net = local & inet_make_mask(prefixlen)
+  const net = ifa.ifa_address & inet_make_mask(prefixlen)
   const secondary = (ifa.ifa_flags & IFA_F_SECONDARY) !== 0
   const primary = secondary ? inet_ifa_byprefix(in_dev, net, ifa.ifa_mask) : ifa
   const means = {
@@ -184,14 +184,20 @@ function routes_of(ifa: in_ifaddr): RouteSpec[] {
   const routes: RouteSpec[] = [{ dst: local, prefixlen: 32, type: RTN_LOCAL, ...means }]
   if (secondary) return routes
   const loopback = (in_dev.dev!.flags & IFF_LOOPBACK) !== 0
-  if (prefixlen < 32)
+  const broadcast = (dst: number): void => {
+    routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, ...means })
+  }
+  const { ifa_broadcast: all } = ifa
+  const usual = prefixlen < 31 ? [net, net | ~ifa.ifa_mask] : []
+  if (!ipv4_is_zeronet(net) && (prefixlen < 32 || net !== local)) {
     routes.push(
       loopback // all of 127/8 is this machine
         ? { dst: net, prefixlen, type: RTN_LOCAL, ...means }
         : { dst: net, prefixlen, type: RTN_UNICAST, scope: RT_SCOPE_LINK, ...means },
     )
-  if (prefixlen < 31)
-    for (const dst of [net, ifa.ifa_broadcast]) routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, ...means })
+    for (const dst of usual) broadcast(dst)
+  }
+  if (all !== 0 && all !== -1 && !usual.includes(all)) broadcast(all)
   return routes
 }
 
@@ -212,9 +218,13 @@ function fib_del_ifaddr(ifa: in_ifaddr): void {
   if (!inet_addr_is_local(ifa.ifa_local) && fib_sync_down_addr(ifa.ifa_local) > 0) fib_flush()
 }
 
-/** fib_flush - the dead routes out of both tables. */
+/** fib_flush - the dead routes out of all tables. */
 function fib_flush(): void {
-  if (fn_hash_flush(ip_fib_main_table, false) + fn_hash_flush(ip_fib_local_table, false) > 0) rt_flush()
+  let flushed = 0
+  fib_tables_each(tb => {
+    flushed += fn_hash_flush(tb, false)
+  })
+  if (flushed > 0) rt_flush()
 }
 
 /**
