@@ -48,6 +48,7 @@ import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
 import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
 import { rtnl_route_init } from '../net/ipv4/rtnl_route.js'
+import { rtnl_rule_init } from '../net/ipv4/rtnl_rule.js'
 import { screen_init } from '../net/ipv4/screen.js'
 import { netlink_init } from '../net/netlink/af_netlink.js'
 import { rtnetlink_init } from '../net/netlink/rtnetlink.js'
@@ -224,6 +225,7 @@ export function init_subsystems(ncpus: number): void {
   ip_fib_init(rt_cache_flush_sym)
   rtnl_addr_init()
   rtnl_route_init()
+  rtnl_rule_init()
   ip_init()
   ipfrag_init()
   icmp_init(ncpus)

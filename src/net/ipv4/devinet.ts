@@ -47,6 +47,7 @@ import {
   ipv4_devconf_all,
   ipv4_devconf_dflt,
 } from './devconf.js'
+import { fib_add_ifaddr } from './fib_frontend.js'
 import { RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE } from './fib_types.js'
 import { rtmsg_ifa } from './rtnl_addr.js'
 
@@ -302,18 +303,39 @@ function free_ifa(head: number): void {
 const free_ifa_sym = symbol('inet_rcu_free_ifa', free_ifa)
 
 /**
- * inet_del_ifa - `ip addr del`; a primary takes its secondaries along. @context process @locks rtnl is held
- * @returns 0, -EADDRNOTAVAIL
+ * inet_del_ifa - `ip addr del`; a primary takes its secondaries along, or the first of them takes its place
+ * (promote_secondaries, which 2.6.12 brought). @context process @locks rtnl is held @returns 0, -EADDRNOTAVAIL
  */
 export function inet_del_ifa(in_dev: in_device, ifa: in_ifaddr): number {
   if (slot_of(in_dev, ifa) === 0) return -EADDRNOTAVAIL
-  for (let a = is_primary(ifa) ? ifa.ifa_next : null; a !== null; ) {
+  const promotes = ipv4_devconf_all.promote_secondaries !== 0 || in_dev.cnf.promote_secondaries !== 0
+  let heir: in_ifaddr | null = null
+  for (let a = is_primary(ifa) ? ifa.ifa_next : null; a !== null && heir === null; ) {
     const next: in_ifaddr | null = a.ifa_next
-    if (!is_primary(a) && a.ifa_mask === ifa.ifa_mask && inet_ifa_match(ifa.ifa_address, a)) remove(in_dev, a)
+    if (!is_primary(a) && a.ifa_mask === ifa.ifa_mask && inet_ifa_match(ifa.ifa_address, a)) {
+      if (promotes) heir = a
+      else remove(in_dev, a)
+    }
     a = next
   }
   remove(in_dev, ifa)
+  if (heir !== null) promote(in_dev, heir)
   return 0
+}
+
+/** A secondary address is the first of its subnet from now on, and stands among the primaries. */
+function promote(in_dev: in_device, heir: in_ifaddr): void {
+  rcu_assign_pointer(slot_of(in_dev, heir), i32[heir.$w]!)
+  let slot = in_dev.addr + IFA_LIST
+  for (let a = in_dev.ifa_list; a !== null; a = a.ifa_next)
+    if (is_primary(a) && heir.ifa_scope <= a.ifa_scope) slot = a.addr
+  heir.ifa_flags &= ~IFA_F_SECONDARY
+  heir.ifa_next = IFA.at(i32[slot >> 2]!)
+  rcu_assign_pointer(slot, heir.addr)
+  rtmsg_ifa(RTM_NEWADDR, heir)
+  notifier_call_chain(inetaddr_chain, NETDEV_UP, heir.addr)
+  for (let a = heir.ifa_next; a !== null; a = a.ifa_next)
+    if (a.ifa_mask === heir.ifa_mask && inet_ifa_match(heir.ifa_address, a)) fib_add_ifaddr(a) // they named the one that went
 }
 
 function remove(in_dev: in_device, ifa: in_ifaddr): void {

@@ -25,8 +25,9 @@ import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } fr
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { IFF_UP, type net_device } from '../core/types.js'
 import { inet_select_addr } from './devinet.js'
-import { fib_lookup, inet_addr_is_local, inet_addr_type } from './fib_frontend.js'
+import { inet_addr_is_local, inet_addr_type } from './fib_frontend.js'
 import { fib_multipath_init } from './fib_multipath.js'
+import { fib_lookup } from './fib_rules.js'
 import {
   FIB_INFO,
   FIB_MAX_NHS,

@@ -43,8 +43,10 @@ import {
   fn_hash_dump_from,
   fn_hash_insert,
   type RouteDump,
+  RT_TABLE_DEFAULT,
   RT_TABLE_MAX,
 } from './fib_hash.js'
+import { fib_rules_changed } from './fib_rules.js'
 import {
   FIB_MAX_NHS,
   type fib_info,
@@ -306,6 +308,7 @@ const inet_rtm_newroute_sym = symbol('inet_rtm_newroute', inet_rtm_newroute)
 export function fib_route_new(table: number, spec: Omit<RouteSpec, 'nexthops'>, hops: RouteMessage['hops']): number {
   const tb = fib_new_table(table)
   if (tb === null) return -ENOBUFS
+  if (table === RT_TABLE_DEFAULT) fib_rules_changed()
   const err = with_devices(hops, nexthops =>
     lacks_device(hops, nexthops) ? -ENODEV : fn_hash_insert(tb, { ...spec, nexthops }, spec.scope ?? 0),
   )
