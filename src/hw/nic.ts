@@ -159,7 +159,7 @@ export class Nic {
       if (i32[(this.ctl + CTL_RESET) >> 2] !== 0) this.sink.reset()
       store(this.ctl + CTL_ACK, seq)
     }
-    if (i32[(this.page + NIC_CTRL) >> 2] !== this.ctrl) this.power()
+    if (READ_ONCE(this.page + NIC_CTRL) !== this.ctrl) this.power()
   }
 
   /** Obey NIC_CTRL: take the queues that it stands for, or none, and say so. */

@@ -46,7 +46,14 @@ import { icmp_init } from '../net/ipv4/icmp.js'
 import { ipfrag_init } from '../net/ipv4/ip_defrag.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
+import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
+import { rtnl_route_init } from '../net/ipv4/rtnl_route.js'
+import { rtnl_rule_init } from '../net/ipv4/rtnl_rule.js'
 import { screen_init } from '../net/ipv4/screen.js'
+import { netlink_init } from '../net/netlink/af_netlink.js'
+import { rtnetlink_init } from '../net/netlink/rtnetlink.js'
+import { rtnl_link_init } from '../net/netlink/rtnl_link.js'
+import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { kthread_init } from '../sched/kthread.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
@@ -205,6 +212,10 @@ export function init_subsystems(ncpus: number): void {
   hotplug_init()
   local_irq_enable()
   netdev_init()
+  netlink_init()
+  rtnetlink_init()
+  rtnl_link_init()
+  rtnl_neigh_init()
   net_dev_init(ncpus)
   linkwatch_init()
   arp_init(config('seed'))
@@ -212,6 +223,9 @@ export function init_subsystems(ncpus: number): void {
   ip_rt_init()
   devinet_init(rt_cache_flush_sym)
   ip_fib_init(rt_cache_flush_sym)
+  rtnl_addr_init()
+  rtnl_route_init()
+  rtnl_rule_init()
   ip_init()
   ipfrag_init()
   icmp_init(ncpus)

@@ -52,6 +52,8 @@ export const UIO_MAXIOV = 1024
 
 export const MAX_FIB_NODES = 65536
 export const MAX_FIB_INFOS = 8192
+export const MAX_FIB_TABLES = 64 // beside local and main, and those two
+export const MAX_FIB_RULES = 256
 export const MAX_IFADDRS = 256
 export const MAX_IPQS = 512 // datagrams that are being put together
 

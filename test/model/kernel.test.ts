@@ -70,3 +70,12 @@ describe('two processes talk over loopback under control', () => {
     expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { '2 came back': 40 } })
   })
 })
+
+describe('routes change and next hops die and revive while packets go through two CPUs', () => {
+  test.each([0, 1])('by CPU %i: nothing raced for, nothing lost without a reason, nothing leaked', async operator => {
+    const args = { frames: 3, operator, ticks: 2 }
+    const kernel = { megabytes: 64 }
+    const result = await look('changes', { schedules: 40, kernel, args, maxSteps: 50_000, hangSeconds: 60 })
+    expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { changed: 40 } })
+  })
+})

@@ -1,8 +1,11 @@
 /** eth.ts - Ethernet devices: what net/ethernet/eth.c does. */
 
+import { symbol } from '../../abi/symbol.js'
 import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
+import { EBUSY, EINVAL } from '../../lib/errno.js'
 import { TX_QUEUE_LEN } from '../../lib/limits.js'
+import { netif_running } from './netdevice.js'
 import { __skb_pull } from './skbuff.js'
 import {
   IFF_BROADCAST,
@@ -50,4 +53,15 @@ export function ether_setup(dev: net_device, hi: number, lo: number): void {
   dev.type = ARPHRD_ETHER
   dev.dev_addr_hi = hi
   dev.dev_addr_lo = (lo << 16) >> 16
+  dev.set_mac_address = eth_mac_addr_sym
 }
+
+/** eth_mac_addr - a station address of an Ethernet device that is down; it takes it when it is opened. @returns 0, -EBUSY, -EINVAL */
+function eth_mac_addr(dev: net_device, hi: number, lo: number): number {
+  if (netif_running(dev)) return -EBUSY
+  if ((hi & 0x01000000) !== 0 || (hi === 0 && (lo & 0xffff) === 0)) return -EINVAL // a group, or nobody
+  dev.dev_addr_hi = hi
+  dev.dev_addr_lo = (lo << 16) >> 16
+  return 0
+}
+const eth_mac_addr_sym = symbol('eth_mac_addr', eth_mac_addr)

@@ -104,7 +104,9 @@ export const NETDEV_CHANGE = 4
 export const NETDEV_REGISTER = 5
 export const NETDEV_UNREGISTER = 6
 export const NETDEV_CHANGEMTU = 7
+export const NETDEV_CHANGEADDR = 8
 export const NETDEV_GOING_DOWN = 9
+export const NETDEV_CHANGENAME = 10
 
 /** rtnl_lock - the configuration of the network is ours until rtnl_unlock. @context process */
 export function* rtnl_lock(): Generator<void, void, void> {
@@ -340,6 +342,30 @@ export function dev_change_mtu(dev: net_device, mtu: number): number {
 /** netdev_state_change - tell everybody that something about the device is different. @locks rtnl is held */
 export function netdev_state_change(dev: net_device): void {
   if ((dev.flags & IFF_UP) !== 0) notifier_call_chain(tables.netdev_chain, NETDEV_CHANGE, dev.addr)
+}
+
+/** netdev_notify - one event of a device to all who registered. @context process @locks rtnl is held @returns what the last one said */
+export function netdev_notify(dev: net_device, event: number): number {
+  return notifier_call_chain(tables.netdev_chain, event, dev.addr)
+}
+
+/** dev_rehash_name - the device is called so from here on. @locks rtnl is held; dev_base_lock */
+export function dev_rehash_name(dev: net_device, name: string): void {
+  write_lock_bh(tables.dev_base_lock)
+  unchain(name_bucket(dev_name(dev)), NETDEV.offset('name_next'), dev)
+  for (let k = 0; k < 16; k++) u8[dev.name + k] = k < name.length ? name.charCodeAt(k) : 0
+  const head = name_bucket(name)
+  dev.name_next = NETDEV.at(i32[head])
+  i32[head] = dev.addr
+  write_unlock_bh(tables.dev_base_lock)
+}
+
+/** dev_base_read_lock - the list of devices stays as it is, for who has no rtnl. @locks dev_base_lock */
+export function dev_base_read_lock(): void {
+  read_lock_bh(tables.dev_base_lock)
+}
+export function dev_base_read_unlock(): void {
+  read_unlock_bh(tables.dev_base_lock)
 }
 
 function __dev_get_by_name(name: string): net_device | null {

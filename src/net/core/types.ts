@@ -167,6 +167,7 @@ export class net_device extends Struct {
   declare poll: Sym<(dev: net_device, budget: int_ref) => number>
   declare get_stats: Sym<(dev: net_device, stats: number) => void>
   declare tx_timeout: Sym<(dev: net_device) => void>
+  declare set_mac_address: Sym<(dev: net_device, hi: number, lo: number) => number>
   declare refcnt: number
   declare quota: number
   declare poll_list: list_head
@@ -184,7 +185,7 @@ export const NETDEV: Layout<net_device> = layout(
   'net_device',
   net_device,
   {
-    name: konst(bytes(16)), // zero-terminated
+    name: by('rtnl', bytes(16)), // zero-terminated; changed under dev_base_lock as well
     ifindex: konst(word),
     state: atomic(word), // __LINK_STATE_* bits
     flags: by('rtnl', word), // IFF_*
@@ -192,8 +193,8 @@ export const NETDEV: Layout<net_device> = layout(
     type: konst(word),
     hard_header_len: konst(word),
     features: konst(word),
-    dev_addr_hi: konst(word), // first 4 bytes of the station address
-    dev_addr_lo: konst(word), // last 2
+    dev_addr_hi: by('rtnl', word), // first 4 bytes of the station address
+    dev_addr_lo: by('rtnl', word), // last 2
     tx_queue_len: by('rtnl', word),
     weight: konst(word),
     priv: konst(word), // address of the driver's own struct
@@ -210,6 +211,7 @@ export const NETDEV: Layout<net_device> = layout(
     poll: konst(word),
     get_stats: konst(word),
     tx_timeout: konst(word),
+    set_mac_address: konst(word),
     refcnt: { ...atomic(word), align: 128 },
     quota: own(word), // of the CPU whose poll_list holds it
     poll_list: embed(LIST),
@@ -237,9 +239,18 @@ export const LINK_STATE_LINKWATCH_PENDING = 1 << 6
 // flags
 export const IFF_UP = 0x1
 export const IFF_BROADCAST = 0x2
+export const IFF_DEBUG = 0x4
 export const IFF_LOOPBACK = 0x8
+export const IFF_POINTOPOINT = 0x10
+export const IFF_NOTRAILERS = 0x20
+export const IFF_RUNNING = 0x40
 export const IFF_NOARP = 0x80
 export const IFF_PROMISC = 0x100
+export const IFF_ALLMULTI = 0x200
+export const IFF_MULTICAST = 0x1000
+export const IFF_PORTSEL = 0x2000
+export const IFF_AUTOMEDIA = 0x4000
+export const IFF_DYNAMIC = 0x8000
 // features
 export const NETIF_F_SG = 1 // gathers a packet from pages
 export const NETIF_F_IP_CSUM = 2 // fills in the checksum of TCP and UDP over IPv4 only

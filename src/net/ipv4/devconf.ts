@@ -21,6 +21,7 @@ export const DEVCONF = [
   'arp_filter',
   'arp_announce',
   'arp_ignore',
+  'promote_secondaries',
 ] as const
 export type DevconfName = (typeof DEVCONF)[number]
 
@@ -38,6 +39,7 @@ export class ipv4_devconf extends Struct {
   declare arp_filter: number
   declare arp_announce: number
   declare arp_ignore: number
+  declare promote_secondaries: number
 }
 export const IPV4_DEVCONF: Layout<ipv4_devconf> = layout(
   'ipv4_devconf',

@@ -5,7 +5,7 @@
  *   rtnl guards every change. Readers in softirqs follow dev.ip_ptr and the address list without a lock: entries are
  *   published atomically, and freed after a grace period of rcu_bh.
  */
-import { embed, konst, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
+import { by, bytes, embed, konst, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
@@ -35,6 +35,7 @@ import {
 } from '../core/netdevice.js'
 import { register_sysctl, register_sysctl_dir } from '../core/sysctl.js'
 import { NETDEV, type net_device } from '../core/types.js'
+import { RTM_DELADDR, RTM_NEWADDR } from '../netlink/rtnetlink.js'
 import { inet_make_mask, ipv4_is_loopback } from '../wire/ipv4.js'
 import {
   DEVCONF,
@@ -46,29 +47,36 @@ import {
   ipv4_devconf_all,
   ipv4_devconf_dflt,
 } from './devconf.js'
+import { fib_add_ifaddr } from './fib_frontend.js'
 import { RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE } from './fib_types.js'
+import { rtmsg_ifa } from './rtnl_addr.js'
 
 const i32 = RAM.i32
+const u8 = RAM.u8
 
 export class in_ifaddr extends Struct {
   declare ifa_next: in_ifaddr | null
   declare ifa_local: number
+  declare ifa_address: number
   declare ifa_mask: number
   declare ifa_broadcast: number
   declare ifa_prefixlen: number
   declare ifa_flags: number
   declare ifa_scope: number
+  declare ifa_label: number
   declare ifa_dev: in_device | null
   declare rcu: rcu_head
 }
 export const IFA: Layout<in_ifaddr> = layout('in_ifaddr', in_ifaddr, {
   ifa_next: rcu(ptr(() => IFA)),
   ifa_local: konst(word),
+  ifa_address: konst(word), // the other end's on a link of two, else ifa_local
   ifa_mask: konst(word),
   ifa_broadcast: konst(word),
   ifa_prefixlen: konst(word),
-  ifa_flags: konst(word),
+  ifa_flags: by('rtnl', word), // a secondary address may become the first
   ifa_scope: konst(word), // how far the address means something: RT_SCOPE_*
+  ifa_label: konst(bytes(16)), // what ifconfig calls it, zero-terminated
   ifa_dev: konst(ptr(() => IN_DEVICE)),
   rcu: embed(RCU_HEAD),
 })
@@ -227,35 +235,66 @@ function in_dev_rcu_put(head: number): void {
 }
 const in_dev_rcu_put_sym = symbol('in_dev_rcu_put', in_dev_rcu_put)
 
-/** inet_insert_ifa - `ip addr add`. @context process, boot @locks rtnl is held @returns 0, -EEXIST, -EINVAL, -ENOMEM */
-export function inet_insert_ifa(dev: net_device, local: number, prefixlen: number): number {
-  const in_dev = in_dev_get(dev)
-  if (in_dev === null || prefixlen < 0 || prefixlen > 32 || local === 0) return -EINVAL
-  const mask = inet_make_mask(prefixlen)
+/** What else can be said of an address. */
+export interface IfaSpec {
+  /** The other end of a link of two. */
+  peer?: number
+  /** 0: none; nothing: all ones behind the prefix. */
+  broadcast?: number
+  scope?: number
+  /** Shorter than 16 bytes; nothing: the device's name. */
+  label?: string
+}
+
+/** Where a new address goes: behind the primaries of its scope or nearer ones; a secondary at the end. @returns slot and flags, -errno */
+function place_of(in_dev: in_device, local: number, address: number, mask: number, scope: number): [number, number] {
   let slot = in_dev.addr + IFA_LIST
   let last_primary = slot
   let flags = 0
   for (let a = in_dev.ifa_list; a !== null; a = a.ifa_next) {
     slot = a.addr
-    if (is_primary(a)) last_primary = slot
-    if (a.ifa_mask !== mask || ((a.ifa_local ^ local) & mask) !== 0) continue
-    if (a.ifa_local === local) return -EEXIST
+    if (is_primary(a) && scope <= a.ifa_scope) last_primary = slot
+    if (a.ifa_mask !== mask || ((a.ifa_address ^ address) & mask) !== 0) continue
+    if (a.ifa_local === local) return [-EEXIST, 0]
+    if (a.ifa_scope !== scope) return [-EINVAL, 0]
     flags = IFA_F_SECONDARY
   }
-  if (flags === 0) slot = last_primary
+  return [flags === 0 ? last_primary : slot, flags]
+}
+
+/** inet_insert_ifa - `ip addr add`. @context process, boot @locks rtnl is held @returns 0, -EEXIST, -EINVAL, -ENOMEM */
+export function inet_insert_ifa(dev: net_device, local: number, prefixlen: number, more: IfaSpec = {}): number {
+  const in_dev = in_dev_get(dev)
+  if (in_dev === null || prefixlen < 0 || prefixlen > 32 || local === 0) return -EINVAL
+  const mask = inet_make_mask(prefixlen)
+  const address = more.peer ?? local
+  const scope = more.scope ?? (ipv4_is_loopback(local) ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE)
+  const [slot, flags] = place_of(in_dev, local, address, mask, scope)
+  if (slot < 0) return slot
   const ifa = kmem_cache_alloc(ifa_cache)
   if (ifa === null) return -ENOMEM
   ifa.ifa_next = IFA.at(i32[slot >> 2])
   ifa.ifa_local = local
+  ifa.ifa_address = address
   ifa.ifa_prefixlen = prefixlen
   ifa.ifa_mask = mask
   ifa.ifa_flags = flags
-  ifa.ifa_scope = ipv4_is_loopback(local) ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE
-  ifa.ifa_broadcast = prefixlen < 31 ? local | ~ifa.ifa_mask : 0
+  ifa.ifa_scope = scope
+  ifa.ifa_broadcast = more.broadcast ?? (prefixlen < 31 ? local | ~mask : 0)
+  const label = more.label ?? dev_name(dev)
+  for (let k = 0; k < 16; k++) u8[ifa.ifa_label + k] = k < Math.min(15, label.length) ? label.charCodeAt(k) : 0
   ifa.ifa_dev = in_dev
   rcu_assign_pointer(slot, ifa.addr)
+  rtmsg_ifa(RTM_NEWADDR, ifa)
   notifier_call_chain(inetaddr_chain, NETDEV_UP, ifa.addr)
   return 0
+}
+
+/** ifa_label - as text. */
+export function ifa_label(ifa: in_ifaddr): string {
+  let text = ''
+  for (let k = 0; k < 15 && u8[ifa.ifa_label + k] !== 0; k++) text += String.fromCharCode(u8[ifa.ifa_label + k]!)
+  return text
 }
 
 function free_ifa(head: number): void {
@@ -264,22 +303,44 @@ function free_ifa(head: number): void {
 const free_ifa_sym = symbol('inet_rcu_free_ifa', free_ifa)
 
 /**
- * inet_del_ifa - `ip addr del`; a primary takes its secondaries along. @context process @locks rtnl is held
- * @returns 0, -EADDRNOTAVAIL
+ * inet_del_ifa - `ip addr del`; a primary takes its secondaries along, or the first of them takes its place
+ * (promote_secondaries, which 2.6.12 brought). @context process @locks rtnl is held @returns 0, -EADDRNOTAVAIL
  */
 export function inet_del_ifa(in_dev: in_device, ifa: in_ifaddr): number {
   if (slot_of(in_dev, ifa) === 0) return -EADDRNOTAVAIL
-  for (let a = is_primary(ifa) ? ifa.ifa_next : null; a !== null; ) {
+  const promotes = ipv4_devconf_all.promote_secondaries !== 0 || in_dev.cnf.promote_secondaries !== 0
+  let heir: in_ifaddr | null = null
+  for (let a = is_primary(ifa) ? ifa.ifa_next : null; a !== null && heir === null; ) {
     const next: in_ifaddr | null = a.ifa_next
-    if (!is_primary(a) && a.ifa_mask === ifa.ifa_mask && inet_ifa_match(ifa.ifa_local, a)) remove(in_dev, a)
+    if (!is_primary(a) && a.ifa_mask === ifa.ifa_mask && inet_ifa_match(ifa.ifa_address, a)) {
+      if (promotes) heir = a
+      else remove(in_dev, a)
+    }
     a = next
   }
   remove(in_dev, ifa)
+  if (heir !== null) promote(in_dev, heir)
   return 0
+}
+
+/** A secondary address is the first of its subnet from now on, and stands among the primaries. */
+function promote(in_dev: in_device, heir: in_ifaddr): void {
+  rcu_assign_pointer(slot_of(in_dev, heir), i32[heir.$w]!)
+  let slot = in_dev.addr + IFA_LIST
+  for (let a = in_dev.ifa_list; a !== null; a = a.ifa_next)
+    if (is_primary(a) && heir.ifa_scope <= a.ifa_scope) slot = a.addr
+  heir.ifa_flags &= ~IFA_F_SECONDARY
+  heir.ifa_next = IFA.at(i32[slot >> 2]!)
+  rcu_assign_pointer(slot, heir.addr)
+  rtmsg_ifa(RTM_NEWADDR, heir)
+  notifier_call_chain(inetaddr_chain, NETDEV_UP, heir.addr)
+  for (let a = heir.ifa_next; a !== null; a = a.ifa_next)
+    if (a.ifa_mask === heir.ifa_mask && inet_ifa_match(heir.ifa_address, a)) fib_add_ifaddr(a) // they named the one that went
 }
 
 function remove(in_dev: in_device, ifa: in_ifaddr): void {
   rcu_assign_pointer(slot_of(in_dev, ifa), ifa.ifa_next === null ? 0 : ifa.ifa_next.addr)
+  rtmsg_ifa(RTM_DELADDR, ifa)
   notifier_call_chain(inetaddr_chain, NETDEV_DOWN, ifa.addr)
   call_rcu_bh(ifa.rcu, free_ifa_sym)
 }
@@ -294,8 +355,9 @@ function slot_of(in_dev: in_device, ifa: in_ifaddr): number {
 function is_primary(ifa: in_ifaddr): boolean {
   return (ifa.ifa_flags & IFA_F_SECONDARY) === 0
 }
-function inet_ifa_match(addr: number, ifa: in_ifaddr): boolean {
-  return ((addr ^ ifa.ifa_local) & ifa.ifa_mask) === 0
+/** inet_ifa_match - is `addr` in the subnet of an address? */
+export function inet_ifa_match(addr: number, ifa: in_ifaddr): boolean {
+  return ((addr ^ ifa.ifa_address) & ifa.ifa_mask) === 0
 }
 
 /** inet_ifa_byprefix - the primary address of a subnet, or null. @locks rtnl is held */

@@ -7,12 +7,13 @@ import { konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
-import { EAGAIN, EINVAL, ENETUNREACH } from '../../lib/errno.js'
+import { EINVAL } from '../../lib/errno.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { neigh_ifdown } from '../core/neighbour.js'
 import {
   dev_hold,
   NETDEV_CHANGE,
+  NETDEV_CHANGEADDR,
   NETDEV_CHANGEMTU,
   NETDEV_DOWN,
   NETDEV_UNREGISTER,
@@ -34,6 +35,7 @@ import {
 import {
   fib_hash_exit,
   fib_hash_init,
+  fib_tables_each,
   fn_hash_delete,
   fn_hash_flush,
   fn_hash_insert,
@@ -41,17 +43,12 @@ import {
   ip_fib_local_table,
   ip_fib_main_table,
 } from './fib_hash.js'
-import {
-  fib_info_exit,
-  fib_info_init,
-  fib_res_dev,
-  fib_sync_down_addr,
-  fib_sync_down_dev,
-  fib_sync_up,
-} from './fib_semantics.js'
+import { fib_lookup, fib_rules_exit, fib_rules_init } from './fib_rules.js'
+import { fib_info_exit, fib_info_init, fib_res_dev } from './fib_semantics.js'
+import { fib_sync_down_addr, fib_sync_down_dev, fib_sync_up } from './fib_sync.js'
 import {
   FIB_RESULT,
-  type fib_result,
+  fib_nh_of,
   type RouteMatch,
   type RouteSpec,
   RT_SCOPE_HOST,
@@ -71,27 +68,13 @@ class fib_hooks extends Struct {
 const HOOKS: Layout<fib_hooks> = layout('fib_hooks', fib_hooks, { flush: konst(word) })
 const hooks = DEFINE_STATIC('fib_hooks', HOOKS)
 
-function rt_flush(): void {
-  if (hooks.flush !== 0) call(hooks.flush)()
+/** rt_cache_flush_all - what was answered may be wrong now. @context process */
+export function rt_cache_flush_all(): void {
+  rt_flush()
 }
 
-/**
- * fib_lookup - the local table, then the main one; a `throw` route ends the search of its table. Fills res.
- * @context softirq, or bottom halves off @returns 0, -errno
- */
-export function fib_lookup(
-  daddr: number,
-  _saddr: number,
-  tos: number,
-  _iif: number,
-  oif: number,
-  scope: number,
-  res: fib_result,
-): number {
-  const err = fn_hash_lookup(ip_fib_local_table, daddr, tos & 0x1c, oif, scope, res)
-  if (err <= 0 && err !== -EAGAIN) return err
-  const main = fn_hash_lookup(ip_fib_main_table, daddr, tos & 0x1c, oif, scope, res)
-  return main > 0 || main === -EAGAIN ? -ENETUNREACH : main
+function rt_flush(): void {
+  if (hooks.flush !== 0) call(hooks.flush)()
 }
 
 const scratch = DEFINE_PER_CPU('fib_scratch', FIB_RESULT).mine
@@ -120,25 +103,25 @@ export function inet_addr_is_local(addr: number): boolean {
 }
 
 /**
- * fib_validate_source - could a packet from `src` come in on `dev`? @context softirq
+ * fib_validate_source - could a packet from `src` to `dst` that came in on `dev` have come that way? With rp_filter it must be
+ * the way back to its sender. `oif`: where it goes. @context softirq
  * @returns negative: no; 0: yes; 1: and the sender is on the link
  */
-export function fib_validate_source(
-  src: number,
-  _dst: number,
-  tos: number,
-  _oif: number,
-  dev: net_device,
-  _res: fib_result,
-): number {
+export function fib_validate_source(src: number, dst: number, tos: number, oif: number, dev: net_device): number {
   const in_dev = in_dev_get(dev)
   if (in_dev === null) return -EINVAL
   const rp_filter = in_dev_andconf(dev, 'rp_filter')
-  const err = fib_lookup(src, 0, tos, 0, 0, RT_SCOPE_UNIVERSE, scratch)
-  if (err !== 0) return rp_filter ? -EINVAL : 0 // a way back is not required unless rp_filter says so
+  if (fib_lookup(src, dst, tos, oif, 0, RT_SCOPE_UNIVERSE, scratch) !== 0) return rp_filter ? -EINVAL : 0
   if (scratch.type !== RTN_UNICAST) return -EINVAL // our own address, or a broadcast: a martian
-  if (fib_res_dev(scratch) === dev) return scratch.scope >= RT_SCOPE_LINK ? 1 : 0
-  return rp_filter ? -EINVAL : 0
+  if (fib_res_dev(scratch) === dev) return on_link()
+  if (in_dev.ifa_list === null) return rp_filter ? -EINVAL : 0
+  if (rp_filter) return -EINVAL
+  const back = fib_lookup(src, dst, tos, oif, dev.ifindex, RT_SCOPE_UNIVERSE, scratch) // if it had to be this device
+  return back === 0 && scratch.type === RTN_UNICAST ? on_link() : 0
+}
+/** Is what was found not behind a gateway? */
+function on_link(): number {
+  return fib_nh_of(scratch.fi!, scratch.nh_sel).nh_scope >= RT_SCOPE_HOST ? 1 : 0
 }
 
 // ---- changes --------------------------------------------------------------------------------------------------------
@@ -172,7 +155,7 @@ export function ip_route_del(want: RouteMatch): number {
 function routes_of(ifa: in_ifaddr): RouteSpec[] {
   const in_dev = ifa.ifa_dev!
   const { ifa_local: local, ifa_prefixlen: prefixlen } = ifa
-  const net = local & inet_make_mask(prefixlen)
+  const net = ifa.ifa_address & inet_make_mask(prefixlen)
   const secondary = (ifa.ifa_flags & IFA_F_SECONDARY) !== 0
   const primary = secondary ? inet_ifa_byprefix(in_dev, net, ifa.ifa_mask) : ifa
   const means = {
@@ -184,19 +167,25 @@ function routes_of(ifa: in_ifaddr): RouteSpec[] {
   const routes: RouteSpec[] = [{ dst: local, prefixlen: 32, type: RTN_LOCAL, ...means }]
   if (secondary) return routes
   const loopback = (in_dev.dev!.flags & IFF_LOOPBACK) !== 0
-  if (prefixlen < 32)
+  const broadcast = (dst: number): void => {
+    routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, ...means })
+  }
+  const { ifa_broadcast: all } = ifa
+  const usual = prefixlen < 31 ? [net, net | ~ifa.ifa_mask] : []
+  if (!ipv4_is_zeronet(net) && (prefixlen < 32 || net !== local)) {
     routes.push(
       loopback // all of 127/8 is this machine
         ? { dst: net, prefixlen, type: RTN_LOCAL, ...means }
         : { dst: net, prefixlen, type: RTN_UNICAST, scope: RT_SCOPE_LINK, ...means },
     )
-  if (prefixlen < 31)
-    for (const dst of [net, ifa.ifa_broadcast]) routes.push({ dst, prefixlen: 32, type: RTN_BROADCAST, ...means })
+    for (const dst of usual) broadcast(dst)
+  }
+  if (all !== 0 && all !== -1 && !usual.includes(all)) broadcast(all)
   return routes
 }
 
 /** fib_add_ifaddr - while the device is down, those of the subnet are refused and only the address itself is entered. */
-function fib_add_ifaddr(ifa: in_ifaddr): void {
+export function fib_add_ifaddr(ifa: in_ifaddr): void {
   for (const route of routes_of(ifa)) ip_route_add(route)
 }
 
@@ -212,9 +201,13 @@ function fib_del_ifaddr(ifa: in_ifaddr): void {
   if (!inet_addr_is_local(ifa.ifa_local) && fib_sync_down_addr(ifa.ifa_local) > 0) fib_flush()
 }
 
-/** fib_flush - the dead routes out of both tables. */
+/** fib_flush - the dead routes out of all tables. */
 function fib_flush(): void {
-  if (fn_hash_flush(ip_fib_main_table, false) + fn_hash_flush(ip_fib_local_table, false) > 0) rt_flush()
+  let flushed = 0
+  fib_tables_each(tb => {
+    flushed += fn_hash_flush(tb, false)
+  })
+  if (flushed > 0) rt_flush()
 }
 
 /**
@@ -253,7 +246,10 @@ function fib_netdev_event(_nb: notifier_block, event: number, data: number): num
     fib_sync_up(dev)
     rt_flush()
   } else if (event === NETDEV_DOWN) fib_disable_ip(dev, 0)
-  else if (event === NETDEV_CHANGEMTU || event === NETDEV_CHANGE) rt_flush() // cached routes know how it was
+  else if (event === NETDEV_CHANGEADDR) {
+    neigh_ifdown(dev, true) // who answered to the old address may have kept it
+    rt_flush()
+  } else if (event === NETDEV_CHANGEMTU || event === NETDEV_CHANGE) rt_flush() // cached routes know how it was
   return NOTIFY_DONE
 }
 const fib_inetaddr_event_sym = symbol('fib_inetaddr_event', fib_inetaddr_event)
@@ -266,6 +262,7 @@ export function ip_fib_init(flush: Sym<() => void>): void {
   hooks.flush = flush
   fib_info_init()
   fib_hash_init()
+  fib_rules_init()
   fib_inetaddr_notifier.call = fib_inetaddr_event_sym
   fib_netdev_notifier.call = fib_netdev_event_sym
   register_inetaddr_notifier(fib_inetaddr_notifier)
@@ -274,6 +271,7 @@ export function ip_fib_init(flush: Sym<() => void>): void {
 
 /** ip_fib_exit - every route back, for the leak audit. @context process, or a machine at rest */
 export function ip_fib_exit(): void {
+  fib_rules_exit()
   fib_hash_exit()
   fib_info_exit()
 }

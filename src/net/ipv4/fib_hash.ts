@@ -6,15 +6,15 @@
  *   changes write. fib_info_lock may be taken under it. The FIB is no RCU structure in 2.6.11: only the route cache is.
  */
 
-import { by, bytes, embed, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
+import { bytes, embed, type Layout, layout, rcu, Struct } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
-import { EEXIST, EINVAL, ENOMEM, ESRCH } from '../../lib/errno.js'
-import { MAX_FIB_NODES } from '../../lib/limits.js'
+import { EEXIST, EINVAL, ENOENT, ENOMEM, ESRCH } from '../../lib/errno.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { kmem_cache_alloc, kmem_cache_free } from '../../mm/slab.js'
+import { rcu_assign_pointer } from '../../rcu/rcupdate.js'
 import {
   RWLOCK,
   read_lock_bh,
@@ -24,97 +24,81 @@ import {
   write_lock_bh,
   write_unlock_bh,
 } from '../../sync/rwlock.js'
+import { RTM_DELROUTE, RTM_NEWROUTE } from '../netlink/rtnetlink.js'
+import { NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE } from '../netlink/types.js'
+import {
+  FA,
+  FN,
+  FZ,
+  fa_cache,
+  type fib_alias,
+  type fib_node,
+  type fib_table,
+  fn_cache,
+  type fn_zone,
+  fz_cache,
+  TB,
+  tb_cache,
+} from './fib_hash_types.js'
 import { fib_create_info, fib_nh_match, fib_release_info, fib_semantic_match } from './fib_semantics.js'
-import { FIB_INFO, type fib_info, type fib_result, type RouteMatch, type RouteSpec, RTNH_F_DEAD } from './fib_types.js'
+import { type fib_info, type fib_result, type RouteMatch, type RouteSpec, RTNH_F_DEAD } from './fib_types.js'
+import { rtmsg_fib } from './rtnl_route.js'
 
 const COST_ZONE = cost('fn_hash_lookup')
 
 const i32 = RAM.i32
 
-class fib_alias extends Struct {
-  declare next: fib_alias | null
-  declare fa_info: fib_info | null
-  declare fa_tos: number
-  declare fa_type: number
-  declare fa_scope: number
-}
-const FA: Layout<fib_alias> = layout('fib_alias', fib_alias, {
-  next: by(
-    'fib_hash_lock',
-    ptr(() => FA),
-  ), // by falling tos, then rising priority
-  fa_info: by(
-    'fib_hash_lock',
-    ptr(() => FIB_INFO),
-  ),
-  fa_tos: by('fib_hash_lock', word),
-  fa_type: by('fib_hash_lock', word),
-  fa_scope: by('fib_hash_lock', word),
-})
-class fib_node extends Struct {
-  declare next: fib_node | null
-  declare fn_key: number
-  declare fn_alias: fib_alias | null
-}
-const FN: Layout<fib_node> = layout('fib_node', fib_node, {
-  next: by(
-    'fib_hash_lock',
-    ptr(() => FN),
-  ),
-  fn_key: by('fib_hash_lock', word),
-  fn_alias: by(
-    'fib_hash_lock',
-    ptr(() => FA),
-  ),
-})
-const fn_cache = kmem_cache_create('ip_fib_hash', FN, () => MAX_FIB_NODES)
-const fa_cache = kmem_cache_create('ip_fib_alias', FA, () => MAX_FIB_NODES)
-
-class fn_zone extends Struct {
-  declare fz_next: fn_zone | null
-  declare fz_hash: number
-  declare fz_nent: number
-  declare fz_divisor: number
-  declare fz_order: number
-  declare fz_mask: number
-}
-/** Routes of one prefix length. */
-const FZ: Layout<fn_zone> = layout('fn_zone', fn_zone, {
-  fz_next: by(
-    'fib_hash_lock',
-    ptr(() => FZ),
-  ), // next shorter prefix in use
-  fz_hash: by('fib_hash_lock', word), // address of an array of node pointers
-  fz_nent: by('fib_hash_lock', word),
-  fz_divisor: by('fib_hash_lock', word), // buckets
-  fz_order: own(word), // prefix length
-  fz_mask: own(word),
-})
-const fz_cache = kmem_cache_create('fn_zone', FZ, () => 66)
-
-export class fib_table extends Struct {
-  declare fn_zone_list: fn_zone | null
-  declare fn_zones: number
-  declare tb_id: number
-}
-const TB: Layout<fib_table> = layout('fib_table', fib_table, {
-  fn_zone_list: by(
-    'fib_hash_lock',
-    ptr(() => FZ),
-  ), // longest prefix first
-  fn_zones: by('fib_hash_lock', bytes(33 * 4)),
-  tb_id: own(word),
-})
 class fib_lock_box extends Struct {
   declare lock: rwlock_t
 }
 const LOCK: Layout<fib_lock_box> = layout('fib_hash_lock', fib_lock_box, { lock: embed(RWLOCK) })
 const fib_hash_lock = DEFINE_STATIC('fib_hash_lock', LOCK).lock
 
+export const RT_TABLE_UNSPEC = 0
+export const RT_TABLE_DEFAULT = 253
 export const RT_TABLE_MAIN = 254
 export const RT_TABLE_LOCAL = 255
+export const RT_TABLE_MAX = 255
 export const ip_fib_local_table = DEFINE_STATIC('ip_fib_local_table', TB)
 export const ip_fib_main_table = DEFINE_STATIC('ip_fib_main_table', TB)
+
+class fib_table_list extends Struct {
+  declare tables: number
+}
+const LIST: Layout<fib_table_list> = layout('fib_tables', fib_table_list, {
+  tables: rcu(bytes((RT_TABLE_MAX + 1) * 4)), // by number: addresses, 0 until somebody writes there; a table never goes
+})
+const fib_tables = DEFINE_STATIC('fib_tables', LIST).tables
+
+/** fib_get_table - or null: nobody has written there yet. Table 0 is the main one. @context any */
+export function fib_get_table(id: number): fib_table | null {
+  return TB.at(i32[(fib_tables >> 2) + (id === RT_TABLE_UNSPEC ? RT_TABLE_MAIN : id)]!)
+}
+
+/** fib_new_table - the table, made if need be. @context process @locks rtnl is held @returns null: no memory */
+export function fib_new_table(id: number): fib_table | null {
+  const known = fib_get_table(id)
+  if (known !== null) return known
+  const tb = kmem_cache_alloc(tb_cache)
+  if (tb === null) return null
+  table_init(tb, id)
+  rcu_assign_pointer(fib_tables + id * 4, tb.addr)
+  return tb
+}
+
+function table_init(tb: fib_table, id: number): void {
+  tb.tb_id = id
+  tb.fn_zone_list = null
+  for (let k = 0; k < 33; k++) i32[(tb.fn_zones >> 2) + k] = 0
+}
+
+/** fib_tables_each - every table there is, by number. @context any */
+export function fib_tables_each(each: (tb: fib_table, id: number) => void): void {
+  for (let id = 1; id <= RT_TABLE_MAX; id++) {
+    const tb = fib_get_table(id)
+    if (tb !== null) each(tb, id)
+  }
+}
 
 /** Largest hash of a zone, in buckets. */
 const MAX_DIVISOR = 131072
@@ -223,14 +207,64 @@ function find_node(fz: fn_zone, key: number): fib_node | null {
   return f
 }
 
-/** Does alias `a` come before a new one of this tos and priority? */
-function goes_before(a: fib_alias, tos: number, priority: number): boolean {
-  return a.fa_tos > tos || (a.fa_tos === tos && a.fa_info!.fib_priority <= priority)
+/** fib_find_alias - the first of this tos whose priority is not lower, or the first behind all such. */
+function fib_find_alias(f: fib_node | null, tos: number, priority: number): fib_alias | null {
+  let fa = f === null ? null : f.fn_alias
+  while (fa !== null && (fa.fa_tos > tos || (fa.fa_tos === tos && fa.fa_info!.fib_priority < priority))) fa = fa.next
+  return fa
 }
 
-/** fn_hash_insert - add a route. @context process @locks rtnl is held; fib_hash_lock @returns 0, -EEXIST, -EINVAL, ... */
+/** What the flags of a request make of a route that is there already. @returns where the new one goes before, or an errno */
+function place_of(
+  fa: fib_alias | null,
+  spec: RouteSpec,
+  scope: number,
+  fi: fib_info,
+  flags: number,
+): fib_alias | null | number {
+  const same = (a: fib_alias): boolean => a.fa_tos === (spec.tos ?? 0) && a.fa_info!.fib_priority === fi.fib_priority
+  if (fa !== null && same(fa)) {
+    if ((flags & NLM_F_EXCL) !== 0) return -EEXIST
+    let at: fib_alias | null = fa
+    for (; at !== null && same(at); at = at.next)
+      if (at.fa_type === spec.type && at.fa_scope === scope && at.fa_info === fi) return -EEXIST
+    if ((flags & NLM_F_APPEND) !== 0) fa = at
+  }
+  return (flags & NLM_F_CREATE) === 0 ? -ENOENT : fa
+}
+
+/** Put what is meant into the place of an equal route. @consumes a reference of fi */
+function replace(
+  fz: fn_zone,
+  key: number,
+  fa: fib_alias,
+  fi: fib_info,
+  tb: fib_table,
+  spec: RouteSpec,
+  scope: number,
+): void {
+  const dropped = fa.fa_info!
+  write_lock_bh(fib_hash_lock)
+  fa.fa_info = fi
+  fa.fa_type = spec.type
+  fa.fa_scope = scope
+  write_unlock_bh(fib_hash_lock)
+  fib_release_info(dropped)
+  rtmsg_fib(RTM_NEWROUTE, route_of(fz, key, fa), tb.tb_id, spec.request)
+}
+
+function route_of(fz: fn_zone, key: number, fa: fib_alias): RouteDump {
+  const { fa_tos: tos, fa_type: type, fa_scope: scope } = fa
+  return { dst: key, prefixlen: fz.fz_order, tos, type, scope, info: fa.fa_info! }
+}
+
+/**
+ * fn_hash_insert - add a route, or change one: NLM_F_CREATE and NLM_F_EXCL unless the request says otherwise.
+ * @context process @locks rtnl is held; fib_hash_lock @returns 0, -EEXIST, -ENOENT, -EINVAL, ...
+ */
 export function fn_hash_insert(tb: fib_table, spec: RouteSpec, scope: number): number {
   const { prefixlen, dst } = spec
+  const flags = spec.nlflags ?? NLM_F_CREATE | (spec.append === true ? NLM_F_APPEND : NLM_F_EXCL)
   if (prefixlen < 0 || prefixlen > 32) return -EINVAL
   const fz = zone_at(tb, prefixlen) ?? fn_new_zone(tb, prefixlen)
   if (fz === null) return -ENOMEM
@@ -240,50 +274,54 @@ export function fn_hash_insert(tb: fib_table, spec: RouteSpec, scope: number): n
   if (fz.fz_nent > fz.fz_divisor * 2 && (prefixlen === 32 || 1 << prefixlen > fz.fz_divisor || prefixlen === 31))
     fn_rehash_zone(fz)
   const tos = spec.tos ?? 0
-  let f = find_node(fz, dst)
-  for (let a = f === null ? null : f.fn_alias; a !== null; a = a.next) {
-    if (a.fa_tos !== tos || a.fa_info!.fib_priority !== fi.fib_priority) continue
-    const identical = a.fa_type === spec.type && a.fa_scope === scope && a.fa_info === fi
-    if (spec.append === true && !identical) continue
-    fib_release_info(fi)
-    return -EEXIST
+  const f = find_node(fz, dst)
+  const first = fib_find_alias(f, tos, fi.fib_priority)
+  if (
+    first !== null &&
+    (flags & (NLM_F_EXCL | NLM_F_REPLACE)) === NLM_F_REPLACE &&
+    first.fa_tos === tos &&
+    first.fa_info!.fib_priority === fi.fib_priority
+  ) {
+    replace(fz, dst, first, fi, tb, spec, scope)
+    return 0
   }
-  const fa = kmem_cache_alloc(fa_cache)
-  const fresh = f === null ? kmem_cache_alloc(fn_cache) : null
-  if (fa === null || (f === null && fresh === null)) {
+  const before = place_of(first, spec, scope, fi, flags)
+  const fa = typeof before === 'number' ? null : kmem_cache_alloc(fa_cache)
+  const fresh = fa === null || f !== null ? null : kmem_cache_alloc(fn_cache)
+  if (typeof before === 'number' || fa === null || (f === null && fresh === null)) {
     if (fa !== null) kmem_cache_free(fa_cache, fa)
     fib_release_info(fi)
-    return -ENOMEM
+    return typeof before === 'number' ? before : -ENOMEM
   }
   fa.fa_info = fi
   fa.fa_tos = tos
   fa.fa_type = spec.type
   fa.fa_scope = scope
   write_lock_bh(fib_hash_lock)
-  if (fresh !== null) {
-    f = fresh
-    f.fn_key = dst
-    f.fn_alias = null
-    const slot = (fz.fz_hash >> 2) + fn_hash(dst, fz)
-    f.next = FN.at(i32[slot])
-    i32[slot] = f.addr
-    fz.fz_nent++
-  }
-  insert_alias(f!, fa, tos, fi.fib_priority)
+  if (fresh !== null) insert_node(fz, fresh, dst)
+  insert_alias((f ?? fresh)!, fa, before)
   write_unlock_bh(fib_hash_lock)
+  rtmsg_fib(RTM_NEWROUTE, route_of(fz, dst, fa), tb.tb_id, spec.request)
   return 0
 }
 
-function insert_alias(f: fib_node, fa: fib_alias, tos: number, priority: number): void {
-  let before: fib_alias | null = null
-  let at = f.fn_alias
-  while (at !== null && goes_before(at, tos, priority)) {
-    before = at
-    at = at.next
-  }
-  fa.next = at
-  if (before === null) f.fn_alias = fa
-  else before.next = fa
+/** @locks fib_hash_lock is held for writing */
+function insert_node(fz: fn_zone, f: fib_node, key: number): void {
+  f.fn_key = key
+  f.fn_alias = null
+  const slot = (fz.fz_hash >> 2) + fn_hash(key, fz)
+  f.next = FN.at(i32[slot])
+  i32[slot] = f.addr
+  fz.fz_nent++
+}
+
+/** @locks fib_hash_lock is held for writing */
+function insert_alias(f: fib_node, fa: fib_alias, before: fib_alias | null): void {
+  fa.next = before
+  let last: fib_alias | null = null
+  for (let at = f.fn_alias; at !== before; at = at!.next) last = at
+  if (last === null) f.fn_alias = fa
+  else last.next = fa
 }
 
 /** Unlink an alias, and its node when it was the last. @locks fib_hash_lock is held for writing */
@@ -317,6 +355,7 @@ export function fn_hash_delete(tb: fib_table, want: RouteMatch): number {
   let fa = f.fn_alias
   while (fa !== null && !matches(fa, want)) fa = fa.next
   if (fa === null) return -ESRCH
+  rtmsg_fib(RTM_DELROUTE, route_of(fz, f.fn_key, fa), tb.tb_id, want.request)
   remove(fz, f, fa)
   return 0
 }
@@ -365,40 +404,66 @@ export interface RouteDump {
 
 /** fn_hash_dump - every route, the longest prefixes first. @context process @locks rtnl is held */
 export function fn_hash_dump(tb: fib_table, each: (route: RouteDump) => void): void {
-  for (let fz = tb.fn_zone_list; fz !== null; fz = fz.fz_next) {
-    for (let b = 0; b < fz.fz_divisor; b++) {
-      for (let f = FN.at(i32[(fz.fz_hash >> 2) + b]); f !== null; f = f.next) {
-        for (let fa = f.fn_alias; fa !== null; fa = fa.next) {
-          each({
-            dst: f.fn_key,
-            prefixlen: fz.fz_order,
-            tos: fa.fa_tos,
-            type: fa.fa_type,
-            scope: fa.fa_scope,
-            info: fa.fa_info!,
-          })
-        }
+  fn_hash_dump_from(tb, [0, 0, 0], route => {
+    each(route)
+    return true
+  })
+}
+
+/**
+ * fn_hash_dump_from - every route from a place on (zone, bucket, routes of it), until `each` says false: then the place is its.
+ * @context any @locks fib_hash_lock for reading @returns whether all were seen
+ */
+export function fn_hash_dump_from(
+  tb: fib_table,
+  place: [number, number, number],
+  each: (route: RouteDump) => boolean,
+): boolean {
+  let z = 0
+  let all = true
+  read_lock_bh(fib_hash_lock)
+  for (let fz = tb.fn_zone_list; fz !== null && all; fz = fz.fz_next, z++) {
+    if (z < place[0]) continue
+    if (z > place[0]) place[1] = place[2] = 0
+    place[0] = z
+    all = dump_zone(fz, place, each)
+  }
+  read_unlock_bh(fib_hash_lock)
+  return all
+}
+
+function dump_zone(fz: fn_zone, place: [number, number, number], each: (route: RouteDump) => boolean): boolean {
+  for (let b = place[1]; b < fz.fz_divisor; b++) {
+    const skip = b === place[1] ? place[2] : 0
+    let n = 0
+    for (let f = FN.at(i32[(fz.fz_hash >> 2) + b]); f !== null; f = f.next) {
+      for (let fa = f.fn_alias; fa !== null; fa = fa.next) {
+        if (n++ < skip || each(route_of(fz, f.fn_key, fa))) continue
+        place[1] = b
+        place[2] = n - 1
+        return false
       }
     }
   }
+  return true
 }
 
 /** fib_hash_init - @context boot, CPU 0 */
 export function fib_hash_init(): void {
   rwlock_init(fib_hash_lock)
+  i32.fill(0, fib_tables >> 2, (fib_tables >> 2) + RT_TABLE_MAX + 1)
   for (const [tb, id] of [
     [ip_fib_local_table, RT_TABLE_LOCAL],
     [ip_fib_main_table, RT_TABLE_MAIN],
   ] as const) {
-    tb.tb_id = id
-    tb.fn_zone_list = null
-    for (let k = 0; k < 33; k++) i32[(tb.fn_zones >> 2) + k] = 0
+    table_init(tb, id)
+    i32[(fib_tables >> 2) + id] = tb.addr
   }
 }
 
-/** fib_hash_exit - all routes and zones back, for the leak audit. @context process, or a machine at rest */
+/** fib_hash_exit - all routes, zones and tables back, for the leak audit. @context process, or a machine at rest */
 export function fib_hash_exit(): void {
-  for (const tb of [ip_fib_local_table, ip_fib_main_table]) {
+  fib_tables_each((tb, id) => {
     fn_hash_flush(tb, true)
     for (let fz = tb.fn_zone_list; fz !== null; ) {
       const next: fn_zone | null = fz.fz_next
@@ -406,7 +471,9 @@ export function fib_hash_exit(): void {
       kmem_cache_free(fz_cache, fz)
       fz = next
     }
-    tb.fn_zone_list = null
-    for (let k = 0; k < 33; k++) i32[(tb.fn_zones >> 2) + k] = 0
-  }
+    table_init(tb, id)
+    if (tb === ip_fib_local_table || tb === ip_fib_main_table) return
+    i32[(fib_tables >> 2) + id] = 0
+    kmem_cache_free(tb_cache, tb)
+  })
 }

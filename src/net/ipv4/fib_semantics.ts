@@ -11,26 +11,30 @@
 
 import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add, list_del_init } from '../../abi/list.js'
-import { DEFINE_STATIC } from '../../abi/section.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
-import { EACCES, EAGAIN, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOMEM } from '../../lib/errno.js'
+import { EACCES, EAGAIN, EHOSTUNREACH, EINVAL, ENETDOWN, ENODEV, ENOMEM } from '../../lib/errno.js'
 import { MAX_FIB_INFOS } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
+import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { refcount_dec_and_test } from '../../sync/refcount.js'
 import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../../sync/rwlock.js'
-import { dev_hold, dev_put, netif_running } from '../core/netdevice.js'
+import { dev_hold, dev_put } from '../core/netdevice.js'
 import { IFF_UP, type net_device } from '../core/types.js'
-import { inet_addr_onlink, inet_select_addr } from './devinet.js'
-import { inet_addr_is_local } from './fib_frontend.js'
-import { fib_multipath_init, fib_nh_dies, fib_nh_revives } from './fib_multipath.js'
+import { inet_select_addr } from './devinet.js'
+import { inet_addr_is_local, inet_addr_type } from './fib_frontend.js'
+import { fib_multipath_init } from './fib_multipath.js'
+import { fib_lookup } from './fib_rules.js'
 import {
   FIB_INFO,
   FIB_MAX_NHS,
   FIB_NH,
+  FIB_RESULT,
   type fib_info,
+  fib_metric,
   type fib_nh,
   fib_nh_of,
   type fib_result,
@@ -40,6 +44,8 @@ import {
   RT_SCOPE_LINK,
   RT_SCOPE_NOWHERE,
   RT_SCOPE_UNIVERSE,
+  RTAX_MAX,
+  RTAX_MTU,
   RTN_BLACKHOLE,
   RTN_BROADCAST,
   RTN_LOCAL,
@@ -50,6 +56,7 @@ import {
   RTN_UNREACHABLE,
   RTNH_F_DEAD,
   RTNH_F_ONLINK,
+  RTNH_F_PERVASIVE,
   RTPROT_STATIC,
 } from './fib_types.js'
 
@@ -80,7 +87,9 @@ const TABLES: Layout<fib_info_tables> = layout('fib_info_tables', fib_info_table
   count: by('lock', word),
   devhash: by('lock', bytes(DEVINDEX_HASHSIZE * 4)),
 })
-const tables = DEFINE_STATIC('fib_info_tables', TABLES)
+export const fib_infos = DEFINE_STATIC('fib_info_tables', TABLES)
+const tables = fib_infos
+const scratch = DEFINE_PER_CPU('fib_gateway_result', FIB_RESULT).mine
 
 /** errno and scope by route type. */
 export function fib_type_error(type: number): number {
@@ -102,10 +111,10 @@ function fib_info_hashfn(nhs: number, protocol: number, prefsrc: number, priorit
   const val = nhs ^ protocol ^ prefsrc ^ priority
   return (val ^ (val >>> 7) ^ (val >>> 12)) & mask
 }
-function fib_laddr_hashfn(addr: number): number {
+export function fib_laddr_hashfn(addr: number): number {
   return (addr ^ (addr >>> 7) ^ (addr >>> 14)) & (tables.size - 1)
 }
-function fib_devindex_hashfn(ifindex: number): number {
+export function fib_devindex_hashfn(ifindex: number): number {
   return (ifindex ^ (ifindex >> 8)) & (DEVINDEX_HASHSIZE - 1)
 }
 
@@ -152,13 +161,14 @@ function link(fi: fib_info): void {
   if (fi.fib_prefsrc !== 0) list_add(fi.fib_lhash, LIST.ref(tables.lhash + fib_laddr_hashfn(fi.fib_prefsrc) * 8))
 }
 
+function same_metrics(a: fib_info, b: fib_info): boolean {
+  for (let k = 1; k <= RTAX_MAX; k++) if (fib_metric(a, k) !== fib_metric(b, k)) return false
+  return true
+}
+
 function same(a: fib_info, b: fib_info): boolean {
   if (a.fib_nhs !== b.fib_nhs || a.fib_protocol !== b.fib_protocol || a.fib_prefsrc !== b.fib_prefsrc) return false
-  if (
-    a.fib_priority !== b.fib_priority ||
-    a.fib_mtu !== b.fib_mtu ||
-    ((a.fib_flags ^ b.fib_flags) & ~RTNH_F_DEAD) !== 0
-  )
+  if (a.fib_priority !== b.fib_priority || !same_metrics(a, b) || ((a.fib_flags ^ b.fib_flags) & ~RTNH_F_DEAD) !== 0)
     return false
   for (let k = 0; k < a.fib_nhs; k++) {
     const x = fib_nh_of(a, k)
@@ -223,26 +233,66 @@ function unlink_nh(nh: fib_nh): void {
 }
 const NEXT = FIB_NH.offset('nh_next')
 
-/** fib_check_nh - is the gateway a neighbour? @returns 0, or -errno */
-function fib_check_nh(spec: RouteSpec, nh: fib_nh, dev: net_device, scope: number): number {
-  if (scope === RT_SCOPE_HOST) {
-    nh.nh_scope = RT_SCOPE_NOWHERE // an address of our own is one on a device that is down as well
-    return spec.nexthops.length === 1 && nh.nh_gw === 0 ? 0 : -EINVAL
+/** The device of a gateway, by asking the FIB for it. @returns 0, or -errno */
+function resolve_gateway(nh: fib_nh, scope: number): number {
+  local_bh_disable()
+  const err = fib_lookup(nh.nh_gw, 0, 0, 0, nh.nh_oif, Math.max(scope + 1, RT_SCOPE_LINK), scratch)
+  const { type, scope: found } = scratch
+  const dev = err === 0 ? fib_res_dev(scratch) : null
+  if (dev !== null) dev_hold(dev)
+  local_bh_enable()
+  if (err !== 0) return err
+  if (dev === null) return -EINVAL
+  if (type !== RTN_UNICAST && type !== RTN_LOCAL) {
+    dev_put(dev)
+    return -EINVAL
   }
-  if ((dev.flags & IFF_UP) === 0) return -ENETDOWN
-  if (nh.nh_gw === 0) {
-    if (dev.ip_ptr === 0) return -ENODEV
-    nh.nh_scope = RT_SCOPE_HOST
+  nh.nh_scope = found
+  nh.nh_oif = dev.ifindex
+  nh.nh_dev = dev
+  return (dev.flags & IFF_UP) === 0 ? -ENETDOWN : 0
+}
+
+function set_nh(nh: fib_nh, dev: net_device, scope: number): void {
+  dev_hold(dev)
+  nh.nh_dev = dev
+  nh.nh_oif = dev.ifindex
+  nh.nh_scope = scope
+}
+
+/** fib_check_nh - where a next hop is, and how near; takes a reference of its device. @returns 0, or -errno */
+function fib_check_nh(spec: RouteSpec, nh: fib_nh, dev: net_device | undefined, scope: number): number {
+  if (scope === RT_SCOPE_HOST) {
+    if (spec.nexthops.length !== 1 || nh.nh_gw !== 0) return -EINVAL
+    if (dev === undefined) return -ENODEV
+    set_nh(nh, dev, RT_SCOPE_NOWHERE) // an address of our own is one on a device that is down as well
     return 0
   }
-  if (spec.type !== RTN_UNICAST || scope >= RT_SCOPE_LINK) return -EINVAL
-  if ((nh.nh_flags & RTNH_F_ONLINK) === 0 && !inet_addr_onlink(dev, nh.nh_gw, 0)) return -ENETUNREACH
-  nh.nh_scope = RT_SCOPE_LINK
+  if (nh.nh_gw === 0) {
+    if ((nh.nh_flags & (RTNH_F_PERVASIVE | RTNH_F_ONLINK)) !== 0) return -EINVAL
+    if (dev === undefined || dev.ip_ptr === 0) return -ENODEV
+    if ((dev.flags & IFF_UP) === 0) return -ENETDOWN
+    set_nh(nh, dev, RT_SCOPE_HOST)
+    return 0
+  }
+  if ((nh.nh_flags & RTNH_F_ONLINK) === 0) return resolve_gateway(nh, scope)
+  if (scope >= RT_SCOPE_LINK || address_type(nh.nh_gw) !== RTN_UNICAST) return -EINVAL
+  if (dev === undefined) return -ENODEV
+  if ((dev.flags & IFF_UP) === 0) return -ENETDOWN
+  set_nh(nh, dev, RT_SCOPE_LINK)
   return 0
 }
 
+function address_type(addr: number): number {
+  local_bh_disable()
+  const type = inet_addr_type(addr)
+  local_bh_enable()
+  return type
+}
+
 function fill_nexthops(fi: fib_info, spec: RouteSpec, scope: number): number {
-  for (let k = 0; k < spec.nexthops.length; k++) {
+  let err = 0
+  for (let k = 0; k < spec.nexthops.length && err === 0; k++) {
     const hop = spec.nexthops[k]!
     const nh = fib_nh_of(fi, k)
     nh.nh_parent = fi.addr
@@ -250,17 +300,11 @@ function fill_nexthops(fi: fib_info, spec: RouteSpec, scope: number): number {
     nh.nh_weight = hop.weight ?? 1
     nh.nh_power = 0
     nh.nh_gw = hop.gw
-    nh.nh_oif = hop.dev.ifindex
-    const err = fib_check_nh(spec, nh, hop.dev, scope)
-    if (err !== 0) {
-      fi.fib_nhs = k
-      return err
-    }
-    dev_hold(hop.dev)
-    nh.nh_dev = hop.dev
+    nh.nh_oif = hop.dev?.ifindex ?? 0
     fi.fib_nhs = k + 1
+    err = fib_check_nh(spec, nh, hop.dev, scope)
   }
-  return 0
+  return err
 }
 
 /** Is the source address that a route names ours? A local route may just be making it so. */
@@ -283,7 +327,7 @@ export function fib_create_info(spec: RouteSpec): fib_info | number {
   if (spec.type < RTN_UNICAST || spec.type > RTN_THROW || scope < fib_type_scope(spec.type)) return -EINVAL
   if (spec.nexthops.length > FIB_MAX_NHS) return -EINVAL
   const errors = fib_type_error(spec.type) !== 0
-  if (errors !== (spec.nexthops.length === 0)) return -EINVAL
+  if (errors !== (spec.nexthops.length === 0) || scope > (errors ? RT_SCOPE_NOWHERE : RT_SCOPE_HOST)) return -EINVAL
   const box = kmem_cache_alloc(info_cache)
   if (box === null) return -ENOMEM
   i32.fill(0, box.$w, box.$w + (BOX.size >> 2))
@@ -293,8 +337,10 @@ export function fib_create_info(spec: RouteSpec): fib_info | number {
   fi.fib_protocol = spec.protocol ?? RTPROT_STATIC
   fi.fib_priority = spec.priority ?? 0
   fi.fib_prefsrc = spec.prefsrc ?? 0
-  fi.fib_mtu = spec.mtu ?? 0
-  const err = prefsrc_is_ours(spec) ? fill_nexthops(fi, spec, scope) : -EINVAL
+  for (let k = 1; k <= RTAX_MAX; k++) i32[(fi.fib_metrics >> 2) + k - 1] = spec.metrics?.[k] ?? 0
+  if (spec.mtu !== undefined) i32[(fi.fib_metrics >> 2) + RTAX_MTU - 1] = spec.mtu
+  let err = fill_nexthops(fi, spec, scope)
+  if (err === 0 && !prefsrc_is_ours(spec)) err = -EINVAL
   if (err !== 0) {
     discard(fi)
     return err
@@ -386,7 +432,7 @@ export function fib_res_gw(res: fib_result): number {
   return nh.nh_gw !== 0 && nh.nh_scope === RT_SCOPE_LINK ? nh.nh_gw : 0
 }
 export function fib_res_mtu(res: fib_result): number {
-  return res.fi === null ? 0 : res.fi.fib_mtu
+  return res.fi === null ? 0 : fib_metric(res.fi, RTAX_MTU)
 }
 /** Source address for packets of our own. */
 export function fib_res_prefsrc(res: fib_result): number {
@@ -394,66 +440,6 @@ export function fib_res_prefsrc(res: fib_result): number {
   if (res.fi.fib_prefsrc !== 0) return res.fi.fib_prefsrc
   const dev = fib_res_dev(res)
   return dev === null ? 0 : inet_select_addr(dev, fib_res_gw(res), res.scope)
-}
-
-// ---- what devices and addresses take with them ----------------------------------------------------------------------
-
-/**
- * fib_sync_down_dev - next hops over a device that went down are dead, but for addresses of our own, which answer on other
- * devices too. `force` 1: those as well, since the device has no address left. 2: and routes that have other next hops,
- * since the device goes for good. @locks fib_info_lock @returns routes that died
- */
-export function fib_sync_down_dev(dev: net_device, force: number): number {
-  const spared = force > 0 ? -1 : RT_SCOPE_NOWHERE
-  let died = 0
-  write_lock_bh(tables.lock)
-  for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
-    const nh = FIB_NH.ref(at)
-    if (nh.nh_oif !== dev.ifindex) continue
-    const fi = FIB_INFO.ref(nh.nh_parent)
-    if ((nh.nh_flags & RTNH_F_DEAD) === 0 && nh.nh_scope !== spared) fib_nh_dies(fi, nh)
-    if ((fi.fib_flags & RTNH_F_DEAD) === 0 && (force > 1 || alive(fi) === 0)) {
-      fi.fib_flags |= RTNH_F_DEAD
-      died++
-    }
-  }
-  write_unlock_bh(tables.lock)
-  return died
-}
-
-function alive(fi: fib_info): number {
-  let n = 0
-  for (let k = 0; k < fi.fib_nhs; k++) if ((fib_nh_of(fi, k).nh_flags & RTNH_F_DEAD) === 0) n++
-  return n
-}
-
-/** fib_sync_down_addr - routes that send from an address which is gone are dead. @locks fib_info_lock @returns how many */
-export function fib_sync_down_addr(local: number): number {
-  if (tables.size === 0) return 0
-  let died = 0
-  write_lock_bh(tables.lock)
-  const head = tables.lhash + fib_laddr_hashfn(local) * 8
-  for (let at = i32[head >> 2]; at !== head; at = i32[at >> 2]) {
-    const fi = FIB_INFO.container_of('fib_lhash', at)
-    if (fi.fib_prefsrc !== local) continue
-    fi.fib_flags |= RTNH_F_DEAD
-    died++
-  }
-  write_unlock_bh(tables.lock)
-  return died
-}
-
-/** fib_sync_up - and alive again when it comes back. @locks fib_info_lock */
-export function fib_sync_up(dev: net_device): void {
-  if (!netif_running(dev)) return
-  write_lock_bh(tables.lock)
-  for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0; at = FIB_NH.ref(at).nh_next) {
-    const nh = FIB_NH.ref(at)
-    if (nh.nh_oif !== dev.ifindex || (nh.nh_flags & RTNH_F_DEAD) === 0) continue
-    fib_nh_revives(nh)
-    FIB_INFO.ref(nh.nh_parent).fib_flags &= ~RTNH_F_DEAD
-  }
-  write_unlock_bh(tables.lock)
 }
 
 /** fib_info_count - in use, for tests and reports. */

@@ -1,6 +1,7 @@
 /** fib_types.ts - the structs of the forwarding information base; no behaviour. */
 import { atomic, by, bytes, embed, konst, type Layout, layout, own, ptr, Struct, word } from '../../abi/layout.js'
 import { LIST, type list_head } from '../../abi/list.js'
+import { RAM } from '../../arch/ram.js'
 import { NETDEV, type net_device } from '../core/types.js'
 
 // route types
@@ -19,13 +20,24 @@ export const RT_SCOPE_LINK = 253
 export const RT_SCOPE_HOST = 254
 export const RT_SCOPE_NOWHERE = 255
 // who brought a route
+export const RTPROT_UNSPEC = 0
+export const RTPROT_REDIRECT = 1
 export const RTPROT_KERNEL = 2
+export const RTPROT_BOOT = 3
 export const RTPROT_STATIC = 4
 // next hop and info flags
 export const RTNH_F_DEAD = 1
+export const RTNH_F_PERVASIVE = 2
 export const RTNH_F_ONLINK = 4
 
 export const FIB_MAX_NHS = 8
+
+// metrics of a route, from 1 on
+export const RTAX_LOCK = 1 // bits of those that nobody may change, by 1 << number
+export const RTAX_MTU = 2
+export const RTAX_ADVMSS = 8
+export const RTAX_HOPLIMIT = 10
+export const RTAX_MAX = 12
 
 export class fib_nh extends Struct {
   declare nh_dev: net_device | null
@@ -61,7 +73,7 @@ export class fib_info extends Struct {
   declare fib_protocol: number
   declare fib_prefsrc: number
   declare fib_priority: number
-  declare fib_mtu: number
+  declare fib_metrics: number
   declare fib_nhs: number
   declare fib_power: number
   declare fib_nh: number
@@ -76,7 +88,7 @@ export const FIB_INFO: Layout<fib_info> = layout('fib_info', fib_info, {
   fib_protocol: konst(word),
   fib_prefsrc: konst(word),
   fib_priority: konst(word),
-  fib_mtu: konst(word),
+  fib_metrics: konst(bytes(RTAX_MAX * 4)), // RTAX_*, from 1 on; 0: not said
   fib_nhs: konst(word),
   fib_power: by('fib_multipath_lock', word),
   fib_nh: konst(bytes(FIB_MAX_NHS * FIB_NH_SIZE)),
@@ -103,6 +115,26 @@ export function fib_nh_of(fi: fib_info, k: number): fib_nh {
   return FIB_NH.ref(fi.fib_nh + k * FIB_NH_SIZE)
 }
 
+/** fib_metric - one metric of a route, 0: the route does not say. */
+export function fib_metric(fi: fib_info, metric: number): number {
+  return RAM.i32[(fi.fib_metrics >> 2) + metric - 1]!
+}
+
+/** Who asked for a change, for those who are told of it. */
+export interface RouteRequest {
+  pid: number
+  seq: number
+  echo: boolean
+}
+
+export interface NexthopSpec {
+  gw: number
+  /** Where to; nothing: where the gateway is found. */
+  dev?: net_device
+  weight?: number
+  flags?: number
+}
+
 /** A route as configuration states it; an object of the slow path. */
 export interface RouteSpec {
   dst: number
@@ -114,9 +146,14 @@ export interface RouteSpec {
   priority?: number
   prefsrc?: number
   mtu?: number
-  nexthops: { gw: number; dev: net_device; weight?: number; flags?: number }[]
-  /** Stand behind an equal route that means something else, instead of being refused (NLM_F_APPEND). */
+  /** By RTAX_*. */
+  metrics?: Record<number, number>
+  nexthops: NexthopSpec[]
+  /** Stand behind an equal route that means something else, instead of being refused (NLM_F_CREATE | NLM_F_APPEND). */
   append?: boolean
+  /** NLM_F_*, if it is neither the one nor the other. */
+  nlflags?: number
+  request?: RouteRequest
 }
 
 /** What a route to be deleted must be like; what is not said does not matter. A gateway 0 means any. */
@@ -126,4 +163,5 @@ export interface RouteMatch extends Pick<RouteSpec, 'dst' | 'prefixlen' | 'tos' 
   priority?: number
   prefsrc?: number
   nexthops?: { gw: number; dev?: net_device }[]
+  request?: RouteRequest
 }

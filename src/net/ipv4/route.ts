@@ -192,6 +192,8 @@ const FL_SRC = RTABLE.offset('fl_src') >> 2
 const FL_IIF = RTABLE.offset('fl_iif') >> 2
 const FL_OIF = RTABLE.offset('fl_oif') >> 2
 const FL_TOS = RTABLE.offset('fl_tos') >> 2
+const FL_MARK = RTABLE.offset('fl_mark') >> 2
+const NFMARK = SKB.offset('nfmark') >> 2
 const USE = DST.offset('use') >> 2
 const LASTUSE = DST.offset('lastuse') >> 2
 const IPTOS_RT_MASK = 0x1c
@@ -204,7 +206,15 @@ function touch(r: number): void {
 }
 
 /** Walk a chain for a key; interrupts may come, RCU keeps the entries. @returns address, or 0 */
-function chain_find(hash: number, daddr: number, saddr: number, iif: number, oif: number, tos: number): number {
+function chain_find(
+  hash: number,
+  daddr: number,
+  saddr: number,
+  iif: number,
+  oif: number,
+  tos: number,
+  mark: number,
+): number {
   let r = i32[table.w + (hash << (BUCKET_SHIFT - 2))]
   while (r !== 0) {
     if (PROVE) prove_follow(r)
@@ -214,7 +224,8 @@ function chain_find(hash: number, daddr: number, saddr: number, iif: number, oif
       i32[w + FL_SRC] === saddr &&
       i32[w + FL_IIF] === iif &&
       i32[w + FL_OIF] === oif &&
-      i32[w + FL_TOS] === tos
+      i32[w + FL_TOS] === tos &&
+      i32[w + FL_MARK] === mark
     )
       return r
     r = i32[w]
@@ -229,7 +240,7 @@ export function rt_cache_input(skb: sk_buff, daddr: number, saddr: number, tos: 
   const key = tos & IPTOS_RT_MASK
   const hash = rt_hash_code(daddr, saddr ^ (iif << 5), key)
   rcu_read_lock()
-  const r = chain_find(hash, daddr, saddr, iif, 0, key)
+  const r = chain_find(hash, daddr, saddr, iif, 0, key, i32[skb.$w + NFMARK])
   if (r !== 0) {
     touch(r)
     i32[skb.$w + SKB_DST] = r
@@ -242,12 +253,12 @@ export function rt_cache_input(skb: sk_buff, daddr: number, saddr: number, tos: 
 const SKB_DST = SKB.offset('dst') >> 2
 
 /** rt_cache_output - the cached route for packets of our own, referenced, or null. */
-export function rt_cache_output(daddr: number, saddr: number, tos: number, oif: number): rtable | null {
+export function rt_cache_output(daddr: number, saddr: number, tos: number, oif: number, mark = 0): rtable | null {
   charge_cost(COST_CACHE)
   const key = tos & RTO_TOS
   const hash = rt_hash_code(daddr, saddr ^ (oif << 5), key)
   rcu_read_lock_bh()
-  const r = chain_find(hash, daddr, saddr, 0, oif, key)
+  const r = chain_find(hash, daddr, saddr, 0, oif, key, mark)
   if (r !== 0) touch(r)
   rcu_read_unlock_bh()
   if (r === 0) return null
@@ -265,11 +276,20 @@ export function rt_for_output(daddr: number, saddr: number, tos: number, f: (rt:
 }
 
 /** rt_key - fill in what a route answers to, and its bucket. */
-export function rt_key(r: rtable, daddr: number, saddr: number, iif: number, oif: number, tos: number): void {
+export function rt_key(
+  r: rtable,
+  daddr: number,
+  saddr: number,
+  iif: number,
+  oif: number,
+  tos: number,
+  mark: number,
+): void {
   r.fl_dst = daddr
   r.fl_src = saddr
   r.fl_iif = iif
   r.fl_oif = oif
+  r.fl_mark = mark
   r.fl_tos = tos & (iif !== 0 ? IPTOS_RT_MASK : RTO_TOS)
   r.hash = rt_hash_code(daddr, saddr ^ ((iif !== 0 ? iif : oif) << 5), r.fl_tos)
 }
@@ -324,7 +344,8 @@ function intern(r: rtable): rtable | null {
       at.fl_src === r.fl_src &&
       at.fl_iif === r.fl_iif &&
       at.fl_oif === r.fl_oif &&
-      at.fl_tos === r.fl_tos
+      at.fl_tos === r.fl_tos &&
+      at.fl_mark === r.fl_mark
     ) {
       store(slot, i32[at.$w]) // to the front; a reader in the chain may miss the tail, and then asks the FIB
       i32[at.$w] = bucket.chain

@@ -16,8 +16,9 @@ import {
   ipv4_is_zeronet,
 } from '../wire/ipv4.js'
 import { inet_select_addr } from './devinet.js'
-import { fib_lookup, ip_dev_find } from './fib_frontend.js'
+import { ip_dev_find } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
+import { fib_lookup } from './fib_rules.js'
 import { fib_res_dev, fib_res_gw, fib_res_mtu, fib_res_prefsrc } from './fib_semantics.js'
 import {
   FIB_RESULT,
@@ -50,6 +51,7 @@ interface Search {
   saddr: number
   tos: number
   oif: number
+  mark: number
   /** With a reference of the search. */
   dev: net_device | null
   type: number
@@ -104,7 +106,7 @@ function check_device(s: Search, scope: number): number {
 
 /** Ask the FIB. @returns 0, -errno */
 function look_up(s: Search, scope: number): number {
-  if (fib_lookup(s.daddr, s.saddr, s.tos, 0, s.oif, scope, res) !== 0) {
+  if (fib_lookup(s.daddr, s.saddr, s.tos, loopback_dev()?.ifindex ?? 0, s.oif, scope, res, s.mark) !== 0) {
     if (s.dev === null) return -ENETUNREACH
     if (s.saddr === 0) s.saddr = inet_select_addr(s.dev, 0, RT_SCOPE_LINK) // as if the destination was on that link
     s.type = RTN_UNICAST
@@ -161,7 +163,7 @@ function make_route(s: Search, daddr: number, saddr: number, tos: number, oif: n
   const dev = s.dev!
   const rth = rt_alloc()
   if (rth === null) return -ENOBUFS
-  rt_key(rth, daddr, saddr, 0, oif, tos)
+  rt_key(rth, daddr, saddr, 0, oif, tos, s.mark)
   rth.rt_dst = s.daddr
   rth.rt_src = s.saddr
   rth.rt_iif = oif !== 0 ? oif : dev.ifindex
@@ -179,9 +181,9 @@ function make_route(s: Search, daddr: number, saddr: number, tos: number, oif: n
   return hashed === null ? -ENOBUFS : hashed.addr
 }
 
-function ip_route_output_slow(daddr: number, saddr: number, tos: number, oif: number): number {
+function ip_route_output_slow(daddr: number, saddr: number, tos: number, oif: number, mark: number): number {
   local_bh_disable() // `res` is this CPU's, and softirqs use it too
-  const s: Search = { daddr, saddr, tos: tos & IPTOS_RT_MASK, oif, dev: null, type: RTN_UNICAST, gw: 0, mtu: 0 }
+  const s: Search = { daddr, saddr, tos: tos & IPTOS_RT_MASK, oif, mark, dev: null, type: RTN_UNICAST, gw: 0, mtu: 0 }
   let ret = resolve(s, (tos & RTO_ONLINK) !== 0 ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE)
   rt_stat.out_slow_tot++
   if (ret === 0) ret = make_route(s, daddr, saddr, tos & (IPTOS_RT_MASK | RTO_ONLINK), oif)
@@ -191,9 +193,9 @@ function ip_route_output_slow(daddr: number, saddr: number, tos: number, oif: nu
 }
 
 /** ip_route_output_key - @context process, softirq @returns address of a referenced route, or -errno */
-export function ip_route_output_key(daddr: number, saddr: number, tos: number, oif: number): number {
-  const cached = rt_cache_output(daddr, saddr, tos & (IPTOS_RT_MASK | RTO_ONLINK), oif)
-  if (cached === null) return ip_route_output_slow(daddr, saddr, tos, oif)
+export function ip_route_output_key(daddr: number, saddr: number, tos: number, oif: number, mark = 0): number {
+  const cached = rt_cache_output(daddr, saddr, tos & (IPTOS_RT_MASK | RTO_ONLINK), oif, mark)
+  if (cached === null) return ip_route_output_slow(daddr, saddr, tos, oif, mark)
   if (cached.dst.error === 0) return cached.addr
   const { error } = cached.dst
   ip_rt_put(cached)

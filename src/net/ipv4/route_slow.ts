@@ -12,6 +12,7 @@ import { jiffies } from '../../irq/timer.js'
 import { EACCES, EHOSTUNREACH, ENETUNREACH, ESRCH } from '../../lib/errno.js'
 import { dst_set_expires } from '../core/dst.js'
 import { drop_reason } from '../core/fate.js'
+import { loopback_dev } from '../core/loopback_dev.js'
 import { kfree_skb } from '../core/skbuff.js'
 import type { net_device, sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
@@ -25,8 +26,9 @@ import {
 } from '../wire/icmp.js'
 import { ipv4_is_badclass, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
 import { in_dev_forwards, in_dev_orconf, inet_addr_onlink, inet_select_addr } from './devinet.js'
-import { fib_lookup, fib_validate_source } from './fib_frontend.js'
+import { fib_validate_source } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
+import { fib_lookup } from './fib_rules.js'
 import { fib_res_dev, fib_res_gw, fib_res_mtu } from './fib_semantics.js'
 import {
   FIB_RESULT,
@@ -83,10 +85,11 @@ function attach(skb: sk_buff, rth: rtable): number {
   return 0
 }
 
-function new_input_route(daddr: number, saddr: number, tos: number, dev: net_device): rtable | null {
+function new_input_route(skb: sk_buff, daddr: number, saddr: number, tos: number): rtable | null {
+  const dev = skb.dev!
   const rth = rt_alloc()
   if (rth === null) return null
-  rt_key(rth, daddr, saddr, dev.ifindex, 0, tos)
+  rt_key(rth, daddr, saddr, dev.ifindex, 0, tos, skb.nfmark)
   rth.rt_dst = daddr
   rth.rt_src = saddr
   rth.rt_iif = dev.ifindex
@@ -96,7 +99,7 @@ function new_input_route(daddr: number, saddr: number, tos: number, dev: net_dev
 
 /** Packets for us, and broadcasts. */
 function local_input(skb: sk_buff, daddr: number, saddr: number, tos: number, flags: number, spec_dst: number): number {
-  const rth = new_input_route(daddr, saddr, tos, skb.dev!)
+  const rth = new_input_route(skb, daddr, saddr, tos)
   if (rth === null) return CACHE_FULL
   rth.dst.input = ip_local_deliver_sym
   rth.dst.output = ip_error_sym
@@ -111,7 +114,7 @@ function local_input(skb: sk_buff, daddr: number, saddr: number, tos: number, fl
 function brd_input(skb: sk_buff, daddr: number, saddr: number, tos: number): number {
   if (skb.protocol !== ETH_P_IP) return INPUT_ERROR
   const dev = skb.dev!
-  if (saddr !== 0 && fib_validate_source(saddr, 0, tos, 0, dev, res) < 0) return martian_source()
+  if (saddr !== 0 && fib_validate_source(saddr, 0, tos, 0, dev) < 0) return martian_source()
   rt_stat.in_brd++
   return local_input(skb, daddr, saddr, tos, RTCF_BROADCAST, inet_select_addr(dev, saddr, RT_SCOPE_LINK))
 }
@@ -120,7 +123,7 @@ function brd_input(skb: sk_buff, daddr: number, saddr: number, tos: number): num
 function no_route(skb: sk_buff, daddr: number, saddr: number, tos: number, error: number): number {
   rt_stat.in_no_route++
   const dev = skb.dev!
-  const rth = new_input_route(daddr, saddr, tos, dev)
+  const rth = new_input_route(skb, daddr, saddr, tos)
   if (rth === null) return CACHE_FULL
   rth.dst.input = ip_error_sym
   rth.dst.output = ip_error_sym
@@ -146,14 +149,14 @@ export function ip_route_input_slow(skb: sk_buff, daddr: number, saddr: number, 
   if (ipv4_is_multicast(daddr) || ipv4_is_badclass(daddr) || ipv4_is_zeronet(daddr) || ipv4_is_loopback(daddr)) {
     return martian_destination() // nobody here listens to multicast yet
   }
-  const err = fib_lookup(daddr, saddr, tos, dev.ifindex, 0, RT_SCOPE_UNIVERSE, res)
+  const err = fib_lookup(daddr, saddr, tos, dev.ifindex, 0, RT_SCOPE_UNIVERSE, res, skb.nfmark)
   if (err !== 0) {
     if (!in_dev_forwards(dev)) return NOT_FORWARDING
     return no_route(skb, daddr, saddr, tos, err === -ESRCH ? -ENETUNREACH : err)
   }
   if (res.type === RTN_BROADCAST) return brd_input(skb, daddr, saddr, tos)
   if (res.type === RTN_LOCAL) {
-    if (fib_validate_source(saddr, daddr, tos, 0, dev, res) < 0) return martian_source()
+    if (fib_validate_source(saddr, daddr, tos, loopback_dev()?.ifindex ?? 0, dev) < 0) return martian_source()
     return local_input(skb, daddr, saddr, tos, 0, daddr)
   }
   if (!in_dev_forwards(dev)) return NOT_FORWARDING
@@ -174,9 +177,9 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   if (skb.protocol !== ETH_P_IP && out === dev) return INPUT_ERROR // a question by ARP that is not ours to answer
   const gw = fib_res_gw(res)
   const mtu = fib_res_mtu(res)
-  const valid = fib_validate_source(saddr, daddr, tos, out.ifindex, dev, res)
+  const valid = fib_validate_source(saddr, daddr, tos, out.ifindex, dev)
   if (valid < 0) return martian_source()
-  const rth = new_input_route(daddr, saddr, tos, dev)
+  const rth = new_input_route(skb, daddr, saddr, tos)
   if (rth === null) return CACHE_FULL
   let flags = valid > 0 ? RTCF_DIRECTSRC : 0
   if (

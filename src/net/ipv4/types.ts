@@ -9,6 +9,7 @@ export class rtable extends Struct {
   declare fl_iif: number
   declare fl_oif: number
   declare fl_tos: number
+  declare fl_mark: number
   declare hash: number
   declare rt_flags: number
   declare rt_type: number
@@ -26,6 +27,7 @@ export const RTABLE: Layout<rtable> = layout('rtable', rtable, {
   fl_iif: konst(word), // 0 for output routes
   fl_oif: konst(word),
   fl_tos: konst(word),
+  fl_mark: konst(word), // nfmark, for rules that go by it
   hash: konst(word),
   rt_flags: konst(word), // RTCF_*
   rt_type: konst(word), // RTN_*

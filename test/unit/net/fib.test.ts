@@ -4,8 +4,9 @@ import { EEXIST, EHOSTUNREACH, EINVAL, ENETUNREACH, ESRCH } from '../../../src/l
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
 import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
 import type { net_device } from '../../../src/net/core/types.js'
-import { fib_lookup, inet_addr_type, ip_route_add, ip_route_del } from '../../../src/net/ipv4/fib_frontend.js'
+import { inet_addr_type, ip_route_add, ip_route_del } from '../../../src/net/ipv4/fib_frontend.js'
 import { fib_select_multipath } from '../../../src/net/ipv4/fib_multipath.js'
+import { fib_lookup } from '../../../src/net/ipv4/fib_rules.js'
 import { fib_res_gw } from '../../../src/net/ipv4/fib_semantics.js'
 import {
   FIB_RESULT,

@@ -2,8 +2,11 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
-import { EINVAL, ENETUNREACH, ESRCH } from '../../../src/lib/errno.js'
+import { NOTIFIER, NOTIFY_DONE, NOTIFY_OK, NOTIFY_STOP, type notifier_block } from '../../../src/irq/notifier.js'
+import { EBUSY, EINVAL, ENETUNREACH, ESRCH } from '../../../src/lib/errno.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
+import { dev_set_mac_address } from '../../../src/net/core/dev_change.js'
+import { neigh_create, neigh_lookup, neigh_release } from '../../../src/net/core/neighbour.js'
 import {
   alloc_netdev,
   dev_change_mtu,
@@ -13,16 +16,26 @@ import {
   dev_open,
   dev_put,
   free_netdev,
+  NETDEV_CHANGE,
+  NETDEV_DOWN,
+  NETDEV_GOING_DOWN,
+  NETDEV_UP,
+  netdev_notify,
   register_netdevice,
+  register_netdevice_notifier,
   rtnl_lock,
   rtnl_unlock,
   unregister_netdevice,
+  unregister_netdevice_notifier,
 } from '../../../src/net/core/netdevice.js'
-import { NETREG_UNREGISTERED, type net_device } from '../../../src/net/core/types.js'
+import { NEIGH_UPDATE_F_ADMIN, neigh_update } from '../../../src/net/core/nud.js'
+import { sysctl_write } from '../../../src/net/core/sysctl.js'
+import { NETDEV, NETREG_UNREGISTERED, NUD_STALE, type net_device } from '../../../src/net/core/types.js'
 import { in_dev_get, inet_del_ifa, inet_insert_ifa, inetdev_init } from '../../../src/net/ipv4/devinet.js'
-import { fib_lookup, inet_addr_type, ip_route_add, ip_route_del } from '../../../src/net/ipv4/fib_frontend.js'
+import { inet_addr_type, ip_route_add, ip_route_del } from '../../../src/net/ipv4/fib_frontend.js'
 import { fib_select_multipath } from '../../../src/net/ipv4/fib_multipath.js'
-import { fib_res_dev, fib_res_gw } from '../../../src/net/ipv4/fib_semantics.js'
+import { fib_lookup } from '../../../src/net/ipv4/fib_rules.js'
+import { fib_res_dev, fib_res_gw, fib_res_prefsrc } from '../../../src/net/ipv4/fib_semantics.js'
 import {
   FIB_RESULT,
   RT_SCOPE_LINK,
@@ -198,6 +211,81 @@ describe('addresses', () => {
     expect([way('50.0.0.1'), way('51.0.0.1')]).toEqual([-ENETUNREACH, 'eth0'])
     expect(ip_route_add({ ...route('50.0.0.0', '10.0.0.2', eth0), prefsrc: ip('10.0.7.1') })).toBe(-EINVAL)
     expect(ip_route_del(route('51.0.0.0', '10.0.0.2', eth0))).toBe(0)
+  })
+})
+
+describe('promote_secondaries', () => {
+  const set = (value: number): void => expect(sysctl_write('net.ipv4.conf.eth0.promote_secondaries', value)).toBe(0)
+  const list = (): [number, number][] => {
+    const all: [number, number][] = []
+    for (let a = in_dev_get(eth0)!.ifa_list; a !== null; a = a.ifa_next) all.push([a.ifa_local, a.ifa_flags])
+    return all
+  }
+  test('the first secondary takes the place of the primary that goes; the subnet stays, sent from it', () => {
+    set(1)
+    add(eth0, '10.0.0.9')
+    add(eth0, '10.0.0.10')
+    add(eth0, '192.168.0.1')
+    expect(list().map(([, flags]) => flags)).toEqual([0, 0, 1, 1])
+    del(eth0, '10.0.0.1')
+    expect(list()).toEqual([
+      [ip('192.168.0.1'), 0],
+      [ip('10.0.0.9'), 0],
+      [ip('10.0.0.10'), 1],
+    ])
+    expect(way('10.0.0.77')).toBe('eth0')
+    expect(fib_res_prefsrc(res)).toBe(ip('10.0.0.9'))
+    const types = ['10.0.0.1', '10.0.0.9', '10.0.0.10', '10.0.0.255'].map(a => inet_addr_type(ip(a)))
+    expect(types).toEqual([RTN_UNICAST, RTN_LOCAL, RTN_LOCAL, RTN_BROADCAST])
+    set(0)
+    del(eth0, '10.0.0.9')
+    expect(list()).toEqual([[ip('192.168.0.1'), 0]])
+    del(eth0, '192.168.0.1')
+    add(eth0, '10.0.0.1')
+  })
+})
+
+describe('notifier chains', () => {
+  test('are called by falling priority, until one says stop; who is off the list hears nothing', () => {
+    const heard: string[] = []
+    const block = (name: string, priority: number, ret: number): notifier_block => {
+      const nb = NOTIFIER.make(kmalloc(NOTIFIER.size))
+      nb.priority = priority
+      nb.call = symbol(`test_${name}`, (_nb: notifier_block, event: number, data: number) => {
+        heard.push(`${name} ${event} ${dev_name(NETDEV.ref(data))}`)
+        return ret
+      })
+      register_netdevice_notifier(nb)
+      return nb
+    }
+    const low = block('low', -10, NOTIFY_DONE)
+    const high = block('high', 10, NOTIFY_OK)
+    const mid = block('mid', -5, NOTIFY_STOP)
+    expect(netdev_notify(eth1, NETDEV_CHANGE)).toBe(NOTIFY_STOP)
+    expect(heard.splice(0)).toEqual([`high ${NETDEV_CHANGE} eth1`, `mid ${NETDEV_CHANGE} eth1`])
+    unregister_netdevice_notifier(mid)
+    down(eth1)
+    dev_open(eth1)
+    expect(heard.splice(0)).toEqual(
+      [NETDEV_GOING_DOWN, NETDEV_DOWN, NETDEV_UP].flatMap(event => [`high ${event} eth1`, `low ${event} eth1`]),
+    )
+    for (const nb of [low, high, mid]) {
+      unregister_netdevice_notifier(nb)
+      kfree(nb.addr)
+    }
+    netdev_notify(eth1, NETDEV_CHANGE)
+    expect(heard).toEqual([])
+  })
+  test('another station address: neighbours that were found by the old one are asked anew', () => {
+    down(eth1)
+    const entry = neigh_create(ip('10.0.1.77'), eth1)!
+    neigh_update(entry, 0x02000000, 5, NUD_STALE, NEIGH_UPDATE_F_ADMIN)
+    expect(dev_set_mac_address(eth1, 0x02000000, 0x99)).toBe(0)
+    expect([entry.dead, neigh_lookup(ip('10.0.1.77'), eth1)]).toEqual([1, null])
+    neigh_release(entry)
+    expect(dev_set_mac_address(eth1, 0x02000000, 2)).toBe(0)
+    dev_open(eth1)
+    expect(dev_set_mac_address(eth1, 0x02000000, 3)).toBe(-EBUSY)
   })
 })
 
