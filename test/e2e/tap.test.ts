@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { TapResult } from '../../src/lab/tap.js'
+import { complaints, hasTshark } from '../helpers/tshark.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const bin = join(root, 'bin/softnet.mjs')
@@ -77,22 +78,6 @@ class Tapped {
     expect(code).toBe(130)
     return JSON.parse(readFileSync(join(dir, 'tap.json'), 'utf8')) as TapResult
   }
-}
-
-/** What tshark finds wrong in a capture, a line each. */
-function complaints(file: string): string {
-  const checks = ['ip.check_checksum', 'udp.check_checksum', 'tcp.check_checksum'].flatMap(o => ['-o', `${o}:TRUE`])
-  const bad = [
-    '_ws.malformed',
-    ...['ip', 'udp', 'tcp', 'icmp'].map(p => `${p}.checksum.status == "Bad"`),
-    'ip.fragment.error',
-    'ip.fragment.overlap',
-    'ip.fragment.toolongfragment',
-    'ip.bogus_header_length',
-    'ip.bogus_ip_length',
-  ].join(' || ')
-  const { status, stdout, stderr } = spawnSync('tshark', ['-r', file, ...checks, '-Y', bad], { encoding: 'utf8' })
-  return status === 0 ? stdout : stderr
 }
 
 const loss = (out: string): string | undefined => /(\d+(?:\.\d+)?)% packet loss/.exec(out)?.[1]
@@ -167,7 +152,7 @@ describe.runIf(rights)('a router between two namespaces, on two CPUs', () => {
     expect(result.fates.forwarded).toBeGreaterThan(20_000)
     expect(result.ports.map(p => p.missed)).toEqual([0, 0])
   })
-  test.runIf(has('tshark'))('tshark finds nothing wrong in what went over its wires', { timeout: 120_000 }, () => {
+  test.runIf(hasTshark)('tshark finds nothing wrong in what went over its wires', { timeout: 120_000 }, () => {
     for (const k of [0, 1]) expect(complaints(join(dir, `${k}.pcap`))).toBe('')
   })
 })

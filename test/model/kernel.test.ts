@@ -54,6 +54,16 @@ describe('a neighbour is asked for under control', () => {
   })
 })
 
+describe('datagrams in pieces are put together under control', () => {
+  test.each([
+    ['two CPUs', { cpus: 2, datagrams: 2, twice: false }],
+    ['two CPUs, each piece twice', { cpus: 2, datagrams: 1, twice: true }],
+  ])('%s: each once, nothing raced for, nothing leaked', async (_name, args) => {
+    const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
+    expect(await look('frag', { ...options, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+  })
+})
+
 describe('two processes talk over loopback under control', () => {
   test.each([
     ['on one CPU', 0],
