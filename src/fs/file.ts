@@ -197,6 +197,17 @@ export function fd_install(fd: number, filp: file): void {
   spin_unlock(files.file_lock)
 }
 
+/** fd_install_first - the lowest descriptor of a process that does not run yet. @consumes a reference of filp */
+export function fd_install_first(files: files_struct, filp: file): void {
+  const fd = files.next_fd++
+  set_bit(files.open_fds, fd, true)
+  i32[(files.fd >> 2) + fd] = filp.addr
+}
+/** release_unused - a file that nobody got to see, and that has nothing to release. @consumes filp */
+export function release_unused(filp: file): void {
+  kmem_cache_free(filp_cache, filp)
+}
+
 /** fget - the file of a descriptor, with one more reference, or null. @context process @locks file_lock */
 export function fget(fd: number): file | null {
   if (fd < 0 || fd >= NR_OPEN) return null

@@ -18,6 +18,7 @@ import {
   RUNNING,
 } from '../arch/machine.js'
 import { turnstile_enter, turnstile_leave } from '../arch/turnstile.js'
+import { console_init } from '../drivers/char/console.js'
 import { loopback_init } from '../drivers/net/loopback.js'
 import { nic_probe } from '../drivers/net/nic_probe.js'
 import { cpu_rejoin, hotplug_init } from '../irq/hotplug.js'
@@ -27,7 +28,7 @@ import { tasklets_init } from '../irq/tasklet.js'
 import '../irq/itimer.js' // it hooks into the tick and into the end of tasks
 import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
-import { EEXIST, EINVAL, ENETUNREACH, ENOENT, ENOMEM } from '../lib/errno.js'
+import { E2BIG, EEXIST, EINVAL, ENETUNREACH, ENOENT, ENOMEM } from '../lib/errno.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
 import { dst_init } from '../net/core/dst.js'
@@ -57,11 +58,13 @@ import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { kthread_init } from '../sched/kthread.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
+import { exec, program_names } from '../syscall/exec.js'
+import '../user/programs.js' // they enter themselves into the table of programs
 import { screend_sym } from '../user/screend.js'
 import { spin_sym } from '../user/spin.js'
 import { doorbell_init } from './doorbell.js'
 import './wait_graph.js' // it hooks into the turnstile
-import type { NeighbourSetup, PortSetup, RouterSetup, RouteSetup } from './setup.js'
+import type { NeighbourSetup, PortSetup, ProcessSetup, RouterSetup, RouteSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
 export { tasks_not_at_rest } from '../sched/sched.js'
@@ -183,6 +186,17 @@ export function configure_network(setup: RouterSetup): void {
   for (const r of setup.routes) add_route(r)
 }
 
+/** start_process - @context process, boot */
+export function start_process(setup: ProcessSetup): void {
+  const err = exec(setup.argv, setup)
+  if (err >= 0) return
+  const name = setup.argv[0] ?? ''
+  if (err === -ENOENT) give_up(`there is no program '${name}', only ${program_names().join(', ')}`)
+  if (err === -E2BIG) give_up(`program ${name} has too many arguments`)
+  if (err === -EINVAL) give_up(`program ${name} has a CPU or a delay that cannot be`)
+  give_up(`program ${name} has no room in memory`)
+}
+
 /** init - the first process: brings the network up, then the machine counts as running. @context process */
 function* init(): Generator<void, number, void> {
   yield* rtnl_lock()
@@ -191,6 +205,7 @@ function* init(): Generator<void, number, void> {
   if (config('user_spin') !== 0)
     for (let cpu = 0; cpu < num_cpus(); cpu++) kernel_thread('spin', spin_sym, 0, { cpu, user: true })
   for (const program of boot_args.programs) program.main()
+  for (const setup of boot_args.setup.processes ?? []) start_process(setup)
   cmpxchg(POWER, BOOTING, RUNNING)
   wake_by_address(POWER, 1)
   return 0
@@ -210,6 +225,7 @@ export function init_subsystems(ncpus: number): void {
   softirq_init(ncpus)
   init_workqueues()
   hotplug_init()
+  console_init()
   local_irq_enable()
   netdev_init()
   netlink_init()

@@ -24,10 +24,25 @@ export interface NeighbourSetup {
   mac: { hi: number; lo: number }
 }
 
+/** A program that init starts when the network is up. */
+export interface ProcessSetup {
+  /** Its name, and its arguments. */
+  argv: string[]
+  /** The CPU that it belongs to; nothing: CPU 0. */
+  cpu?: number
+  /** Who runs it; nothing: root. */
+  uid?: number
+  /** How long after the start of the machine it begins. */
+  delayMs?: number
+  /** It goes on as long as the machine runs: nobody waits for its end. */
+  daemon?: boolean
+}
+
 export interface RouterSetup {
   ports: PortSetup[]
   routes: RouteSetup[]
   neighbours: NeighbourSetup[]
   /** By Linux's names, such as net.ipv4.ip_forward or net.ipv4.conf.eth0.rp_filter. */
   sysctl?: Record<string, number>
+  processes?: ProcessSetup[]
 }

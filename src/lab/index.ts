@@ -1,7 +1,9 @@
 /** index.ts - the library: `import { Machine } from 'softnet'`. */
 export type { GeneratorConfig, PortConfig, ReplayConfig } from '../hw/types.js'
+export type { ProcessSetup } from '../init/setup.js'
 export type { SystemMap } from '../init/system_map.js'
 export { forwardDefaults, livelockDefaults } from './config.js'
+export type { ConsoleRecord } from './consoleReader.js'
 export { LabError, MachinePanic, RunError, UsageError } from './errors.js'
 export { runForward } from './forward.js'
 export { runLivelock } from './livelock.js'

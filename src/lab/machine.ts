@@ -19,6 +19,7 @@ import type { SystemMap } from '../init/system_map.js'
 import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
 import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
+import { ConsoleReader, type ConsoleRecord } from './consoleReader.js'
 import { MachinePanic, RunError } from './errors.js'
 import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, writeConfig } from './machineConfig.js'
 import { obituary } from './obituary.js'
@@ -46,6 +47,9 @@ const BOARD_LAG = 2000
 /** Tries of a thread that waits for its turn, where the host has a core for each. */
 const TURN_SPIN = 20_000
 
+/** How often the host takes out what programs wrote, ms. */
+const PROCESS_LOOK_MS = 2
+
 export type { MachineConfig, MachinePort } from './machineConfig.js'
 
 type Remote<T> = Comlink.Remote<T>
@@ -70,6 +74,7 @@ export class Machine {
   private died: Error | null = null
   private reader: RamReader | null = null
   private turnstile: TurnstileHost | null = null
+  private readConsole: ConsoleReader | null = null
   /** CPUs that are in the kernel. */
   private readonly inside = new Set<number>()
 
@@ -203,6 +208,7 @@ export class Machine {
       routes: config.routes,
       neighbours: config.neighbours,
       ...(config.sysctl === undefined ? {} : { sysctl: config.sysctl }),
+      ...(config.processes === undefined ? {} : { processes: config.processes }),
     }
     await this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
     while (this.power === BOOTING) {
@@ -279,6 +285,41 @@ export class Machine {
 
   get running(): boolean {
     return this.reader !== null && this.power === RUNNING
+  }
+
+  // ---- programs -----------------------------------------------------------------------------------------------------
+
+  /** What programs wrote since the last call, in order. Call it often: a program that finds the console full sleeps. */
+  console(): ConsoleRecord[] {
+    return this.consoleReader.drain()
+  }
+
+  private get consoleReader(): ConsoleReader {
+    this.readConsole ??= new ConsoleReader(this.ram)
+    return this.readConsole
+  }
+
+  /** How each of the configured processes ended, by its place in the configuration; null: it has not. */
+  exitCodes(): (number | null)[] {
+    return (this.config.processes ?? []).map((_, index) => this.consoleReader.exitCode(index))
+  }
+
+  /**
+   * Lets time pass until all processes have ended that are no daemons, at most `ms` of the machine's time; `output` gets what
+   * they write meanwhile. In virtual time the host looks at fixed times, so the run is the same each time.
+   * @returns exit codes; null: it has not ended (a daemon, or there was not enough time)
+   */
+  async processes(ms: number, output: (record: ConsoleRecord) => void = () => {}): Promise<(number | null)[]> {
+    const until = this.nowMs + ms
+    const busy = (): boolean =>
+      this.exitCodes().some((c, k) => c === null && this.config.processes![k]!.daemon !== true)
+    for (;;) {
+      this.check()
+      const wait = busy() && this.nowMs < until
+      for (const record of this.console()) output(record)
+      if (!wait) return this.exitCodes()
+      await this.pass(Math.min(PROCESS_LOOK_MS, Math.max(0.001, until - this.nowMs)))
+    }
   }
 
   // ---- control of the ports -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 /** machineConfig.ts - what a machine is made of, and how the host tells the kernel so. */
 import type { PlayWindow, PortConfig } from '../hw/types.js'
-import type { PortSetup, RouterSetup } from '../init/setup.js'
+import type { PortSetup, ProcessSetup, RouterSetup } from '../init/setup.js'
 import { SKB_DATA_JUMBO } from '../lib/limits.js'
 import type { CostProfile } from './profile.js'
 import type { RamReader } from './ramReader.js'
@@ -75,6 +75,8 @@ export interface MachineConfig {
   loopback?: boolean
   /** Programs of users that the machine has memory for at once; nothing: none. */
   userProcs?: number
+  /** Programs with their arguments, started when the network is up; the machine has memory for them. */
+  processes?: ProcessSetup[]
   /** URLs of modules that every CPU loads beside the kernel; main() of each is called by the init process. */
   programs?: string[]
 }
@@ -130,7 +132,7 @@ export function writeConfig(config: MachineConfig, ram: RamReader): void {
     cycle_limit: config.cycleLimit ?? 0,
     screend: (config.screend ?? 'off') === 'off' ? 0 : 1,
     loopback: config.loopback === true ? 1 : 0,
-    user_procs: config.userProcs ?? 0,
+    user_procs: Math.max(config.userProcs ?? 0, config.processes?.length ?? 0),
     link_ms: config.ports.some(p => p.wire?.kind === 'link') ? LINK_MS : 0,
     screen_feedback: config.screend === 'feedback' ? 1 : 0,
   }

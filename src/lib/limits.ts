@@ -50,6 +50,11 @@ export const MAX_SOCKS = 512
 export const SOCK_SLOT = 2048 // the largest socket of all protocols, bytes
 export const UIO_MAXIOV = 1024
 
+export const CONSOLE_RING = 1 << 15 // bytes that programs have written and the host has not taken out
+export const CONSOLE_CHUNK = 4096 // of one write that stay together
+export const MAX_PROCESSES = 64 // programs that init starts
+export const MAX_ARG_BYTES = 1 << 15 // of a program's arguments
+
 export const MAX_FIB_NODES = 65536
 export const MAX_FIB_INFOS = 8192
 export const MAX_FIB_TABLES = 64 // beside local and main, and those two

@@ -18,6 +18,7 @@ import {
   store32,
   variable,
 } from './libc.js'
+import { arguments_of, fprintf, perror, STDERR, strtol } from './stdio.js'
 
 const AF_INET = 2
 const SOCK_DGRAM = 2
@@ -51,6 +52,18 @@ function* echo(port: number, ends: boolean): Libc {
 export const udpecho_sym: Sym<Program> = symbol('udpecho', arg => echo(arg, true))
 /** udpechod - as long as the machine runs. */
 export const udpechod_sym: Sym<Program> = symbol('udpechod', arg => echo(arg, false))
+
+/** udpechod PORT - the same as a program with arguments; nothing: port 7. */
+export function* udpechod_main(argc: number, argv: number): Libc {
+  const port = strtol(arguments_of(argc, argv)[1] ?? '7')
+  if (port === null || port < 1 || port > 65_535) {
+    yield* fprintf(STDERR, 'usage: udpechod [port]\n')
+    return 2
+  }
+  const err = yield* echo(port, false)
+  yield* perror('udpechod', err)
+  return 1
+}
 
 /** Byte `k` of datagram `turn`. */
 function pattern(turn: number, k: number): number {

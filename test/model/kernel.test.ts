@@ -89,3 +89,8 @@ describe('routes change and next hops die and revive while packets go through tw
     expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { changed: 40 } })
   })
 })
+
+test('two programs write to a full console under control: no line is torn or lost, nobody sleeps for ever', async () => {
+  const options = { schedules: 300, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
+  expect(await look('console', options)).toMatchObject({ findings: [], schedules: 300, cut: 0 })
+})
