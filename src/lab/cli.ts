@@ -12,6 +12,7 @@ import { registerExplore } from './verbs/explore.js'
 import { registerForward } from './verbs/forward.js'
 import { registerLivelock } from './verbs/livelock.js'
 import { registerPaper } from './verbs/paper.js'
+import { registerRun } from './verbs/run.js'
 import { registerScale } from './verbs/scale.js'
 import { registerTap } from './verbs/tap.js'
 import { registerTorture } from './verbs/torture.js'
@@ -110,6 +111,7 @@ function makeProgram(run: VerbRunner): Command {
     })
   registerLivelock(program, run)
   registerForward(program, run)
+  registerRun(program, run)
   registerTap(program, run)
   registerPaper(program, run)
   registerScale(program, run)

@@ -93,8 +93,8 @@ function machineConfig(config: TapRunConfig, taps: readonly Tap[]): MachineConfi
     userSpin: false,
     trace: false,
     loopback: true,
-    userProcs: 32,
-    programs: config.echo ? [new URL('../user/echod.js', import.meta.url).href] : [],
+    userProcs: 4,
+    processes: config.echo ? [{ argv: ['udpechod', '7'], daemon: true }] : [],
   }
 }
 

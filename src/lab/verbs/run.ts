@@ -1,0 +1,116 @@
+/** run.ts - `softnet run`: a scenario file, what its programs say, how they ended. */
+import { readFileSync } from 'node:fs'
+import type { Command } from 'commander'
+import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
+import { readProfile } from '../profile.js'
+import type { ScenarioResult } from '../scenario/run.js'
+import { parseScenario, type ScenarioSpec } from '../scenario/schema.js'
+import { OutputFiles, oneOf, profileInput, readableFile, type VerbRunner, wholeNumber } from './verb.js'
+
+interface RunOptions {
+  clock?: 'virtual' | 'real'
+  profile?: string
+  cpus?: number
+  seed?: number
+  json?: string
+}
+
+const EXAMPLES = `
+A scenario is a YAML file of hosts, links between them, and programs that run on the hosts (docs/scenarios.md). The
+exit code is 0 when every program ended as its file expects.
+
+Examples:
+  softnet run data/scenarios/ping.yaml
+  softnet run data/scenarios/ping.yaml --clock real --cpus 2
+`
+
+/** registerRun - adds the verb to the program. */
+export function registerRun(program: Command, run: VerbRunner): void {
+  program
+    .command('run')
+    .description('Run a scenario: hosts and routers, links between them, programs on them.')
+    .argument('<file>', 'the scenario, as YAML', readableFile('run'))
+    .option(
+      '--clock <kind>',
+      'real, or virtual; instead of what the file says',
+      oneOf('--clock', ['virtual', 'real'] as const),
+    )
+    .option('--profile <name>', 'costs in virtual time; instead of what the file says')
+    .option('--cpus <n>', 'CPUs of each host; instead of what the file says', wholeNumber('--cpus', 'cpus'))
+    .option('--seed <n>', 'seed; instead of what the file says', wholeNumber('--seed', 'seed'))
+    .option(
+      '--json <file>',
+      'write the result as JSON; - writes it to standard output instead of what the programs say',
+    )
+    .helpOption('-h, --help', 'print help')
+    .addHelpText('after', EXAMPLES)
+    .allowExcessArguments(false)
+    .action((file: string, options: RunOptions) => run(signal => scenario(file, options, signal)))
+}
+
+/** What the command line says goes before what the file says. */
+function withOptions(spec: ScenarioSpec, o: RunOptions): ScenarioSpec {
+  const hosts =
+    o.cpus === undefined
+      ? spec.hosts
+      : Object.fromEntries(Object.entries(spec.hosts).map(([name, h]) => [name, { ...h, cpus: o.cpus! }]))
+  const result: ScenarioSpec = {
+    ...spec,
+    hosts,
+    ...(o.clock === undefined ? {} : { clock: o.clock }),
+    ...(o.profile === undefined ? {} : { profile: o.profile }),
+    ...(o.seed === undefined ? {} : { seed: o.seed }),
+  }
+  for (const [name, h] of Object.entries(hosts)) {
+    for (const [iface, i] of Object.entries(h.interfaces))
+      if (i.tap !== undefined && result.clock !== 'real')
+        throw new UsageError(`--clock virtual: ${iface} of ${name} is on a TAP device, which has the host's time`)
+    for (const p of h.programs ?? [])
+      if ((p.cpu ?? 0) >= (h.cpus ?? 1))
+        throw new UsageError(`--cpus ${o.cpus}: a program of ${name} wants CPU ${p.cpu}`)
+  }
+  return result
+}
+
+function summary(r: ScenarioResult): string {
+  const lines = r.programs.map(p => {
+    const how = p.exit === null ? 'was still running' : `ended with ${p.exit}`
+    return `${p.ok ? 'ok    ' : 'FAILED'} ${p.host}: ${p.argv.join(' ')}: ${how}`
+  })
+  const hash = r.hash === undefined ? '' : `, hash ${r.hash.slice(0, 16)}`
+  return [...lines, `${r.seconds.toFixed(3)} s of ${r.clock} time${hash}`].join('\n')
+}
+
+async function scenario(file: string, options: RunOptions, signal: AbortSignal): Promise<number> {
+  const spec = withOptions(parseScenario(readFileSync(file, 'utf8'), file), options)
+  const { json } = options
+  const profile = (spec.clock ?? 'virtual') === 'virtual' ? readProfile(spec.profile ?? 'modern') : null
+  const captures = Object.values(spec.hosts).flatMap(h =>
+    Object.values(h.interfaces).flatMap(i => (i.capture === undefined ? [] : [i.capture])),
+  )
+  const outputs: [string, string | undefined][] = [
+    ...captures.map((c): [string, string] => [`capture ${c}`, c]),
+    ['--json', json],
+  ]
+  if (new Set(captures).size < captures.length) throw new UsageError(`${file}: two interfaces have one capture`)
+  const files = new OutputFiles(Object.fromEntries(outputs), [file, profileInput(spec.profile ?? 'modern')])
+  try {
+    const { runScenario } = await import('../scenario/run.js')
+    const result = await runScenario(spec, profile, {
+      signal,
+      ...(json === '-'
+        ? {}
+        : { line: (host: string, _program: string, text: string) => process.stdout.write(`${host}: ${text}\n`) }),
+      capture: (name, bytes) => files.get(`capture ${name}`)?.write(bytes),
+    })
+    files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
+    files.commit()
+    process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : summary(result)}\n`)
+    const leaks = result.hosts.filter(h => h.leaks.length > 0)
+    for (const h of leaks)
+      process.stderr.write(`softnet: host ${h.name} leaked: ${h.leaks.map(l => `${l.used} of ${l.name}`).join(', ')}\n`)
+    return leaks.length === 0 && result.programs.every(p => p.ok) ? EXIT_CLEAN : EXIT_FINDING
+  } finally {
+    files.discard()
+  }
+}
