@@ -431,9 +431,6 @@ export function fib_res_gw(res: fib_result): number {
   const nh = fib_nh_of(res.fi, res.nh_sel)
   return nh.nh_gw !== 0 && nh.nh_scope === RT_SCOPE_LINK ? nh.nh_gw : 0
 }
-export function fib_res_mtu(res: fib_result): number {
-  return res.fi === null ? 0 : fib_metric(res.fi, RTAX_MTU)
-}
 /** Source address for packets of our own. */
 export function fib_res_prefsrc(res: fib_result): number {
   if (res.fi === null) return 0

@@ -41,6 +41,7 @@ import { dst_free, type dst_ops } from '../core/dst.js'
 import { __neigh_lookup, __neigh_lookup_noarp } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { DST, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
+import { type fib_info, fib_metric, RTAX_ADVMSS, RTAX_LOCK, RTAX_MTU } from './fib_types.js'
 import { gc_elasticity, gc_thresh, rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { ipv4_link_failure } from './route_slow.js'
 import { RTABLE, type rtable } from './types.js'
@@ -439,3 +440,16 @@ export function rt_set_dev(r: rtable, dev: net_device): void {
   dev_hold(dev)
   r.dst.dev = dev
 }
+
+/** rt_set_nexthop - what the route that was found says of its packets; null: nothing. After rt_set_dev and the gateway. */
+export function rt_set_nexthop(r: rtable, fi: fib_info | null): void {
+  const { mtu } = r.dst.dev!
+  const said = fi === null ? 0 : fib_metric(fi, RTAX_MTU)
+  const locked = fi !== null && (fib_metric(fi, RTAX_LOCK) & (1 << RTAX_MTU)) !== 0
+  if (said !== 0) r.dst.mtu = Math.min(said, mtu)
+  else r.dst.mtu = locked && r.rt_gateway !== r.rt_dst && mtu > 576 ? 576 : mtu
+  r.dst.mtu_locked = locked ? 1 : 0
+  const advmss = fi === null ? 0 : fib_metric(fi, RTAX_ADVMSS)
+  r.dst.advmss = Math.min(advmss !== 0 ? advmss : Math.max(mtu - 40, ip_rt_min_advmss), 0xffff - 40)
+}
+const ip_rt_min_advmss = 256

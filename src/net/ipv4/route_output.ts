@@ -19,9 +19,10 @@ import { inet_select_addr } from './devinet.js'
 import { ip_dev_find } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
 import { fib_lookup } from './fib_rules.js'
-import { fib_res_dev, fib_res_gw, fib_res_mtu, fib_res_prefsrc } from './fib_semantics.js'
+import { fib_res_dev, fib_res_gw, fib_res_prefsrc } from './fib_semantics.js'
 import {
   FIB_RESULT,
+  type fib_info,
   RT_SCOPE_HOST,
   RT_SCOPE_LINK,
   RT_SCOPE_UNIVERSE,
@@ -32,7 +33,16 @@ import {
 } from './fib_types.js'
 import { ip_local_deliver_sym } from './ip_input.js'
 import { ip_mc_output_sym, ip_output_sym } from './ip_output.js'
-import { ip_rt_put, rt_alloc, rt_cache_output, rt_intern_hash, rt_key, rt_set_dev, rt_stat } from './route.js'
+import {
+  ip_rt_put,
+  rt_alloc,
+  rt_cache_output,
+  rt_intern_hash,
+  rt_key,
+  rt_set_dev,
+  rt_set_nexthop,
+  rt_stat,
+} from './route.js'
 import { ip_error_sym } from './route_slow.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, type rtable } from './types.js'
 
@@ -56,7 +66,8 @@ interface Search {
   dev: net_device | null
   type: number
   gw: number
-  mtu: number
+  /** What the route says of its packets; it stays as it is while bottom halves are off. */
+  fi: fib_info | null
 }
 
 function set_dev(s: Search, dev: net_device | null): void {
@@ -123,7 +134,7 @@ function look_up(s: Search, scope: number): number {
   if (dev === null) return -ENETUNREACH
   set_dev(s, hold_by_index(dev.ifindex))
   s.gw = fib_res_gw(res)
-  s.mtu = fib_res_mtu(res)
+  s.fi = res.fi
   return s.dev === null ? -ENETUNREACH : 0
 }
 
@@ -171,19 +182,19 @@ function make_route(s: Search, daddr: number, saddr: number, tos: number, oif: n
   rth.rt_type = s.type
   rth.rt_flags = flags
   rth.rt_spec_dst = s.saddr
-  rth.dst.mtu = s.mtu !== 0 ? Math.min(s.mtu, dev.mtu) : dev.mtu
   rth.dst.input = (flags & RTCF_LOCAL) !== 0 ? ip_local_deliver_sym : ip_error_sym
   rth.dst.output = ip_output_sym
   if ((flags & RTCF_LOCAL) !== 0 && (flags & RTCF_BROADCAST) === 0) rth.rt_spec_dst = s.daddr
   if ((flags & RTCF_BROADCAST) !== 0 && (dev.flags & IFF_LOOPBACK) === 0) rth.dst.output = ip_mc_output_sym
   rt_set_dev(rth, dev)
+  rt_set_nexthop(rth, s.fi)
   const hashed = rt_intern_hash(rth)
   return hashed === null ? -ENOBUFS : hashed.addr
 }
 
 function ip_route_output_slow(daddr: number, saddr: number, tos: number, oif: number, mark: number): number {
   local_bh_disable() // `res` is this CPU's, and softirqs use it too
-  const s: Search = { daddr, saddr, tos: tos & IPTOS_RT_MASK, oif, mark, dev: null, type: RTN_UNICAST, gw: 0, mtu: 0 }
+  const s: Search = { daddr, saddr, tos: tos & IPTOS_RT_MASK, oif, mark, dev: null, type: RTN_UNICAST, gw: 0, fi: null }
   let ret = resolve(s, (tos & RTO_ONLINK) !== 0 ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE)
   rt_stat.out_slow_tot++
   if (ret === 0) ret = make_route(s, daddr, saddr, tos & (IPTOS_RT_MASK | RTO_ONLINK), oif)

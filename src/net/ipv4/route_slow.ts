@@ -29,7 +29,7 @@ import { in_dev_forwards, in_dev_orconf, inet_addr_onlink, inet_select_addr } fr
 import { fib_validate_source } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
 import { fib_lookup } from './fib_rules.js'
-import { fib_res_dev, fib_res_gw, fib_res_mtu } from './fib_semantics.js'
+import { fib_res_dev, fib_res_gw } from './fib_semantics.js'
 import {
   FIB_RESULT,
   RT_SCOPE_LINK,
@@ -44,7 +44,7 @@ import { ip_forward_sym } from './ip_forward.js'
 import { ip_local_deliver_sym } from './ip_input.js'
 import { ip_output_sym } from './ip_output.js'
 import { ip_stats } from './mib.js'
-import { rt_alloc, rt_cache_input, rt_intern_hash, rt_key, rt_set_dev, rt_stat } from './route.js'
+import { rt_alloc, rt_cache_input, rt_intern_hash, rt_key, rt_set_dev, rt_set_nexthop, rt_stat } from './route.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_DIRECTSRC, RTCF_DOREDIRECT, RTCF_LOCAL, type rtable } from './types.js'
 
 const COST_SLOW = cost('ip_route_input_slow')
@@ -176,7 +176,7 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   if (out === null || out.ip_ptr === 0) return NO_ROUTE
   if (skb.protocol !== ETH_P_IP && out === dev) return INPUT_ERROR // a question by ARP that is not ours to answer
   const gw = fib_res_gw(res)
-  const mtu = fib_res_mtu(res)
+  const { fi } = res
   const valid = fib_validate_source(saddr, daddr, tos, out.ifindex, dev)
   if (valid < 0) return martian_source()
   const rth = new_input_route(skb, daddr, saddr, tos)
@@ -193,10 +193,10 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   rth.rt_type = RTN_UNICAST
   rth.rt_gateway = gw !== 0 ? gw : daddr
   rth.rt_spec_dst = 0
-  rth.dst.mtu = mtu !== 0 ? Math.min(mtu, out.mtu) : out.mtu
   rth.dst.input = ip_forward_sym
   rth.dst.output = ip_output_sym
   rt_set_dev(rth, out)
+  rt_set_nexthop(rth, fi)
   return attach(skb, rth)
 }
 

@@ -55,13 +55,12 @@ const i32 = RAM.i32
 const u8 = RAM.u8
 const NOT_FORWARDING = drop_reason('ip_not_forwarding')
 const CACHE_SPACE = 16 + 12 + 7 * 8 + 36 + 4 + 5 * 8
-const IP_RT_MIN_ADVMSS = 256
 
 /** The metrics of a cached route, by number. */
 function metric_of(rt: rtable, k: number): number {
   if (k === RTAX_LOCK) return rt.dst.mtu_locked !== 0 ? 1 << RTAX_MTU : 0
   if (k === RTAX_MTU) return rt.dst.mtu
-  if (k === RTAX_ADVMSS) return rt.dst.advmss !== 0 ? rt.dst.advmss : Math.max(rt.dst.dev!.mtu - 40, IP_RT_MIN_ADVMSS)
+  if (k === RTAX_ADVMSS) return rt.dst.advmss
   return k === RTAX_HOPLIMIT ? IPDEFTTL : 0
 }
 
