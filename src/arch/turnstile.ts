@@ -49,6 +49,8 @@ export const TURN_NS = TURNSTILE + 32 // ns a cycle, f64
 export const TURN_SLACK = TURNSTILE + 40
 /** Cycles that the board may be behind when a CPU does something that others can see, f64. */
 export const TURN_LAG = TURNSTILE + 48
+/** Cycles by which a CPU may be taken to be later than it is, at random, when it is decided who is next; f64, 0: none. */
+export const TURN_STIR = TURNSTILE + 56
 export const TURN_TABLE = TURNSTILE + 128
 export const ACTOR_SHIFT = 6
 
@@ -79,6 +81,7 @@ const HASH = TURN_HASH >> 2
 const NS = TURN_NS >> 3
 const SLACK = TURN_SLACK >> 3
 const LAG = TURN_LAG >> 3
+const STIR = TURN_STIR >> 3
 
 export function actor_record(actor: number): number {
   return TURN_TABLE + (actor << ACTOR_SHIFT)
@@ -139,10 +142,12 @@ function wants(actor: number): number {
 /**
  * As wants, for the order of turns: the board comes when it is LAG cycles behind (and then catches up), or each doorbell and
  * each frame that arrives would cost two hand-overs; and the host comes after it, so that it sees all that was due.
+ * A stirred machine takes its CPUs in another order with each seed.
  */
 function place(actor: number): number {
   const when = wants(actor)
-  if (actor < ACTOR_BOARD || f64[LAG] === 0) return when
+  if (actor < ACTOR_BOARD) return f64[STIR] === 0 || when === Infinity ? when : when + late(actor, when)
+  if (f64[LAG] === 0) return when
   return actor === ACTOR_BOARD ? when + f64[LAG] : when + f64[LAG] + 1
 }
 
@@ -151,6 +156,12 @@ function rank(actor: number, when: number): number {
   let h = Math.imul(actor + 1, 0x9e3779b1) ^ Math.imul(i32[TURN_SEED >> 2] + (when | 0), 0x85ebca6b)
   h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d)
   return h >>> 0
+}
+
+/** How much later a CPU seems to come: another amount for each stretch of so many cycles. */
+function late(actor: number, when: number): number {
+  const stir = f64[STIR]
+  return (rank(actor, Math.floor(when / stir)) / 0x100000000) * stir
 }
 
 /** The actor whose turn it is, or -1: nobody can go on. Leaves the clock of the next but one in LIMIT. */

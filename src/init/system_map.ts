@@ -44,6 +44,7 @@ import {
   TURN_SEED,
   TURN_SLACK,
   TURN_SPIN,
+  TURN_STIR,
   TURN_TABLE,
 } from '../arch/turnstile.js'
 import { caches } from '../mm/slab.js'
@@ -87,6 +88,7 @@ export interface SystemMap {
     limit: number
     ns_per_cycle: number
     slack: number
+    stir: number
     lag: number
     table: number
     shift: number
@@ -154,6 +156,7 @@ export function system_map(): SystemMap {
       limit: TURN_LIMIT,
       ns_per_cycle: TURN_NS,
       slack: TURN_SLACK,
+      stir: TURN_STIR,
       lag: TURN_LAG,
       table: TURN_TABLE,
       shift: ACTOR_SHIFT,

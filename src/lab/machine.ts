@@ -233,6 +233,7 @@ export class Machine {
       spin,
       this.config.slackCycles ?? SLACK,
       BOARD_LAG,
+      this.config.stirCycles ?? 0,
     )
   }
 

@@ -54,6 +54,8 @@ export interface MachineConfig {
   profile?: CostProfile
   /** Virtual time: cycles that a CPU may be ahead of another while others see nothing of it; 0: none. */
   slackCycles?: number
+  /** Virtual time: which CPU goes first is drawn from the seed among those that are within so many cycles; 0 or nothing: who is behind. */
+  stirCycles?: number
   /** Longest time until the driver is told of a sent frame, ns; nothing: 64 us. */
   tidvNs?: number
   /** Packets of an output queue; nothing: 1000. */

@@ -79,6 +79,13 @@ export class RamReader {
     return this.i32[this.address(variable, field, cpu) >> 2]!
   }
 
+  /** What lockdep has found on a machine that it watches; empty: nothing. */
+  lockdepReport(): string {
+    if (this.word('lockdep', 'reports') === 0) return ''
+    const at = this.address('lockdep', 'text')
+    return new TextDecoder().decode(this.u8.slice(at, at + this.word('lockdep', 'length')))
+  }
+
   /** Sum of a per-CPU counter. */
   sum(variable: string, field: string, cpus: number): number {
     let n = 0

@@ -35,13 +35,22 @@ export class TurnstileHost {
   }
 
   /** Before power-on: clocks at 0, costs in cycles. `spin`: tries before a thread that waits for its turn sleeps. */
-  init(hz: number, costs: readonly number[], seed: number, spin: number, slack: number, lag: number): void {
+  init(
+    hz: number,
+    costs: readonly number[],
+    seed: number,
+    spin: number,
+    slack: number,
+    lag: number,
+    stir: number,
+  ): void {
     const { at } = this
     this.i32[at.cpus >> 2] = this.cpus
     this.i32[at.seed >> 2] = seed
     this.i32[at.spin >> 2] = spin
     this.f64[at.ns_per_cycle >> 3] = 1e9 / hz
-    this.f64[at.slack >> 3] = slack
+    this.f64[at.slack >> 3] = stir > 0 ? 0 : slack // who is stirred stops wherever others could come in
+    this.f64[at.stir >> 3] = stir
     this.f64[at.lag >> 3] = this.cpus === 1 ? 0 : lag // on one thread the turn costs nothing
     costs.forEach((cycles, k) => {
       this.f64[(this.map.costs.table >> 3) + k] = cycles

@@ -66,8 +66,6 @@ export async function torture(t: Torture, check: (machine: Machine) => void): Pr
 
 /** expectNoReports - lockdep, which watched the machine, has found nothing. */
 export function expectNoReports(machine: Machine): void {
-  if (machine.ram.word('lockdep', 'reports') === 0) return
-  const at = machine.ram.address('lockdep', 'text')
-  const bytes = machine.ram.u8.slice(at, at + machine.ram.word('lockdep', 'length'))
-  throw new Error(`lockdep: ${new TextDecoder().decode(bytes)}`)
+  const report = machine.ram.lockdepReport()
+  if (report !== '') throw new Error(`lockdep: ${report}`)
 }

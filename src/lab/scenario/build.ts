@@ -36,6 +36,8 @@ export interface Built {
 const HZ = 100
 const ETH_OVERHEAD = 18
 const NR_IRQS = 64
+/** Controlled: cycles within which any CPU may go first; some two microseconds. */
+const STIR = 4096
 /** Programs that a host has memory for beside those of its file. */
 const SPARE_PROGRAMS = 4
 
@@ -130,6 +132,7 @@ export function buildScenario(s: ScenarioSpec, profile: CostProfile | null, taps
         ...(p.at === undefined ? {} : { delayMs: p.at / 1e6 }),
       })),
       ...(profile === null ? {} : { profile }),
+      ...(s.clock === 'controlled' ? { stirCycles: STIR, lockdep: true } : {}),
     }
     return { name, config, spec }
   })

@@ -1,13 +1,13 @@
 /** run.ts - a scenario from power-on to its end: machines, lines, programs, what they say and how they end. */
 import { link_next, link_publish, link_set } from '../../hw/link.js'
-import { RunError } from '../errors.js'
+import { MachinePanic, RunError } from '../errors.js'
 import { Machine } from '../machine.js'
 import { writeCapture } from '../pcap.js'
 import type { CostProfile } from '../profile.js'
 import { takeSample } from '../sample.js'
 import { openTap, type Tap } from '../tapDevice.js'
 import { type Built, buildScenario, type Line } from './build.js'
-import { argvOf, type ScenarioSpec } from './schema.js'
+import { argvOf, type CLOCKS, type ScenarioSpec } from './schema.js'
 
 export interface ProgramResult {
   host: string
@@ -29,7 +29,7 @@ export interface HostResult {
 export interface ScenarioResult {
   schema: 'softnet.scenario/1'
   name: string
-  clock: 'virtual' | 'real'
+  clock: (typeof CLOCKS)[number]
   /** Of the machines' time. */
   seconds: number
   programs: ProgramResult[]
@@ -41,7 +41,7 @@ export interface ScenarioResult {
 export interface ScenarioHooks {
   signal?: AbortSignal
   /** A line of a program, as it comes. */
-  line?: (host: string, program: string, text: string) => void
+  line?: (host: string, text: string) => void
   progress?: (seconds: number) => void
   capture?: (file: string, bytes: Uint8Array) => void
 }
@@ -107,7 +107,7 @@ class Run {
         p.output += text
         const lines = (p.unfinished + text).split('\n')
         p.unfinished = lines.pop()!
-        for (const line of lines) this.hooks.line?.(h.name, p.argv[0]!, line)
+        for (const line of lines) this.hooks.line?.(h.name, line)
       }
     }
   }
@@ -180,7 +180,7 @@ class Run {
     return {
       schema: 'softnet.scenario/1',
       name: this.spec.name ?? '',
-      clock: this.virtual ? 'virtual' : 'real',
+      clock: this.spec.clock ?? 'virtual',
       seconds,
       programs,
       hosts,
@@ -195,6 +195,8 @@ class Run {
       const frames = c.host === name ? captured[c.port] : null
       if (frames) writeCapture(bytes => this.hooks.capture?.(c.file, bytes), frames)
     }
+    const report = machine.config.lockdep === true ? machine.ram.lockdepReport() : ''
+    if (report !== '') throw new MachinePanic(`host ${name}: lockdep: ${report}`)
     const leaks = await machine.audit()
     const { fates } = takeSample(machine)
     const dropped = Object.fromEntries(Object.entries(fates.drops).filter(([, n]) => n > 0))

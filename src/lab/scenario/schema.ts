@@ -105,9 +105,12 @@ const HOST = z.strictObject({
     )
     .optional(),
 })
+/** controlled: virtual time, in which the seed draws which CPU goes first, and lockdep watches. */
+export const CLOCKS = ['virtual', 'real', 'controlled'] as const
+
 const SCENARIO = z.strictObject({
   name: z.string().optional(),
-  clock: z.enum(['virtual', 'real']).optional(),
+  clock: z.enum(CLOCKS).optional(),
   profile: z.string().optional(),
   seed: whole('seed').optional(),
   duration: time.optional(),

@@ -2,16 +2,17 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
-import { readProfile } from '../profile.js'
+import { type CostProfile, readProfile } from '../profile.js'
 import type { ScenarioResult } from '../scenario/run.js'
-import { parseScenario, type ScenarioSpec } from '../scenario/schema.js'
+import { CLOCKS, parseScenario, type ScenarioSpec } from '../scenario/schema.js'
 import { OutputFiles, oneOf, profileInput, readableFile, type VerbRunner, wholeNumber } from './verb.js'
 
 interface RunOptions {
-  clock?: 'virtual' | 'real'
+  clock?: (typeof CLOCKS)[number]
   profile?: string
   cpus?: number
   seed?: number
+  schedules?: number
   json?: string
 }
 
@@ -30,14 +31,11 @@ export function registerRun(program: Command, run: VerbRunner): void {
     .command('run')
     .description('Run a scenario: hosts and routers, links between them, programs on them.')
     .argument('<file>', 'the scenario, as YAML', readableFile('run'))
-    .option(
-      '--clock <kind>',
-      'real, or virtual; instead of what the file says',
-      oneOf('--clock', ['virtual', 'real'] as const),
-    )
+    .option('--clock <kind>', 'virtual, real or controlled; instead of what the file says', oneOf('--clock', CLOCKS))
     .option('--profile <name>', 'costs in virtual time; instead of what the file says')
     .option('--cpus <n>', 'CPUs of each host; instead of what the file says', wholeNumber('--cpus', 'cpus'))
     .option('--seed <n>', 'seed; instead of what the file says', wholeNumber('--seed', 'seed'))
+    .option('--schedules <n>', 'controlled: runs, each with the next seed', wholeNumber('--schedules', 'schedules'))
     .option(
       '--json <file>',
       'write the result as JSON; - writes it to standard output instead of what the programs say',
@@ -64,7 +62,9 @@ function withOptions(spec: ScenarioSpec, o: RunOptions): ScenarioSpec {
   for (const [name, h] of Object.entries(hosts)) {
     for (const [iface, i] of Object.entries(h.interfaces))
       if (i.tap !== undefined && result.clock !== 'real')
-        throw new UsageError(`--clock virtual: ${iface} of ${name} is on a TAP device, which has the host's time`)
+        throw new UsageError(
+          `--clock ${result.clock ?? 'virtual'}: ${iface} of ${name} is on a TAP device, which has the host's time`,
+        )
     for (const p of h.programs ?? [])
       if ((p.cpu ?? 0) >= (h.cpus ?? 1))
         throw new UsageError(`--cpus ${o.cpus}: a program of ${name} wants CPU ${p.cpu}`)
@@ -81,10 +81,39 @@ function summary(r: ScenarioResult): string {
   return [...lines, `${r.seconds.toFixed(3)} s of ${r.clock} time${hash}`].join('\n')
 }
 
+/** Runs of a controlled scenario, unless it is said how many. */
+const SCHEDULES = 20
+
+function sound(r: ScenarioResult): boolean {
+  return r.hosts.every(h => h.leaks.length === 0) && r.programs.every(p => p.ok)
+}
+
+/** The further runs of a controlled scenario. @returns what to say of them: the first seed that failed, or how many there were */
+async function others(
+  spec: ScenarioSpec,
+  profile: CostProfile | null,
+  schedules: number,
+  signal: AbortSignal,
+): Promise<string> {
+  const { runScenario } = await import('../scenario/run.js')
+  const first = spec.seed ?? 1
+  for (let seed = first + 1; seed < first + schedules; seed++) {
+    const bad = await runScenario({ ...spec, seed }, profile, { signal }).then(
+      r => (sound(r) ? null : summary(r)),
+      (error: unknown) => {
+        signal.throwIfAborted()
+        return error instanceof Error ? error.message : String(error)
+      },
+    )
+    if (bad !== null) return `FAILED with --seed ${seed}:\n${bad}`
+  }
+  return `${schedules} schedules, nothing found`
+}
+
 async function scenario(file: string, options: RunOptions, signal: AbortSignal): Promise<number> {
   const spec = withOptions(parseScenario(readFileSync(file, 'utf8'), file), options)
   const { json } = options
-  const profile = (spec.clock ?? 'virtual') === 'virtual' ? readProfile(spec.profile ?? 'modern') : null
+  const profile = spec.clock === 'real' ? null : readProfile(spec.profile ?? 'modern')
   const captures = Object.values(spec.hosts).flatMap(h =>
     Object.values(h.interfaces).flatMap(i => (i.capture === undefined ? [] : [i.capture])),
   )
@@ -96,20 +125,22 @@ async function scenario(file: string, options: RunOptions, signal: AbortSignal):
   const files = new OutputFiles(Object.fromEntries(outputs), [file, profileInput(spec.profile ?? 'modern')])
   try {
     const { runScenario } = await import('../scenario/run.js')
-    const result = await runScenario(spec, profile, {
+    const hooks = {
       signal,
-      ...(json === '-'
-        ? {}
-        : { line: (host: string, _program: string, text: string) => process.stdout.write(`${host}: ${text}\n`) }),
-      capture: (name, bytes) => files.get(`capture ${name}`)?.write(bytes),
-    })
+      ...(json === '-' ? {} : { line: (host: string, text: string) => process.stdout.write(`${host}: ${text}\n`) }),
+      capture: (name: string, bytes: Uint8Array) => files.get(`capture ${name}`)?.write(bytes),
+    }
+    const result = await runScenario(spec, profile, hooks)
+    const failed =
+      spec.clock === 'controlled' ? await others(spec, profile, options.schedules ?? SCHEDULES, signal) : null
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
     process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : summary(result)}\n`)
+    if (failed !== null) process.stdout.write(`${failed}\n`)
     const leaks = result.hosts.filter(h => h.leaks.length > 0)
     for (const h of leaks)
       process.stderr.write(`softnet: host ${h.name} leaked: ${h.leaks.map(l => `${l.used} of ${l.name}`).join(', ')}\n`)
-    return leaks.length === 0 && result.programs.every(p => p.ok) ? EXIT_CLEAN : EXIT_FINDING
+    return sound(result) && !(failed ?? '').startsWith('FAILED') ? EXIT_CLEAN : EXIT_FINDING
   } finally {
     files.discard()
   }
