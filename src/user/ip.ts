@@ -15,7 +15,6 @@ import {
   parse_addr,
   parse_mac,
   parse_prefix,
-  strerror,
   TABLES,
   TYPES,
   usage,
@@ -42,6 +41,7 @@ import {
   u16,
   u32,
 } from './libnetlink.js'
+import { arguments_of, fprintf, printf, STDERR, strerror } from './stdio.js'
 
 type Command = Generator<void, void, void>
 const USAGE = `Usage: ip [ -s ] OBJECT { COMMAND | help }
@@ -208,4 +208,9 @@ export function* ip_main(argv: readonly string[], io: Output): Libc {
   }
   yield* rtnl_close(nl)
   return code
+}
+
+/** ip_program_main - `ip` as a program: on its console. */
+export function* ip_program_main(argc: number, argv: number): Libc {
+  return yield* ip_main(arguments_of(argc, argv).slice(1), { out: printf, err: line => fprintf(STDERR, line) })
 }

@@ -1,4 +1,5 @@
 /** ip_route.ts - `ip route`. */
+
 import {
   type Args,
   change,
@@ -15,7 +16,6 @@ import {
   parse_addr,
   parse_prefix,
   SCOPES,
-  strerror,
   TABLES,
   TYPES,
   usage,
@@ -40,6 +40,7 @@ import {
   u16,
   u32,
 } from './libnetlink.js'
+import { strerror } from './stdio.js'
 
 type Command = Generator<void, void, void>
 

@@ -1,6 +1,7 @@
 /** ip_util.ts - what the parts of `ip` have in common: arguments, names of numbers, addresses as text, what went wrong. */
 import type { Libc } from './libc.js'
 import { attrs, get32, getText, type Message, type Netlink, RTM, rtnl_change, rtnl_dump } from './libnetlink.js'
+import { strerror } from './stdio.js'
 
 /** Where a program's text goes. */
 export interface Output {
@@ -23,23 +24,6 @@ export function invarg(message: string, arg: string): never {
 }
 export function usage(text: string): never {
   throw new Failure(text, 255)
-}
-
-const STRERROR: Record<number, string> = {
-  ...{
-    1: 'Operation not permitted',
-    2: 'No such file or directory',
-    3: 'No such process',
-    11: 'Resource temporarily unavailable',
-  },
-  ...{ 12: 'Cannot allocate memory', 16: 'Device or resource busy', 17: 'File exists', 19: 'No such device' },
-  ...{ 22: 'Invalid argument', 95: 'Operation not supported', 97: 'Address family not supported by protocol' },
-  ...{ 99: 'Cannot assign requested address', 100: 'Network is down', 101: 'Network is unreachable' },
-  ...{ 105: 'No buffer space available', 113: 'No route to host', 13: 'Permission denied' },
-}
-/** strerror - of a negative errno. */
-export function strerror(err: number): string {
-  return STRERROR[-err] ?? `Unknown error ${-err}`
 }
 
 /** Arguments, taken one by one. */
@@ -122,7 +106,7 @@ export function mask_of(len: number): number {
 
 type Names = Readonly<Record<string, number>>
 export const SCOPES: Names = { global: 0, nowhere: 255, host: 254, link: 253, site: 200 }
-export const PROTOCOLS: Names = { none: 0, redirect: 1, kernel: 2, boot: 3, static: 4, gated: 8, zebra: 11 }
+export const PROTOCOLS: Names = { none: 0, redirect: 1, kernel: 2, boot: 3, static: 4, gated: 8, zebra: 11, rip: 189 }
 export const TABLES: Names = { local: 255, main: 254, default: 253 }
 export const TYPES: Names = {
   ...{

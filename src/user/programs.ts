@@ -1,7 +1,11 @@
 /** programs.ts - the programs that a machine can be told to run, by name. Each comes with a section in docs/programs.md. */
 import { register_program } from '../syscall/exec.js'
 import { echo_main } from './echo.js'
+import { ip_program_main } from './ip.js'
+import { routed_main } from './routed.js'
 import { udpechod_main } from './udpecho.js'
 
 register_program('echo', echo_main)
 register_program('udpechod', udpechod_main)
+register_program('ip', ip_program_main)
+register_program('routed', routed_main)
