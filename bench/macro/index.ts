@@ -4,6 +4,7 @@ import { calibrate } from './calibrate.js'
 import { cores } from './cores.js'
 import { boot, heap } from './footprint.js'
 import { forward } from './forward.js'
+import { fuzz } from './fuzz.js'
 import { contention, uncontended } from './locks.js'
 import { micro } from './micro.js'
 import { proofs } from './proofs.js'
@@ -27,5 +28,6 @@ export const MEASURES: readonly Measure[] = [
   micro,
   proofs,
   replays,
+  fuzz,
   rivals,
 ]

@@ -47,7 +47,7 @@ class Store {
 }
 
 export class Sink {
-  private readonly store: Store | null
+  private store: Store | null
   private readonly last = new Int32Array(65536)
   private readonly reordered: number
   private readonly generated: number
@@ -90,5 +90,12 @@ export class Sink {
 
   captured(): CapturedFrames | null {
     return this.store === null ? null : this.store.frames()
+  }
+
+  /** take - what was captured since the last call; it is kept no longer. */
+  take(): CapturedFrames | null {
+    const frames = this.captured()
+    if (this.store !== null) this.store = new Store()
+    return frames
   }
 }

@@ -19,11 +19,9 @@ export interface Fates {
 
 export class Script {
   readonly solo: Solo
-  private taken: number[]
 
   constructor(options: SoloOptions) {
     this.solo = new Solo({ ...options, config: { slab_poison: 1, ...options.config } })
-    this.taken = options.ports.map(() => 0)
     this.pass(1)
   }
 
@@ -44,15 +42,10 @@ export class Script {
   }
 
   out(): Uint8Array[][] {
-    return this.solo.captures().map(({ data, lengths }, port) => {
-      const frames: Uint8Array[] = []
+    return this.solo.board.nics.map(nic => {
+      const { data, lengths } = nic.sink.take()!
       let at = 0
-      lengths.forEach((len, k) => {
-        if (k >= this.taken[port]!) frames.push(data.slice(at, at + len))
-        at += len
-      })
-      this.taken[port] = lengths.length
-      return frames
+      return [...lengths].map(len => data.slice(at, (at += len)))
     })
   }
 
