@@ -44,6 +44,7 @@ import { devinet_init, inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet
 import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
 import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { icmp_init } from '../net/ipv4/icmp.js'
+import { inet_initpeers } from '../net/ipv4/inetpeer.js'
 import { ipfrag_init } from '../net/ipv4/ip_defrag.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
@@ -236,6 +237,7 @@ export function init_subsystems(ncpus: number): void {
   linkwatch_init()
   arp_init(config('seed'))
   dst_init()
+  inet_initpeers()
   ip_rt_init()
   devinet_init(rt_cache_flush_sym)
   ip_fib_init(rt_cache_flush_sym)

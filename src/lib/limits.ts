@@ -57,6 +57,8 @@ export const MAX_ARG_BYTES = 1 << 15 // of a program's arguments
 
 export const MAX_FIB_NODES = 65536
 export const MAX_FIB_INFOS = 8192
+export const MAX_INET_PEERS = 8192 // hosts that this machine remembers sending to
+export const INET_PEER_THRESHOLD = 4096 + 128 // from here on unused ones go sooner
 export const MAX_FIB_TABLES = 64 // beside local and main, and those two
 export const MAX_FIB_RULES = 256
 export const MAX_IFADDRS = 256

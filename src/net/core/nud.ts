@@ -164,11 +164,11 @@ const neigh_timer_handler_sym = symbol('neigh_timer_handler', neigh_timer_handle
  * @context process, softirq @locks neigh.lock @consumes skb unless it returns 0
  * @returns 0: yes; 1: the packet waits for the answer; -ENETDOWN, -EHOSTUNREACH: it is freed
  */
-function __neigh_event_send(n: neighbour, skb: sk_buff): number {
+function __neigh_event_send(n: neighbour, skb: sk_buff | null): number {
   write_lock_bh(n.lock)
   if (n.dead !== 0) {
     write_unlock_bh(n.lock) // neigh_blackhole
-    kfree_skb(skb, UNRESOLVED)
+    if (skb !== null) kfree_skb(skb, UNRESOLVED)
     return -ENETDOWN
   }
   const state = n.nud_state
@@ -187,7 +187,7 @@ function __neigh_event_send(n: neighbour, skb: sk_buff): number {
     if (mcast_probes + app_probes === 0) {
       set_state(n, NUD_FAILED)
       write_unlock_bh(n.lock)
-      ops().error_report(n, skb) // 2.6.11 tells nobody
+      if (skb !== null) ops().error_report(n, skb) // 2.6.11 tells nobody
       return -EHOSTUNREACH
     }
     n.probes = ucast_probes
@@ -195,11 +195,16 @@ function __neigh_event_send(n: neighbour, skb: sk_buff): number {
     neigh_add_timer(n, jiffies() + 1)
   }
   let oldest: sk_buff | null = null
-  if (n.arp_queue.qlen >= arp_tbl.parms.queue_len) oldest = __skb_dequeue(n.arp_queue)
-  __skb_queue_tail(n.arp_queue, skb)
+  if (skb !== null && n.arp_queue.qlen >= arp_tbl.parms.queue_len) oldest = __skb_dequeue(n.arp_queue)
+  if (skb !== null) __skb_queue_tail(n.arp_queue, skb)
   write_unlock_bh(n.lock)
   if (oldest !== null) kfree_skb(oldest, QUEUE_FULL)
   return 1
+}
+
+/** neigh_event_send - ask for its address, though there is no packet for it yet. @context process, softirq @locks neigh.lock */
+export function neigh_event_send(n: neighbour): void {
+  if ((n.nud_state & (NUD_CONNECTED | NUD_DELAY | NUD_PROBE)) === 0) __neigh_event_send(n, null)
 }
 
 /**

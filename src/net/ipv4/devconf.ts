@@ -61,4 +61,5 @@ export function devconf_init(): void {
     ipv4_devconf_dflt[name] = 1
   ipv4_devconf_dflt.accept_source_route = 1
   devconf_copy(ipv4_devconf_all, ipv4_devconf_dflt) // 2.6.11: `all` does not accept source routes
+  ipv4_devconf_all.accept_redirects = 0 // inet_forward_change: a router believes no redirects
 }

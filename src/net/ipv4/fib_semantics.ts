@@ -21,7 +21,15 @@ import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/s
 import { call_rcu_bh, RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { refcount_dec_and_test } from '../../sync/refcount.js'
-import { RWLOCK, rwlock_init, type rwlock_t, write_lock_bh, write_unlock_bh } from '../../sync/rwlock.js'
+import {
+  RWLOCK,
+  read_lock_bh,
+  read_unlock_bh,
+  rwlock_init,
+  type rwlock_t,
+  write_lock_bh,
+  write_unlock_bh,
+} from '../../sync/rwlock.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { IFF_UP, type net_device } from '../core/types.js'
 import { inet_select_addr } from './devinet.js'
@@ -437,6 +445,19 @@ export function fib_res_prefsrc(res: fib_result): number {
   if (res.fi.fib_prefsrc !== 0) return res.fi.fib_prefsrc
   const dev = fib_res_dev(res)
   return dev === null ? 0 : inet_select_addr(dev, fib_res_gw(res), res.scope)
+}
+
+/** ip_fib_check_default - is it the gateway of some route over this device? @context softirq @locks fib_info_lock for reading */
+export function ip_fib_check_default(gw: number, dev: net_device): boolean {
+  let found = false
+  read_lock_bh(tables.lock)
+  for (let at = i32[(tables.devhash >> 2) + fib_devindex_hashfn(dev.ifindex)]; at !== 0 && !found; ) {
+    const nh = FIB_NH.ref(at)
+    found = nh.nh_dev === dev && nh.nh_gw === gw && (nh.nh_flags & RTNH_F_DEAD) === 0
+    at = nh.nh_next
+  }
+  read_unlock_bh(tables.lock)
+  return found
 }
 
 /** fib_info_count - in use, for tests and reports. */

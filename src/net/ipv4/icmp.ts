@@ -7,8 +7,8 @@
  *   locked, as in 2.6.11: a lost token is no harm.
  */
 
-import { embed, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
-import { DEFINE_PER_CPU } from '../../abi/section.js'
+import { atomic, embed, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
+import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
 import { now_ns, tick } from '../../arch/cpu.js'
@@ -29,6 +29,7 @@ import {
   skb_put,
   skb_reserve,
 } from '../core/skbuff.js'
+import { sysctl_word } from '../core/sysctl.js'
 import { ACCT_ICMP, type dst_entry, IFF_LOOPBACK, PACKET_HOST, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
 import {
@@ -78,6 +79,7 @@ import { inet_add_protocol } from './ip_input.js'
 import { ip_local_out } from './ip_output.js'
 import { ip_rt_put } from './route.js'
 import { ip_route_output } from './route_output.js'
+import { icmp_redirect } from './route_redirect.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST, type rtable } from './types.js'
 
 const COST_ICMP = cost('icmp_send')
@@ -88,8 +90,27 @@ const MALFORMED = drop_reason('icmp_malformed')
 const IGNORED = drop_reason('icmp_ignored')
 const NO_MEMORY = drop_reason('no_memory')
 
-/** Types whose rate is limited: 3, 4, 11 and 12. */
-const ratemask = 0x1818
+class icmp_switches extends Struct {
+  declare echo_ignore_all: number
+  declare echo_ignore_broadcasts: number
+  declare ratelimit: number
+  declare ratemask: number
+}
+const SWITCHES: Layout<icmp_switches> = layout('icmp_switches', icmp_switches, {
+  echo_ignore_all: atomic(word),
+  echo_ignore_broadcasts: atomic(word),
+  ratelimit: atomic(word), // jiffies for each message to one host; 0: no limit
+  ratemask: atomic(word), // types that it holds for: 3, 4, 11 and 12
+})
+const sysctl_icmp = DEFINE_STATIC('icmp_switches', SWITCHES)
+for (const [name, field, max] of [
+  ['icmp_echo_ignore_all', 'echo_ignore_all', 1],
+  ['icmp_echo_ignore_broadcasts', 'echo_ignore_broadcasts', 1],
+  ['icmp_ratelimit', 'ratelimit', 0x7fffffff],
+  ['icmp_ratemask', 'ratemask', 0x7fffffff],
+] as const)
+  sysctl_word(`net.ipv4.${name}`, () => sysctl_icmp, field, 0, max)
+
 const XRLIM_BURST_FACTOR = 6
 const IPTOS_TOS_MASK = 0x1e
 const IPTOS_PREC_INTERNETCONTROL = 0xc0
@@ -208,7 +229,7 @@ function xrlim_allow(dst: dst_entry, timeout: number): boolean {
 function icmpv4_xrlim_allow(rt: rtable, type: number, code: number): boolean {
   if (type === ICMP_DEST_UNREACH && code === ICMP_FRAG_NEEDED) return true // path MTU discovery needs every one
   if ((rt.dst.dev!.flags & IFF_LOOPBACK) !== 0) return true
-  return ((1 << type) & ratemask) === 0 || xrlim_allow(rt.dst, hz()) // ratelimit: one a second
+  return ((1 << type) & sysctl_icmp.ratemask) === 0 || xrlim_allow(rt.dst, sysctl_icmp.ratelimit)
 }
 
 /** May an error be sent about this packet? RFC 1122 3.2.2, RFC 1812 4.3.2.7. */
@@ -286,7 +307,7 @@ function push_reply(
   set_icmp_header(skb.h, type, code, info)
   copy_from(data, offset, skb.h + ICMP_HLEN, len)
   set_icmp_checksum(skb.h, csum_fold(csum_partial(dv, skb.h, ICMP_HLEN + len, 0)))
-  build_ip(skb.nh, saddr, daddr, tos)
+  build_ip(rt, skb.nh, saddr, daddr, tos)
   count_out(type)
   ip_local_out(skb)
 }
@@ -303,10 +324,10 @@ function copy_from(skb: sk_buff, offset: number, to: number, len: number): void 
   if (left > 0) skb_copy_bits(skb, at, dst, left)
 }
 
-function build_ip(iph: number, saddr: number, daddr: number, tos: number): void {
+function build_ip(rt: rtable, iph: number, saddr: number, daddr: number, tos: number): void {
   set_ip_vhl(iph, 20)
   set_ip_tos(iph, tos)
-  set_ip_id(iph, ip_select_ident())
+  set_ip_id(iph, ip_select_ident(rt))
   set_ip_frag_off(iph, 0)
   set_ip_ttl(iph, IPDEFTTL)
   set_ip_protocol(iph, IPPROTO_ICMP)
@@ -328,7 +349,7 @@ function icmp_reply(skb: sk_buff, type: number): void {
       ip_saddr(iph),
       ip_tos(iph),
       type,
-      0,
+      icmp_code(skb.h),
       icmp_info(skb.h),
       skb,
       ICMP_HLEN,
@@ -350,6 +371,13 @@ function icmp_timestamp(skb: sk_buff): number {
   return 0
 }
 
+/** What was sent to everybody is answered by few kinds of message (RFC 1122 3.2.2.6, 3.2.2.8). */
+function may_be_answered(skb: sk_buff, type: number): boolean {
+  if ((RTABLE.ref(skb.dst!.addr).rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)) === 0) return true
+  if (type === ICMP_ECHO) return sysctl_icmp.echo_ignore_broadcasts === 0
+  return type === ICMP_TIMESTAMP || type === ICMP_ADDRESS || type === ICMP_ADDRESSREPLY
+}
+
 /** icmp_rcv - a message for this machine. @context softirq @consumes skb */
 export function icmp_rcv(skb: sk_buff): number {
   stats.InMsgs++
@@ -359,14 +387,13 @@ export function icmp_rcv(skb: sk_buff): number {
     return 0
   }
   const type = icmp_type(skb.h)
-  const broadcast = (RTABLE.ref(skb.dst!.addr).rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST)) !== 0
-  if (type > NR_ICMP_TYPES || (broadcast && type !== ICMP_ECHO && type !== ICMP_TIMESTAMP)) {
+  if (type > NR_ICMP_TYPES || !may_be_answered(skb, type)) {
     stats.InErrors++
     kfree_skb(skb, IGNORED)
     return 0
   }
   count_in(type)
-  if (type === ICMP_ECHO && icmp_code(skb.h) === 0) icmp_reply(skb, ICMP_ECHOREPLY)
+  if (type === ICMP_ECHO && sysctl_icmp.echo_ignore_all === 0) icmp_reply(skb, ICMP_ECHOREPLY)
   else if (type === ICMP_TIMESTAMP) {
     const reason = icmp_timestamp(skb)
     if (reason !== 0) {
@@ -376,6 +403,7 @@ export function icmp_rcv(skb: sk_buff): number {
     }
   }
   if (about_a_packet(type) && !icmp_unreach(skb)) stats.InErrors++
+  if (type === ICMP_REDIRECT && !icmp_redirect(skb)) stats.InErrors++
   skb_delivered(skb)
   return 0
 }
@@ -383,6 +411,10 @@ const icmp_rcv_sym = symbol('icmp_rcv', icmp_rcv)
 
 /** icmp_init - @context boot, CPU 0 for all CPUs */
 export function icmp_init(ncpus: number): void {
+  sysctl_icmp.echo_ignore_all = 0
+  sysctl_icmp.echo_ignore_broadcasts = 0
+  sysctl_icmp.ratelimit = hz()
+  sysctl_icmp.ratemask = 0x1818
   for (let cpu = 0; cpu < ncpus; cpu++) spin_lock_init(icmp_statistics.cpu(cpu).lock)
   inet_add_protocol(IPPROTO_ICMP, icmp_rcv_sym)
 }

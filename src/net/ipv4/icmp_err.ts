@@ -20,7 +20,7 @@ import { ip_daddr, ip_hdrlen, ip_protocol, ip_saddr, ip_tos, ip_tot_len } from '
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST } from './fib_types.js'
 import { inet_proto_error } from './ip_input.js'
-import { rt_for_output } from './route.js'
+import { rt_each_output } from './route.js'
 import type { rtable } from './types.js'
 
 const NR_ICMP_UNREACH = 15
@@ -60,8 +60,8 @@ function shrink(rt: rtable, iph: number, new_mtu: number): number {
 function ip_rt_frag_needed(iph: number, new_mtu: number): number {
   let est_mtu = 0
   for (const src of [ip_saddr(iph), 0])
-    rt_for_output(ip_daddr(iph), src, ip_tos(iph), rt => {
-      if (rt.rt_src === ip_saddr(iph)) est_mtu = shrink(rt, iph, new_mtu) || est_mtu
+    rt_each_output(ip_daddr(iph), src, 0, ip_tos(iph), rt => {
+      if (rt.rt_dst === ip_daddr(iph) && rt.rt_src === ip_saddr(iph)) est_mtu = shrink(rt, iph, new_mtu) || est_mtu
     })
   return est_mtu || new_mtu
 }

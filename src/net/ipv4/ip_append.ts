@@ -351,7 +351,7 @@ export function ip_push_pending_frames(sk: sock): number {
   set_ip_vhl(iph, IP_HLEN)
   set_ip_tos(iph, inet.tos)
   set_ip_frag_off(iph, df ? IP_DF : 0)
-  set_ip_id(iph, df ? inet.id++ & 0xffff : ip_select_ident())
+  set_ip_id(iph, df ? inet.id++ & 0xffff : ip_select_ident(rt))
   set_ip_ttl(iph, inet.uc_ttl < 0 ? IPDEFTTL : inet.uc_ttl)
   set_ip_protocol(iph, sk.sk_protocol)
   set_ip_saddr(iph, rt.rt_src)

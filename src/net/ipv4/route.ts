@@ -42,6 +42,7 @@ import { __neigh_lookup, __neigh_lookup_noarp } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { DST, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
 import { type fib_info, fib_metric, RTAX_ADVMSS, RTAX_LOCK, RTAX_MTU } from './fib_types.js'
+import { inet_putpeer, PEER } from './inetpeer.js'
 import { gc_elasticity, gc_thresh, rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { ipv4_link_failure } from './route_slow.js'
 import { RTABLE, type rtable } from './types.js'
@@ -157,6 +158,8 @@ export function rt_alloc(): rtable | null {
 const ops: dst_ops = {
   destroy(dst) {
     if (dst.dev !== null) dev_put(dst.dev)
+    const { peer } = RTABLE.ref(dst.addr)
+    if (peer !== 0) inet_putpeer(PEER.ref(peer))
     fetch_add(rt.addr, -1)
     kmem_cache_free(rt_cache, RTABLE.ref(dst.addr))
   },
@@ -267,13 +270,44 @@ export function rt_cache_output(daddr: number, saddr: number, tos: number, oif: 
   return RTABLE.ref(r)
 }
 
-/** rt_for_output - every cached route of our own for this key, whatever the device that was asked for. @context softirq */
-export function rt_for_output(daddr: number, saddr: number, tos: number, f: (rt: rtable) => void): void {
+/** rt_each_output - every cached route of our own for this key. @context softirq */
+export function rt_each_output(daddr: number, saddr: number, oif: number, tos: number, f: (rt: rtable) => void): void {
   const key = tos & IPTOS_RT_MASK
+  const { chain } = rt_bucket(rt_hash_code(daddr, saddr ^ (oif << 5), key))
   rcu_read_lock()
-  for (let r = RTABLE.at(rt_bucket(rt_hash_code(daddr, saddr, key)).chain); r !== null; r = RTABLE.at(i32[r.$w]))
-    if (r.fl_dst === daddr && r.fl_src === saddr && r.fl_iif === 0 && r.fl_tos === key && r.rt_dst === daddr) f(r)
+  for (let r = RTABLE.at(chain); r !== null; r = RTABLE.at(i32[r.$w]))
+    if (r.fl_dst === daddr && r.fl_src === saddr && r.fl_iif === 0 && r.fl_oif === oif && r.fl_tos === key) f(r)
   rcu_read_unlock()
+}
+
+/** rt_clone - a route that is like another one, but bound to no neighbour yet. @returns owned route, or null */
+export function rt_clone(of: rtable): rtable | null {
+  const r = rt_alloc()
+  if (r === null) return null
+  for (const field of COPIED) r[field] = of[field]
+  r.dst.input = of.dst.input
+  r.dst.output = of.dst.output
+  r.dst.mtu = of.dst.mtu
+  r.dst.mtu_locked = of.dst.mtu_locked
+  r.dst.advmss = of.dst.advmss
+  rt_set_dev(r, of.dst.dev!)
+  return r
+}
+const COPIED = [
+  ...(['fl_dst', 'fl_src', 'fl_iif', 'fl_oif', 'fl_tos', 'fl_mark', 'hash', 'rt_flags', 'rt_type', 'rt_dst'] as const),
+  ...(['rt_src', 'rt_iif', 'rt_gateway', 'rt_spec_dst'] as const),
+]
+
+/** rt_del - out of the cache, if it is there still. @context softirq @locks the bucket's lock */
+export function rt_del(r: rtable): void {
+  const bucket = rt_bucket(r.hash)
+  spin_lock_bh(bucket.lock)
+  let slot = bucket.addr
+  while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== r.addr) slot = i32[slot >> 2]!
+  const there = i32[slot >> 2] === r.addr
+  if (there) store(slot, i32[r.$w]!)
+  spin_unlock_bh(bucket.lock)
+  if (there) rt_free(r)
 }
 
 /** rt_key - fill in what a route answers to, and its bucket. */
@@ -307,7 +341,7 @@ function neighbour_of(r: rtable, dev: net_device): neighbour | null {
 }
 
 /** arp_bind_neighbour - the station that leads on. @returns 0, -ENOBUFS, -EINVAL */
-function arp_bind_neighbour(r: rtable): number {
+export function arp_bind_neighbour(r: rtable): number {
   const dev = r.dst.dev
   if (dev === null) return -EINVAL
   if (r.dst.neighbour !== null) return 0

@@ -186,7 +186,7 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
     out === dev &&
     valid > 0 &&
     in_dev_orconf(dev, 'send_redirects') &&
-    inet_addr_onlink(out, saddr, gw !== 0 ? gw : daddr)
+    (in_dev_orconf(out, 'shared_media') || inet_addr_onlink(out, saddr, gw !== 0 ? gw : daddr))
   )
     flags |= RTCF_DOREDIRECT
   rth.rt_flags = flags

@@ -1,5 +1,5 @@
 /** types.ts - the structs that the files of IPv4 share; no behaviour. */
-import { embed, konst, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
+import { atomic, embed, konst, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
 import { DST, type dst_entry } from '../core/types.js'
 
 export class rtable extends Struct {
@@ -18,6 +18,7 @@ export class rtable extends Struct {
   declare rt_iif: number
   declare rt_gateway: number
   declare rt_spec_dst: number
+  declare peer: number
 }
 /** An entry of the route cache. All but the head is constant once it is hashed, so readers need no lock. */
 export const RTABLE: Layout<rtable> = layout('rtable', rtable, {
@@ -36,10 +37,11 @@ export const RTABLE: Layout<rtable> = layout('rtable', rtable, {
   rt_iif: konst(word),
   rt_gateway: konst(word), // next hop's address
   rt_spec_dst: konst(word), // source address for answers to such packets
+  peer: atomic(word), // address of the inet_peer of rt_dst, with a reference; 0: not asked for yet
 })
 
 // rt_flags
-export const RTCF_NOTIFY = 0x00010000 // nobody sets these two yet: redirects are sent, never taken
+export const RTCF_NOTIFY = 0x00010000 // somebody asked for it by netlink
 export const RTCF_REDIRECTED = 0x00040000
 export const RTCF_BROADCAST = 0x10000000
 export const RTCF_MULTICAST = 0x20000000
