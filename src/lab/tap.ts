@@ -30,6 +30,8 @@ export interface TapRunConfig {
   seed: number
   /** Port 7 answers with what it got. */
   echo: boolean
+  /** Programs on the machine, words of each. */
+  run: string[][]
   sysctl: Record<string, number>
   /** Keep what goes over the wires, by device. */
   captures: string[]
@@ -50,6 +52,8 @@ export interface TapHooks {
   /** The machine is up, and these are its devices on the host. */
   ready?: (taps: readonly string[]) => void
   capture?: (tap: string, bytes: Uint8Array) => void
+  /** What a program says, as it comes. */
+  output?: (text: string) => void
 }
 
 /** How often the host looks whether the machine still lives, ms. */
@@ -93,8 +97,7 @@ function machineConfig(config: TapRunConfig, taps: readonly Tap[]): MachineConfi
     userSpin: false,
     trace: false,
     loopback: true,
-    userProcs: 4,
-    processes: config.echo ? [{ argv: ['udpechod', '7'], daemon: true }] : [],
+    processes: [...(config.echo ? [['udpechod', '7']] : []), ...config.run].map(argv => ({ argv, daemon: true })),
   }
 }
 
@@ -118,11 +121,12 @@ function configureHost({ tap, address }: { tap: string; address: string }): void
 }
 
 /** Until the time is up, the signal comes or the machine dies. */
-async function serve(machine: Machine, config: TapRunConfig, signal: AbortSignal | undefined): Promise<number> {
+async function serve(machine: Machine, config: TapRunConfig, { signal, output }: TapHooks): Promise<number> {
   const start = machine.nowMs
   const end = config.seconds === undefined ? Number.POSITIVE_INFINITY : start + config.seconds * 1000
   while (signal?.aborted !== true && machine.nowMs < end) {
     machine.check()
+    for (const { text } of machine.console()) output?.(text)
     await machine.pass(Math.min(LOOK_MS, end - machine.nowMs))
   }
   return (machine.nowMs - start) / 1000
@@ -162,7 +166,7 @@ export async function runTap(config: TapRunConfig, hooks: TapHooks = {}): Promis
     await machine.powerOn()
     for (const host of config.host) configureHost(host)
     hooks.ready?.(taps.map(t => t.name))
-    return await finish(machine, config, await serve(machine, config, hooks.signal), hooks)
+    return await finish(machine, config, await serve(machine, config, hooks), hooks)
   } finally {
     await machine?.destroy()
     for (const tap of taps) tap.close()

@@ -17,6 +17,7 @@ interface TapOptions {
   forward: boolean
   sysctl: Record<string, number>
   echo: boolean
+  run: string[][]
   capture: PortFile[]
   cpus: number
   rx: RxArch
@@ -95,6 +96,12 @@ export function registerTap(program: Command, run: VerbRunner): void {
     .option('--route <prefix=gateway>', 'another route of the machine', route, [])
     .option('--forward', 'forward packets between the devices: the machine is a router', false)
     .option('--sysctl <name=value>', "a switch of the kernel, by Linux's name", sysctl, {})
+    .option(
+      '--run <command>',
+      'a program to run on the machine; once per program',
+      (text, before: string[][]) => [...before, text.trim().split(/\s+/)],
+      [],
+    )
     .option('--no-echo', 'no echo service on UDP port 7')
     .option(
       '--capture <device=file>',
@@ -143,9 +150,9 @@ function tapConfig(o: TapOptions): TapRunConfig {
   }
   if (o.gateway !== undefined) add('--gateway', dotted(o.gateway), 0, 0, o.gateway)
   for (const r of o.route) add('--route', r.text, r.dst, r.prefixlen, r.gw)
-  const { host, forward, cpus, rx, lock, mtu, seed, echo, sysctl, seconds } = o
+  const { host, forward, cpus, rx, lock, mtu, seed, echo, run, sysctl, seconds } = o
   return {
-    ...{ ports: o.tap, routes, host, forward, cpus, rx, lock, mtu, seed, echo, sysctl },
+    ...{ ports: o.tap, routes, host, forward, cpus, rx, lock, mtu, seed, echo, run, sysctl },
     captures: o.capture.map(c => c.iface),
     ...(seconds === undefined ? {} : { seconds }),
   }
@@ -185,6 +192,7 @@ async function tap(options: TapOptions, config: TapRunConfig, signal: AbortSigna
     const result = await runTap(config, {
       signal,
       ready: taps => announce(config, taps),
+      ...(json === '-' ? {} : { output: (text: string) => process.stdout.write(text) }),
       capture: (name, bytes) => files.get(`--capture ${name}`)?.write(bytes),
     })
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
