@@ -41,7 +41,7 @@ export interface LinkConfig {
   staged: boolean
 }
 
-const RING = 1 << 18
+const RING = 1 << 20
 const HEAD = 64
 /** Offsets in a ring's header, words: bytes written, bytes to be seen, bytes read. */
 const [WRITTEN, PUBLISHED, READ] = [0, 1, 2]
@@ -139,17 +139,17 @@ export class LinkWire implements Wire {
     this.free = leaves
     if (model.queue > 0) this.leaving.push(leaves)
     if (this.happens(model.loss)) return true // on its way it was lost: the sender does not know
-    this.put(bytes, at, len, leaves)
+    const taken = this.put(bytes, at, len, leaves)
     if (this.happens(model.duplicate)) this.put(bytes, at, len, leaves)
-    return true
+    return taken
   }
 
   private happens(share: number): boolean {
     return share > 0 && prng_f64(this.chance) < share
   }
 
-  /** A frame that has left this end at `leaves`, to all others. */
-  private put(bytes: Uint8Array, at: number, len: number, leaves: number): void {
+  /** A frame that has left this end at `leaves`, to all others. @returns false: one of them has no room for it */
+  private put(bytes: Uint8Array, at: number, len: number, leaves: number): boolean {
     const { model, ends, me } = this.config
     const frame = this.scratch.subarray(0, len)
     frame.set(bytes.subarray(at, at + len))
@@ -160,11 +160,13 @@ export class LinkWire implements Wire {
       due = Math.max(due, this.last)
       this.last = due
     }
-    for (let to = 0; to < ends; to++) if (to !== me) this.write(to, frame, due)
+    let taken = true
+    for (let to = 0; to < ends; to++) if (to !== me && !this.write(to, frame, due)) taken = false
+    return taken
   }
 
-  /** Into the ring to one end; what does not fit is lost. */
-  private write(to: number, frame: Uint8Array, due: number): void {
+  /** Into the ring to one end. @returns false: it does not fit, and is lost */
+  private write(to: number, frame: Uint8Array, due: number): boolean {
     const { ends, me, staged } = this.config
     const at = ring_at(ends, me, to)
     const w = at >> 2
@@ -172,7 +174,7 @@ export class LinkWire implements Wire {
     let written = this.words[w + WRITTEN]!
     const rest = RING - (written & (RING - 1))
     const need = size > rest ? rest + size : size
-    if (((written - Atomics.load(this.words, w + READ)) | 0) + need > RING) return
+    if (((written - Atomics.load(this.words, w + READ)) | 0) + need > RING) return false
     if (size > rest) {
       this.view.setUint32(at + HEAD + (written & (RING - 1)) + 8, FILLER, true)
       written = (written + rest) | 0
@@ -183,6 +185,7 @@ export class LinkWire implements Wire {
     this.bytes.set(frame, record + RECORD)
     Atomics.store(this.words, w + WRITTEN, (written + size) | 0)
     if (!staged) Atomics.store(this.words, w + PUBLISHED, (written + size) | 0)
+    return true
   }
 
   /** What the others have sent, in the order in which it comes out. */

@@ -49,6 +49,8 @@ export interface ScenarioHooks {
 /** How often the host looks at consoles with a real clock, ms; and in virtual time, ms of that. */
 const LOOK_MS = 20
 const DEFAULT_DURATION = 60e9
+/** Of virtual time, ns: so much as a line has memory for, however much is sent. */
+const LONGEST_STEP = 1e6
 
 interface Host {
   name: string
@@ -158,7 +160,7 @@ class Run {
       next = Math.min(next, link_next(memory, ends.length))
     }
     for (const h of this.hosts) next = Math.min(next, h.machine.nextEventNs)
-    const reach = Math.min(...this.built.lines.map(l => l.model.delay))
+    const reach = Math.min(LONGEST_STEP, ...this.built.lines.map(l => l.model.delay))
     const until = Math.min(limit, Math.max(this.now, next) + reach)
     await Promise.all(this.hosts.map(h => this.until(h, until)))
   }
