@@ -3,11 +3,22 @@
  * calls about itself.
  */
 import { call, type Sym, symbol } from '../abi/symbol.js'
+import { now_ns } from '../arch/cpu.js'
 import { exit_files, files_alloc, files_drop, files_get, task_files } from '../fs/file.js'
 import { alarm } from '../irq/itimer.js'
 import { nanosleep } from '../irq/timer.js'
 import { EINVAL, EPERM } from '../lib/errno.js'
-import { exit_mm, kstack_alloc, kstack_free, mm_alloc, mm_get, mmput, task_kstack, task_mm } from '../sched/mm.js'
+import {
+  exit_mm,
+  kstack_alloc,
+  kstack_free,
+  mm_alloc,
+  mm_get,
+  mmput,
+  put_user,
+  task_kstack,
+  task_mm,
+} from '../sched/mm.js'
 import { current, kernel_thread, schedule, type ThreadOptions, wake_up_process } from '../sched/sched.js'
 import { dequeue_signal } from '../sched/signal.js'
 import type { Program, task_struct } from '../sched/task.js'
@@ -86,6 +97,12 @@ export function sys_alarm(seconds: number): number {
 /** sys_nanosleep - in ns, as a number: no program here has more than one. @returns ns that were left when a signal came */
 export function sys_nanosleep(ns: number): Generator<void, number, void> {
   return nanosleep(ns)
+}
+/** sys_gettimeofday - the machine's clock, from the start of the machine on; there is no time zone. @returns 0, -EFAULT */
+export function sys_gettimeofday(tv: number): number {
+  if (tv === 0) return 0
+  const us = Math.floor(now_ns() / 1000)
+  return put_user(Math.floor(us / 1e6), tv) || put_user(us % 1e6, tv + 4)
 }
 export function* sys_sched_yield(): Generator<void, number, void> {
   yield* schedule()

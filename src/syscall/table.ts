@@ -12,6 +12,7 @@ import { sys_close, sys_dup, sys_dup2, sys_fcntl, sys_ioctl, sys_read, sys_readv
 import {
   sys_alarm,
   sys_getpid,
+  sys_gettimeofday,
   sys_getuid,
   sys_nanosleep,
   sys_sched_yield,
@@ -53,6 +54,7 @@ export const __NR_ioctl = 54
 export const __NR_fcntl = 55
 export const __NR_dup2 = 63
 export const __NR_sigpending = 73
+export const __NR_gettimeofday = 78
 export const __NR_socketcall = 102
 export const __NR_readv = 145
 export const __NR_writev = 146
@@ -123,6 +125,7 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_fcntl]: sys_fcntl,
   [__NR_dup2]: sys_dup2,
   [__NR_sigpending]: sys_sigpending,
+  [__NR_gettimeofday]: sys_gettimeofday,
   [__NR_socketcall]: sys_socketcall,
   [__NR_readv]: sys_readv,
   [__NR_writev]: sys_writev,

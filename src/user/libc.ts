@@ -21,6 +21,7 @@ import {
   __NR_getpid,
   __NR_getsockname,
   __NR_getsockopt,
+  __NR_gettimeofday,
   __NR_getuid,
   __NR_listen,
   __NR_nanosleep,
@@ -56,6 +57,13 @@ export function sbrk(bytes: number): number {
 }
 /** malloc - as sbrk; an address that is not there faults when it is used. */
 export const malloc = sbrk
+
+/** give_back - everything from `at` on, which was taken last; zero again. */
+export function give_back(at: number): void {
+  const mm = task_mm(current())!
+  mem(at, mm.brk - (at - USER_BASE)).fill(0)
+  mm.brk = at - USER_BASE
+}
 
 /** mem - bytes of the program's memory, to read and to write. Throws for a pointer that leads elsewhere: a segmentation fault. */
 export function mem(addr: number, len: number): Uint8Array {
@@ -131,6 +139,27 @@ export const setsockopt = (fd: number, level: number, name: number, val: number,
   syscall(__NR_setsockopt, fd, level, name, val, len)
 export const getsockopt = (fd: number, level: number, name: number, val: number, len: number): Libc =>
   syscall(__NR_getsockopt, fd, level, name, val, len)
+/** An option of one word. */
+export function* set_word(fd: number, level: number, name: number, value: number): Libc {
+  return yield* with_words([value], at => setsockopt(fd, level, name, at, 4))
+}
+/** SO_RCVTIMEO in us, at least one. */
+export function set_timeout(fd: number, us: number): Libc {
+  const whole = Math.max(1, Math.ceil(us))
+  return with_words([Math.floor(whole / 1e6), whole % 1e6], at => setsockopt(fd, 1, 20, at, 8))
+}
+/** Words in memory for one call. */
+function* with_words(words: number[], f: (at: number) => Libc): Libc {
+  const mm = task_mm(current())!
+  const at = malloc(words.length * 4)
+  const top = mm.brk
+  words.forEach((word, k) => {
+    store32(at + 4 * k, word)
+  })
+  const ret = yield* f(at)
+  if (mm.brk === top) give_back(at)
+  return ret
+}
 export const shutdown = (fd: number, how: number): Libc => syscall(__NR_shutdown, fd, how)
 
 export const read = (fd: number, buf: number, count: number): Libc => syscall(__NR_read, fd, buf, count)
@@ -145,6 +174,16 @@ export const getuid = (): Libc => syscall(__NR_getuid)
 export const setuid = (uid: number): Libc => syscall(__NR_setuid, uid)
 export const alarm = (seconds: number): Libc => syscall(__NR_alarm, seconds)
 export const nanosleep = (ns: number): Libc => syscall(__NR_nanosleep, ns)
+/** The machine's clock as us, in place of a timeval. */
+export function* gettimeofday(): Libc {
+  const mm = task_mm(current())!
+  const brk = mm.brk
+  const tv = malloc(8)
+  yield* syscall(__NR_gettimeofday, tv, 0)
+  const us = load32(tv) * 1e6 + load32(tv + 4)
+  if (mm.brk === brk + 8) give_back(tv)
+  return us
+}
 export const sched_yield = (): Libc => syscall(__NR_sched_yield)
 /** The lowest signal that came and was not asked for yet; 0: none. */
 export const took_signal = (): Libc => syscall(__NR_sigpending)

@@ -2,7 +2,7 @@
 import { USER_MEM_SIZE } from '../lib/limits.js'
 import { task_mm, USER_BASE } from '../sched/mm.js'
 import { current } from '../sched/sched.js'
-import { type Libc, load32, mem, sbrk, write } from './libc.js'
+import { give_back, type Libc, load32, mem, sbrk, write } from './libc.js'
 
 export const STDOUT = 1
 export const STDERR = 2
@@ -16,10 +16,7 @@ function* with_scratch(bytes: number, f: (at: number) => Libc): Libc {
   const mm = task_mm(current())!
   const top = mm.brk
   const ret = yield* f(at)
-  if (mm.brk === top) {
-    mem(at, top - (at - USER_BASE)).fill(0)
-    mm.brk = at - USER_BASE
-  }
+  if (mm.brk === top) give_back(at)
   return ret
 }
 

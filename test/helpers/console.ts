@@ -18,8 +18,17 @@ export interface Said {
   records: ConsoleRecord[]
 }
 
+/** What is at the other end of the wire of port 0: the answers to a frame. */
+export type Wire = (frame: Uint8Array) => Uint8Array[]
+
 /** sh - run a program to its end, which comes within `ms`. */
-export function sh(s: Script, line: string | string[], options: ExecOptions = {}, ms = 10_000): Said {
+export function sh(
+  s: Script,
+  line: string | string[],
+  options: ExecOptions = {},
+  ms = 10_000,
+  wire: Wire = () => [],
+): Said {
   const argv = typeof line === 'string' ? line.split(' ') : line
   const index = exec(argv, options)
   if (index < 0) throw new Error(`${argv[0]}: error ${-index}`)
@@ -27,6 +36,8 @@ export function sh(s: Script, line: string | string[], options: ExecOptions = {}
   const records: ConsoleRecord[] = []
   for (let k = 0; k < ms && process_exit_code(index) === null; k++) {
     s.pass(1)
+    const answers = (s.out()[0] ?? []).flatMap(wire)
+    for (const frame of answers) s.solo.board.nics[0]!.arrive(frame)
     records.push(...reader.drain())
   }
   const code = process_exit_code(index)

@@ -31,6 +31,7 @@ import {
   SOCK_BINDADDR_LOCK,
   SOCK_BINDPORT_LOCK,
   SOCK_DGRAM,
+  SOCK_RAW,
   SOCKADDR_IN_SIZE,
   type sock,
   type socket,
@@ -44,6 +45,7 @@ import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
 import { inet_sock_destruct_sym, sk_common_release } from './inet_life.js'
 import { IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
 import { inet_add_protocol } from './ip_input.js'
+import { raw_hash_init, raw_prot_sym } from './raw.js'
 import { set_sockaddr_in, sin_addr, sin_family, sin_port, udp_prot_sym } from './udp.js'
 import { udp_hash_init } from './udp_hash.js'
 import { udp_err_sym, udp_rcv_sym } from './udp_input.js'
@@ -110,6 +112,8 @@ function address_kind(addr: number): number {
 /** inet_bind - @context process @locks takes the socket @returns 0, -EINVAL, -EADDRNOTAVAIL, -EACCES, -EADDRINUSE */
 function* inet_bind(sock: socket, addr: number, addr_len: number): Call {
   const sk = sock.sk!
+  const { bind } = prot_of(sk)
+  if (bind !== undefined) return yield* bind(sk, addr, addr_len)
   if (addr_len < SOCKADDR_IN_SIZE) return -EINVAL
   const s_addr = sin_addr(addr)
   const kind = address_kind(s_addr)
@@ -227,11 +231,13 @@ const inet_dgram_ops_sym = symbol('inet_dgram_ops', inet_dgram_ops)
 /** What can be asked for: types and protocols, those that protocol 0 picks first. */
 const inetsw: readonly inet_protosw[] = [
   { type: SOCK_DGRAM, protocol: IPPROTO_UDP, prot: udp_prot_sym, ops: inet_dgram_ops_sym, privileged: false },
+  { type: SOCK_RAW, protocol: 0, prot: raw_prot_sym, ops: inet_dgram_ops_sym, privileged: true },
 ]
 
 /** inet_init - @context boot, CPU 0 */
 export function inet_init(): void {
   udp_hash_init()
+  raw_hash_init()
   inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)
   sock_register(AF_INET, inet_create_sym)
 }

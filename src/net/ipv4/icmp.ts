@@ -76,6 +76,7 @@ import { RTN_LOCAL, RTN_UNICAST } from './fib_types.js'
 import { icmp_unreach } from './icmp_err.js'
 import { ip_select_ident } from './ip_ident.js'
 import { inet_add_protocol } from './ip_input.js'
+import { IP_OPTIONS, ip_options_build, ip_options_echo } from './ip_options_sock.js'
 import { ip_local_out } from './ip_output.js'
 import { ip_rt_put } from './route.js'
 import { ip_route_output } from './route_output.js'
@@ -173,6 +174,8 @@ const MIB: Layout<icmp_mib> = layout('icmp_mib', icmp_mib, {
 })
 export const icmp_statistics = DEFINE_PER_CPU('icmp_statistics', MIB)
 const stats = icmp_statistics.mine
+/** Options of the answer that this CPU is about to send; `lock` of its counters guards them. */
+const replyopts = DEFINE_PER_CPU('icmp_replyopts', IP_OPTIONS).mine
 
 function count_in(type: number): void {
   if (type === ICMP_DEST_UNREACH) stats.InDestUnreachs++
@@ -264,7 +267,8 @@ function __icmp_send(skb_in: sk_buff, type: number, code: number, info: number):
   const local = (RTABLE.ref(skb_in.dst!.addr).rt_flags & RTCF_LOCAL) !== 0
   const saddr = local ? ip_daddr(iph) : 0
   const tos = is_error(type) ? (ip_tos(iph) & IPTOS_TOS_MASK) | IPTOS_PREC_INTERNETCONTROL : ip_tos(iph)
-  const rt = ip_route_output(ip_saddr(iph), saddr, tos & IPTOS_TOS_MASK, 0)
+  const good = ip_options_echo(replyopts, skb_in)
+  const rt = good ? ip_route_output(reply_to(iph), saddr, tos & IPTOS_TOS_MASK, 0) : null
   if (rt === null) stats.OutErrors++
   else if (!icmpv4_xrlim_allow(rt, type, code)) {
     stats.OutRateLimited++
@@ -272,13 +276,18 @@ function __icmp_send(skb_in: sk_buff, type: number, code: number, info: number):
   } else {
     const offset = iph - skb_in.data // the packet from its IP header on, as much as fits 576 bytes
     const have = skb_in.len - offset
-    const len = Math.min(have, Math.min(rt.dst.mtu, 576) - 20 - ICMP_HLEN)
+    const len = Math.min(have, Math.min(rt.dst.mtu, 576) - 20 - replyopts.optlen - ICMP_HLEN)
     push_reply(rt, saddr !== 0 ? saddr : rt.rt_src, ip_saddr(iph), tos, type, code, info, skb_in, offset, len)
   }
   spin_unlock_bh(stats.lock)
 }
 
-/** Build and send one message: header, then `len` bytes of `data` from `offset`. @consumes the route's reference */
+/** Where the answer is sent first: the way back of a source route has stops. */
+function reply_to(iph: number): number {
+  return replyopts.srr !== 0 ? replyopts.faddr : ip_saddr(iph)
+}
+
+/** Build and send one message with the options of `replyopts`: header, then `len` bytes of `data` from `offset`. @consumes the route's reference */
 function push_reply(
   rt: rtable,
   saddr: number,
@@ -291,15 +300,16 @@ function push_reply(
   offset: number,
   len: number,
 ): void {
-  const skb = alloc_skb(LL_SPACE + 20 + ICMP_HLEN + len)
+  const hlen = 20 + replyopts.optlen
+  const skb = alloc_skb(LL_SPACE + hlen + ICMP_HLEN + len)
   if (skb === null) {
     stats.OutErrors++
     ip_rt_put(rt)
     return
   }
   skb_reserve(skb, LL_SPACE)
-  skb.nh = skb_put(skb, 20 + ICMP_HLEN + len)
-  skb.h = skb.nh + 20
+  skb.nh = skb_put(skb, hlen + ICMP_HLEN + len)
+  skb.h = skb.nh + hlen
   skb.dst = rt.dst
   skb.dev = rt.dst.dev
   skb.acct = ACCT_ICMP
@@ -307,7 +317,9 @@ function push_reply(
   set_icmp_header(skb.h, type, code, info)
   copy_from(data, offset, skb.h + ICMP_HLEN, len)
   set_icmp_checksum(skb.h, csum_fold(csum_partial(dv, skb.h, ICMP_HLEN + len, 0)))
-  build_ip(rt, skb.nh, saddr, daddr, tos)
+  build_ip(rt, skb.nh, saddr, replyopts.srr !== 0 ? replyopts.faddr : daddr, tos)
+  set_ip_vhl(skb.nh, hlen)
+  if (hlen > 20) ip_options_build(skb.nh, replyopts, daddr, rt)
   count_out(type)
   ip_local_out(skb)
 }
@@ -339,22 +351,13 @@ function build_ip(rt: rtable, iph: number, saddr: number, daddr: number, tos: nu
 function icmp_reply(skb: sk_buff, type: number): void {
   if (!spin_trylock_bh(stats.lock)) return
   const iph = skb.nh
-  const rt = ip_route_output(ip_saddr(iph), RTABLE.ref(skb.dst!.addr).rt_spec_dst, ip_tos(iph) & IPTOS_TOS_MASK, 0)
+  const spec_dst = RTABLE.ref(skb.dst!.addr).rt_spec_dst
+  const good = ip_options_echo(replyopts, skb)
+  const rt = good ? ip_route_output(reply_to(iph), spec_dst, ip_tos(iph) & IPTOS_TOS_MASK, 0) : null
   if (rt === null) stats.OutErrors++
   else {
     const len = skb.len - ICMP_HLEN
-    push_reply(
-      rt,
-      RTABLE.ref(skb.dst!.addr).rt_spec_dst,
-      ip_saddr(iph),
-      ip_tos(iph),
-      type,
-      icmp_code(skb.h),
-      icmp_info(skb.h),
-      skb,
-      ICMP_HLEN,
-      len,
-    )
+    push_reply(rt, spec_dst, ip_saddr(iph), ip_tos(iph), type, icmp_code(skb.h), icmp_info(skb.h), skb, ICMP_HLEN, len)
   }
   spin_unlock_bh(stats.lock)
 }

@@ -20,6 +20,7 @@ import { ip_daddr, ip_hdrlen, ip_protocol, ip_saddr, ip_tos, ip_tot_len } from '
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST } from './fib_types.js'
 import { inet_proto_error } from './ip_input.js'
+import { raw_v4_error } from './raw_hash.js'
 import { rt_each_output } from './route.js'
 import type { rtable } from './types.js'
 
@@ -85,5 +86,6 @@ export function icmp_unreach(skb: sk_buff): boolean {
   if (inet_addr_type(ip_daddr(iph)) === RTN_BROADCAST) return true // a router that answers to broadcasts
   const need = ip_hdrlen(iph) + 8
   if (need > skb.len - skb.data_len) return true // 8 bytes of the protocol's header, or it says nothing
+  raw_v4_error(ip_protocol(iph), skb, info)
   return inet_proto_error(ip_protocol(iph), skb, info)
 }

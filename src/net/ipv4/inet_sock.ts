@@ -12,11 +12,15 @@ export const IP_PMTUDISC_DO = 2
 export const IP_CMSG_PKTINFO = 1
 export const IP_CMSG_TTL = 2
 export const IP_CMSG_TOS = 4
+export const IP_CMSG_RECVOPTS = 8
+export const IP_CMSG_RETOPTS = 16
 
 /** A datagram that is being put together. */
 export class ip_cork extends Struct {
   declare rt: number
   declare fragsize: number
+  declare opt: number
+  declare faddr: number
   declare length: number
   declare dst: number
   declare src: number
@@ -26,6 +30,8 @@ export class ip_cork extends Struct {
 const CORK: Layout<ip_cork> = layout('ip_cork', ip_cork, {
   rt: word, // address of its route, referenced; 0: none
   fragsize: word, // MTU when it was begun
+  opt: word, // address of IP options of its own, 0: none
+  faddr: word, // where a source route ends
   length: word, // bytes so far, transport header included
   dst: word, // struct flowi
   src: word,
@@ -49,6 +55,8 @@ export class inet_sock extends Struct {
   declare pmtudisc: number
   declare recverr: number
   declare freebind: number
+  declare hdrincl: number
+  declare opt: number
   declare cork: ip_cork
 }
 /** Addresses and ports are numbers in host order. */
@@ -69,6 +77,8 @@ export const INET_SOCK: Layout<inet_sock> = layout('inet_sock', inet_sock, {
   pmtudisc: by('sk_lock', word),
   recverr: by('sk_lock', word),
   freebind: by('sk_lock', word),
+  hdrincl: by('sk_lock', word), // raw: the program brings the IP header
+  opt: by('sk_lock', word), // address of its IP options (ip_options_sock.ts), 0: none
   cork: by('sk_lock', embed(CORK)),
 })
 attach_sock(INET_SOCK)
@@ -83,6 +93,8 @@ export interface proto {
   readonly name: string
   init(sk: sock): number
   close(sk: sock, timeout: number): Call
+  /** Instead of what inet_bind does. */
+  bind?(sk: sock, addr: number, addr_len: number): Call
   connect(sk: sock, addr: number, addr_len: number): Call
   disconnect(sk: sock, flags: number): number
   setsockopt(sk: sock, level: number, optname: number, optval: number, optlen: number): Call

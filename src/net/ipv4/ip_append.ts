@@ -9,6 +9,7 @@ import { RAM } from '../../arch/ram.js'
 import { csum_fold, csum_partial } from '../../lib/checksum.js'
 import { EFAULT, EMSGSIZE, ENOBUFS, ENOMEM } from '../../lib/errno.js'
 import { MAX_SKB_FRAGS, PAGE_SIZE } from '../../lib/limits.js'
+import { kfree } from '../../mm/kmalloc.js'
 import { dst_hold } from '../core/dst.js'
 import { drop_reason, fate_made } from '../core/fate.js'
 import { csum_partial_copy_fromiovecend, memcpy_fromiovecend } from '../core/iovec.js'
@@ -59,7 +60,9 @@ import {
 } from '../wire/ipv4.js'
 import { IPDEFTTL } from './icmp.js'
 import { IP_PMTUDISC_DO, IP_PMTUDISC_WANT, inet_sk, type inet_sock } from './inet_sock.js'
+import { ip_local_error } from './ip_errqueue.js'
 import { ip_select_ident } from './ip_ident.js'
+import { IP_OPTIONS, ip_options_build, ip_options_copy } from './ip_options_sock.js'
 import { ip_local_out } from './ip_output.js'
 import { ip_stats } from './mib.js'
 import { ip_rt_put } from './route.js'
@@ -104,6 +107,10 @@ interface Append {
   transhdrlen: number
   mtu: number
   maxfraglen: number
+  /** IP header with its options. */
+  hlen: number
+  opt: number
+  faddr: number
   flags: number
   csummode: number
 }
@@ -113,10 +120,15 @@ function peek_tail(sk: sock): sk_buff | null {
   return q.prev === q.addr ? null : SKB.ref(q.prev)
 }
 
-/** Begin a datagram, or go on with one. @returns 0, -EMSGSIZE */
+/** Begin a datagram, or go on with one. @returns 0, -EMSGSIZE, -ENOBUFS */
 function set_up(a: Append): number {
   const { inet, sk } = a
   if (skb_queue_empty(sk.sk_write_queue)) {
+    if (a.opt !== 0) {
+      inet.cork.opt = ip_options_copy(a.opt)
+      if (inet.cork.opt === 0) return -ENOBUFS
+      inet.cork.faddr = a.faddr
+    }
     dst_hold(a.rt.dst)
     inet.cork.rt = a.rt.addr
     inet.cork.fragsize = a.rt.dst.mtu
@@ -128,11 +140,15 @@ function set_up(a: Append): number {
     a.transhdrlen = 0
   }
   a.mtu = inet.cork.fragsize
-  a.maxfraglen = ((a.mtu - IP_HLEN) & ~7) + IP_HLEN
-  if (inet.cork.length + a.length > 0xffff - IP_HLEN) return -EMSGSIZE
+  a.hlen = IP_HLEN + (inet.cork.opt === 0 ? 0 : IP_OPTIONS.ref(inet.cork.opt).optlen)
+  a.maxfraglen = ((a.mtu - a.hlen) & ~7) + a.hlen
+  if (inet.cork.length + a.length > 0xffff - a.hlen) {
+    ip_local_error(sk, EMSGSIZE, a.rt.rt_dst, inet.dport, a.mtu)
+    return -EMSGSIZE
+  }
   if (
     a.transhdrlen !== 0 &&
-    a.length + IP_HLEN <= a.mtu &&
+    a.length + a.hlen <= a.mtu &&
     (a.rt.dst.dev!.features & NETIF_F_ALL_CSUM) !== 0 // it is not cut, so far
   )
     a.csummode = CHECKSUM_HW
@@ -155,8 +171,8 @@ function fill_packet(a: Append, skb: sk_buff, prev: sk_buff | null, fraggap: num
   skb.ip_summed = a.csummode
   skb.csum = 0
   skb_reserve(skb, HH_LEN)
-  skb.nh = skb_put(skb, datalen + IP_HLEN)
-  skb.h = skb.nh + IP_HLEN
+  skb.nh = skb_put(skb, datalen + a.hlen)
+  skb.h = skb.nh + a.hlen
   let data = skb.h + a.transhdrlen
   if (fraggap > 0 && prev !== null) {
     skb_copy_bits(prev, a.maxfraglen, data, fraggap)
@@ -184,7 +200,7 @@ function fill_packet(a: Append, skb: sk_buff, prev: sk_buff | null, fraggap: num
 /** Bytes behind a packet that lies in one block. @returns 0, -EFAULT */
 function append_linear(a: Append, skb: sk_buff, copy: number): number {
   const off = skb.len
-  if (getfrag(skb, skb_put(skb, copy), a.iov, a.offset, copy, off - IP_HLEN) === 0) return 0
+  if (getfrag(skb, skb_put(skb, copy), a.iov, a.offset, copy, off - a.hlen) === 0) return 0
   skb.len = off
   skb.tail = skb.data + off
   return -EFAULT
@@ -222,7 +238,7 @@ function append_pages(a: Append, skb: sk_buff, want: number): number {
   if (copy < 0) return copy
   const info = skb_shinfo(skb)
   const f = (info.frags >> 2) + (info.nr_frags - 1) * 3
-  if (getfrag(skb, i32[f] + i32[f + 1] + i32[f + 2], a.iov, a.offset, copy, skb.len - IP_HLEN) < 0) return -EFAULT
+  if (getfrag(skb, i32[f] + i32[f + 1] + i32[f + 2], a.iov, a.offset, copy, skb.len - a.hlen) < 0) return -EFAULT
   a.sk.sk_sndmsg_off += copy
   i32[f + 2] += copy
   skb.len += copy
@@ -249,15 +265,15 @@ function append(a: Append, skb: sk_buff, room: number): number {
 function measure(a: Append, prev: sk_buff | null): [number, number, number] {
   const fraggap = prev === null ? 0 : prev.len - a.maxfraglen
   let datalen = a.length + fraggap
-  if (datalen > a.mtu - IP_HLEN) datalen = a.maxfraglen - IP_HLEN
+  if (datalen > a.mtu - a.hlen) datalen = a.maxfraglen - a.hlen
   // Who says that more will come does not know which packet will be the last.
   const open = (a.flags & MSG_MORE) !== 0 && (a.rt.dst.dev!.features & NETIF_F_SG) === 0
-  return [fraggap, datalen, open ? a.mtu : datalen + IP_HLEN]
+  return [fraggap, datalen, open ? a.mtu : datalen + a.hlen]
 }
 
 /**
  * ip_append_data - `length` bytes more of a datagram, `transhdrlen` of them room for the transport header in front, the others
- * from the vector. @context process @locks the socket is the caller's @returns 0, -errno
+ * from the vector; `opt` are IP options of a datagram that goes to `faddr` in the end. @context process @locks the socket is the caller's @returns 0, -errno
  */
 export function* ip_append_data(
   sk: sock,
@@ -266,6 +282,8 @@ export function* ip_append_data(
   transhdrlen: number,
   rt: rtable,
   flags: number,
+  opt = 0,
+  faddr = 0,
 ): Generator<void, number, void> {
   if ((flags & MSG_PROBE) !== 0) return 0
   const a: Append = {
@@ -278,7 +296,10 @@ export function* ip_append_data(
     transhdrlen,
     mtu: 0,
     maxfraglen: 0,
+    hlen: 0,
     flags,
+    opt,
+    faddr,
     csummode: CHECKSUM_NONE,
   }
   const noblock = (flags & MSG_DONTWAIT) !== 0
@@ -305,6 +326,8 @@ export function* ip_append_data(
 function release_cork(inet: inet_sock): void {
   if (inet.cork.rt !== 0) ip_rt_put(RTABLE.ref(inet.cork.rt))
   inet.cork.rt = 0
+  if (inet.cork.opt !== 0) kfree(inet.cork.opt)
+  inet.cork.opt = 0
 }
 
 /** ip_flush_pending_frames - the datagram is given up. @locks the socket is the caller's */
@@ -325,7 +348,7 @@ function gather(sk: sock): sk_buff | null {
   if (skb === null) return null
   let last: sk_buff | null = null
   for (let part = __skb_dequeue(sk.sk_write_queue); part !== null; part = __skb_dequeue(sk.sk_write_queue)) {
-    __skb_pull(part, IP_HLEN)
+    __skb_pull(part, part.h - part.nh)
     if (last === null) skb_shinfo(skb).frag_list = part
     else last.next = part
     last = part
@@ -348,7 +371,8 @@ export function ip_push_pending_frames(sk: sock): number {
   const whole = skb_shinfo(skb).frag_list === null && ip_dont_fragment(inet, rt.dst)
   const df = inet.pmtudisc === IP_PMTUDISC_DO || whole
   const iph = skb.nh
-  set_ip_vhl(iph, IP_HLEN)
+  const opt = inet.cork.opt === 0 ? null : IP_OPTIONS.ref(inet.cork.opt)
+  set_ip_vhl(iph, IP_HLEN + (opt === null ? 0 : opt.optlen))
   set_ip_tos(iph, inet.tos)
   set_ip_frag_off(iph, df ? IP_DF : 0)
   set_ip_id(iph, df ? inet.id++ & 0xffff : ip_select_ident(rt))
@@ -356,6 +380,7 @@ export function ip_push_pending_frames(sk: sock): number {
   set_ip_protocol(iph, sk.sk_protocol)
   set_ip_saddr(iph, rt.rt_src)
   set_ip_daddr(iph, rt.rt_dst)
+  if (opt !== null) ip_options_build(iph, opt, inet.cork.faddr, rt)
   skb.priority = sk.sk_priority
   dst_hold(rt.dst)
   skb.dst = rt.dst

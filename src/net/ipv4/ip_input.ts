@@ -11,7 +11,16 @@ import { NET_RX_DROP } from '../core/dev.js'
 import { drop_reason } from '../core/fate.js'
 import { NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
 import { dev_add_pack, PACKET_TYPE, type packet_type } from '../core/packet_type.js'
-import { __skb_pull, attach_cb, kfree_skb, pskb_may_pull, pskb_trim, skb_cow, skb_share_check } from '../core/skbuff.js'
+import {
+  __skb_pull,
+  attach_cb,
+  kfree_skb,
+  pskb_may_pull,
+  pskb_trim,
+  skb_cow,
+  skb_delivered,
+  skb_share_check,
+} from '../core/skbuff.js'
 import { type net_device, PACKET_HOST, PACKET_OTHERHOST, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
 import { ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH } from '../wire/icmp.js'
@@ -31,6 +40,7 @@ import { icmp_send } from './icmp.js'
 import { ip_defrag } from './ip_defrag.js'
 import { ip_options_compile, ip_options_rcv_srr } from './ip_options.js'
 import { ip_stats } from './mib.js'
+import { raw_v4_input, raw_v4_wanted } from './raw_hash.js'
 import { rt_cache_input } from './route.js'
 import { ip_route_input_slow } from './route_slow.js'
 import { IPCB } from './types.js'
@@ -208,10 +218,17 @@ export const ip_local_deliver_sym = symbol('ip_local_deliver', ip_local_deliver)
 function ip_local_deliver_finish(skb: sk_buff): number {
   const protocol = ip_protocol(skb.nh)
   skb.h = __skb_pull(skb, ip_hdrlen(skb.nh))
+  const raw = raw_v4_wanted(protocol)
+  if (raw) raw_v4_input(skb)
   const handler = i32[HANDLERS + protocol] as Sym<inet_handler>
   if (handler !== 0) {
     ip_stats.InDelivers++
     return call(handler)(skb)
+  }
+  if (raw) {
+    ip_stats.InDelivers++
+    skb_delivered(skb)
+    return 0
   }
   ip_stats.InUnknownProtos++
   if (skb.pkt_type === PACKET_HOST) icmp_send(skb, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)

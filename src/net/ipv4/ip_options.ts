@@ -41,7 +41,7 @@ function timestamp(): number {
 }
 
 /** The address that this router shows of itself to the record, on the way that the packet leaves. */
-function ip_rt_get_source(rt: rtable): number {
+export function ip_rt_get_source(rt: rtable): number {
   return rt.fl_iif === 0 ? rt.rt_src : inet_select_addr(rt.dst.dev!, rt.rt_gateway, RT_SCOPE_UNIVERSE)
 }
 

@@ -33,7 +33,6 @@ import {
   skb_recv_datagram,
   skb_recv_datagram_fast,
 } from '../core/datagram.js'
-import { dst_hold } from '../core/dst.js'
 import { drop_reason } from '../core/fate.js'
 import { sock_recv_timestamp } from '../core/scm.js'
 import { __skb_unlink, skb_peek, skb_queue_empty } from '../core/skb_queue.js'
@@ -42,7 +41,6 @@ import {
   attach_sock,
   lock_sock,
   release_sock,
-  sk_dst_check,
   sk_dst_reset,
   sk_dst_set,
   sock_flag,
@@ -52,7 +50,6 @@ import {
   AF_INET,
   AF_UNSPEC,
   MSG_CONFIRM,
-  MSG_DONTROUTE,
   MSG_ERRQUEUE,
   MSG_MORE,
   MSG_OOB,
@@ -76,9 +73,18 @@ import { set_udp_header, udp_source } from '../wire/udp.js'
 import { sk_common_release } from './inet_life.js'
 import { INET_SOCK, inet_sk, type inet_sock, type ip_cork, type proto } from './inet_sock.js'
 import { csum_16, ip_append_data, ip_flush_pending_frames, ip_push_pending_frames } from './ip_append.js'
+import {
+  conn_flags,
+  type Destination,
+  destination_of,
+  free_options,
+  ip_cmsg_send,
+  ip_dgram_route,
+} from './ip_dgram_route.js'
+import { ip_recv_error } from './ip_errqueue.js'
 import { ip_cmsg_recv, ip_getsockopt, ip_setsockopt } from './ip_sockglue.js'
 import { ip_rt_put } from './route.js'
-import { ip_route_connect, ip_route_output_key, RTO_ONLINK } from './route_output.js'
+import { ip_route_connect } from './route_output.js'
 import { RTABLE, RTCF_BROADCAST, type rtable } from './types.js'
 import { udp_stats, udp_v4_get_port, udp_v4_unhash } from './udp_hash.js'
 import { udp_checksum_complete } from './udp_input.js'
@@ -203,40 +209,6 @@ function destination(sk: sock, msg: msghdr, to: Destination): number {
   to.dport = sin_port(msg.msg_name)
   return to.dport === 0 ? -EINVAL : 0
 }
-interface Destination {
-  daddr: number
-  dport: number
-  /** The socket's own, so that its cached route serves. */
-  connected: boolean
-}
-
-/** Flags of a route for this socket. */
-function conn_flags(sk: sock): number {
-  return (inet_sk(sk).tos & 0x1c) | (sk.sk_localroute !== 0 ? RTO_ONLINK : 0)
-}
-
-/** The way there: the socket's cached one, or a new one. @returns address of a referenced route, -errno */
-function route_to(sk: sock, to: Destination, flags: number): number {
-  const inet = inet_sk(sk)
-  let tos = conn_flags(sk)
-  if ((flags & MSG_DONTROUTE) !== 0) tos |= RTO_ONLINK
-  const cacheable = to.connected && (tos & RTO_ONLINK) === 0
-  const cached = cacheable ? sk_dst_check(sk) : null
-  if (cached !== null) return cached.addr
-  const found = ip_route_output_key(to.daddr, inet.saddr, tos, sk.sk_bound_dev_if)
-  if (found < 0) return found
-  const rt = RTABLE.ref(found)
-  if ((rt.rt_flags & RTCF_BROADCAST) !== 0 && !sock_flag(sk, SOCK_BROADCAST)) {
-    ip_rt_put(rt)
-    return -EACCES
-  }
-  if (cacheable) {
-    dst_hold(rt.dst)
-    sk_dst_set(sk, rt.dst)
-  }
-  return found
-}
-
 /** Begin a datagram. @locks the socket is the caller's @returns 0, -EINVAL: one was begun meanwhile */
 function begin(sk: sock, rt: rtable, to: Destination): number {
   const up = udp_sk(sk)
@@ -251,7 +223,7 @@ function begin(sk: sock, rt: rtable, to: Destination): number {
 }
 
 /** More of the datagram, and send it if that is all. @locks the socket is the caller's, given back here @returns 0, -errno */
-function* append(sk: sock, msg: msghdr, ulen: number, rt: rtable | null, corkreq: boolean): Call {
+function* append(sk: sock, msg: msghdr, ulen: number, rt: rtable | null, corkreq: boolean, opt = 0): Call {
   const up = udp_sk(sk)
   up.len += ulen
   const flags = corkreq ? msg.msg_flags | MSG_MORE : msg.msg_flags
@@ -262,6 +234,8 @@ function* append(sk: sock, msg: msghdr, ulen: number, rt: rtable | null, corkreq
     rt === null ? 0 : UDP_HLEN,
     rt ?? RTABLE.ref(up.inet.cork.rt),
     flags,
+    opt,
+    up.inet.cork.dst,
   )
   if (err !== 0) udp_flush_pending_frames(sk)
   else if (!corkreq || skb_queue_empty(sk.sk_write_queue)) err = udp_push_pending_frames(sk)
@@ -288,12 +262,17 @@ function* udp_sendmsg(sk: sock, msg: msghdr, len: number): Call {
     if (up.pending !== 0) return sent(yield* append(sk, msg, len, null, corkreq), len)
     release_sock(sk) // somebody sent it meanwhile
   }
-  const to: Destination = { daddr: 0, dport: 0, connected: false }
-  const bad = destination(sk, msg, to)
-  if (bad !== 0) return bad
-  const found = route_to(sk, to, flags)
-  if (found < 0) return found
-  const rt = RTABLE.ref(found)
+  const to = destination_of(sk)
+  const bad = destination(sk, msg, to) || (msg.msg_controllen > 0 ? ip_cmsg_send(msg, to) : 0)
+  const found = bad === 0 ? ip_dgram_route(sk, to, flags) : bad
+  const ret = found < 0 ? found : yield* send_to(sk, msg, len, to, RTABLE.ref(found), corkreq)
+  free_options(to)
+  return ret
+}
+
+/** @consumes a reference of rt */
+function* send_to(sk: sock, msg: msghdr, len: number, to: Destination, rt: rtable, corkreq: boolean): Call {
+  const flags = msg.msg_flags
   if ((flags & MSG_CONFIRM) !== 0 && (flags & MSG_PROBE) !== 0 && len === 0) {
     ip_rt_put(rt)
     return sent(0, 0)
@@ -301,7 +280,7 @@ function* udp_sendmsg(sk: sock, msg: msghdr, len: number): Call {
   if (!try_lock_sock(sk)) yield* lock_sock(sk)
   let err = begin(sk, rt, to)
   if (err !== 0) release_sock(sk)
-  else err = yield* append(sk, msg, len + UDP_HLEN, rt, corkreq)
+  else err = yield* append(sk, msg, len + UDP_HLEN, rt, corkreq, to.opt)
   ip_rt_put(rt)
   return sent(err, len)
 }
@@ -334,7 +313,7 @@ function discard(sk: sock, skb: sk_buff, flags: number): void {
 /** udp_recvmsg - the next datagram. @context process @returns bytes, -errno */
 function* udp_recvmsg(sk: sock, msg: msghdr, len: number, noblock: boolean, flags: number): Call {
   tick(COST_RECVMSG)
-  if ((flags & MSG_ERRQUEUE) !== 0) return -EAGAIN // nothing is ever put there
+  if ((flags & MSG_ERRQUEUE) !== 0) return ip_recv_error(sk, msg, len, ip_cmsg_recv)
   for (;;) {
     let got = skb_recv_datagram_fast(sk, flags, noblock)
     if (got === 1) got = yield* skb_recv_datagram(sk, flags, noblock)
@@ -363,7 +342,7 @@ function* udp_recvmsg(sk: sock, msg: msghdr, len: number, noblock: boolean, flag
 // ---- connecting -----------------------------------------------------------------------------------------------------
 
 /** ip4_datagram_connect - from here on it is to and from this address only. @context process @locks takes the socket */
-function* ip4_datagram_connect(sk: sock, addr: number, addr_len: number): Call {
+export function* ip4_datagram_connect(sk: sock, addr: number, addr_len: number): Call {
   if (addr_len < SOCKADDR_IN_SIZE) return -EINVAL
   if (sin_family(addr) !== AF_INET) return -EAFNOSUPPORT
   yield* lock_sock(sk) // 2.6.11 takes no lock here: two threads could mix two addresses

@@ -10,17 +10,7 @@ import { store } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { csum_tcpudp_nofold } from '../../lib/checksum.js'
-import {
-  ECONNREFUSED,
-  EHOSTDOWN,
-  EHOSTUNREACH,
-  EMSGSIZE,
-  ENETUNREACH,
-  ENONET,
-  ENOPROTOOPT,
-  EOPNOTSUPP,
-  EPROTO,
-} from '../../lib/errno.js'
+import { EHOSTUNREACH, EMSGSIZE, EPROTO } from '../../lib/errno.js'
 import { read_lock, read_unlock } from '../../sync/rwlock.js'
 import { __skb_checksum_complete } from '../core/datagram.js'
 import { drop_reason } from '../core/fate.js'
@@ -41,8 +31,10 @@ import {
 import { IPPROTO_UDP, ip_daddr, ip_hdrlen, ip_saddr } from '../wire/ipv4.js'
 import { udp_check, udp_dest, udp_len, udp_source } from '../wire/udp.js'
 import { icmp_send } from './icmp.js'
+import { icmp_err_convert } from './icmp_convert.js'
 import { IP_PMTUDISC_DONT, inet_sk } from './inet_sock.js'
 import { csum_16 } from './ip_append.js'
+import { ip_icmp_error } from './ip_errqueue.js'
 import { RTABLE, RTCF_BROADCAST, RTCF_MULTICAST } from './types.js'
 import { udp_hash_lock, udp_stats, udp_v4_lookup, udp_v4_mcast_next } from './udp_hash.js'
 
@@ -126,28 +118,8 @@ export const udp_rcv_sym = symbol('udp_rcv', udp_rcv)
 
 // ---- errors ---------------------------------------------------------------------------------------------------------
 
-/** icmp_err_convert: what a program is told for a code of DEST_UNREACH, and whether it is for good. */
-const icmp_err_convert: readonly [errno: number, fatal: boolean][] = [
-  [ENETUNREACH, false],
-  [EHOSTUNREACH, false],
-  [ENOPROTOOPT, true],
-  [ECONNREFUSED, true],
-  [EMSGSIZE, false],
-  [EOPNOTSUPP, false],
-  [ENETUNREACH, true],
-  [EHOSTDOWN, true],
-  [ENONET, true],
-  [ENETUNREACH, true],
-  [EHOSTUNREACH, true],
-  [ENETUNREACH, false],
-  [EHOSTUNREACH, false],
-  [EHOSTUNREACH, true],
-  [EHOSTUNREACH, true],
-  [EHOSTUNREACH, true],
-]
-
 /** What an error message means to a socket. @returns null: nothing */
-function error_of(type: number, code: number, pmtudisc: number): [errno: number, fatal: boolean] | null {
+function error_of(type: number, code: number, pmtudisc: number): readonly [errno: number, fatal: boolean] | null {
   if (type === ICMP_SOURCE_QUENCH) return null
   if (type === ICMP_PARAMETERPROB) return [EPROTO, true]
   if (type !== ICMP_DEST_UNREACH) return [EHOSTUNREACH, false]
@@ -159,7 +131,7 @@ function error_of(type: number, code: number, pmtudisc: number): [errno: number,
  * udp_err - an ICMP error about a datagram of ours, whose header lies at skb.data; the packet stays the caller's.
  * @context softirq @returns false: about no socket of this machine
  */
-function udp_err(skb: sk_buff, _info: number): boolean {
+function udp_err(skb: sk_buff, info: number): boolean {
   const iph = skb.data
   const uh = iph + ip_hdrlen(iph)
   const sk = udp_v4_lookup(ip_daddr(iph), udp_dest(uh), ip_saddr(iph), udp_source(uh), skb.dev!.ifindex)
@@ -168,6 +140,7 @@ function udp_err(skb: sk_buff, _info: number): boolean {
   const error = error_of(icmp_type(skb.h), icmp_code(skb.h), inet.pmtudisc)
   // Who is not connected cannot know which of his datagrams it was about.
   if (error !== null && (inet.recverr !== 0 || (error[1] && sk.sk_state === TCP_ESTABLISHED))) {
+    ip_icmp_error(sk, skb, error[0], udp_dest(uh), info, uh + 8)
     store(sk.addr + ERR, error[0])
     call(sk.sk_error_report)(sk)
   }
