@@ -41,7 +41,15 @@ import {
   tb_cache,
 } from './fib_hash_types.js'
 import { fib_create_info, fib_nh_match, fib_release_info, fib_semantic_match } from './fib_semantics.js'
-import { type fib_info, type fib_result, type RouteMatch, type RouteSpec, RTNH_F_DEAD } from './fib_types.js'
+import {
+  type fib_info,
+  type fib_result,
+  type RouteDump,
+  type RouteMatch,
+  type RouteSpec,
+  RTN_UNICAST,
+  RTNH_F_DEAD,
+} from './fib_types.js'
 import { rtmsg_fib } from './rtnl_route.js'
 
 const COST_ZONE = cost('fn_hash_lookup')
@@ -138,6 +146,7 @@ export function fn_hash_lookup(
       err = fib_semantic_match(fa.fa_info!, fa.fa_type, fa.fa_scope, fz.fz_order, oif, res)
     }
   }
+  res.table = tb.addr
   read_unlock_bh(fib_hash_lock)
   return err
 }
@@ -392,14 +401,20 @@ export function fn_hash_flush(tb: fib_table, all: boolean): number {
   return found
 }
 
-/** A line of `ip route`, for dumps. */
-export interface RouteDump {
-  dst: number
-  prefixlen: number
-  tos: number
-  type: number
-  scope: number
-  info: fib_info
+/**
+ * fn_hash_defaults - the default routes of a table that are as good as the one that was found, it first, while `each` says so.
+ * @locks fib_hash_lock for reading
+ */
+export function fn_hash_defaults(res: fib_result, each: (fi: fib_info) => void): void {
+  read_lock_bh(fib_hash_lock)
+  const fz = zone_at(TB.ref(res.table), 0)
+  const f = fz === null ? null : find_node(fz, 0)
+  for (let fa = f === null ? null : f.fn_alias; fa !== null; fa = fa.next) {
+    if (fa.fa_scope !== res.scope || fa.fa_type !== RTN_UNICAST) continue
+    if (fa.fa_info!.fib_priority > res.fi!.fib_priority) break
+    each(fa.fa_info!)
+  }
+  read_unlock_bh(fib_hash_lock)
 }
 
 /** fn_hash_dump - every route, the longest prefixes first. @context process @locks rtnl is held */

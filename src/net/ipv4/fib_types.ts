@@ -100,6 +100,7 @@ export class fib_result extends Struct {
   declare type: number
   declare scope: number
   declare fi: fib_info | null
+  declare table: number
 }
 /** The answer of a lookup. */
 export const FIB_RESULT: Layout<fib_result> = layout('fib_result', fib_result, {
@@ -108,6 +109,7 @@ export const FIB_RESULT: Layout<fib_result> = layout('fib_result', fib_result, {
   type: own(word),
   scope: own(word),
   fi: own(ptr(() => FIB_INFO)),
+  table: own(word), // address of the table that it is from
 })
 
 /** fib_nh_of - next hop number `k`. */
@@ -164,4 +166,14 @@ export interface RouteMatch extends Pick<RouteSpec, 'dst' | 'prefixlen' | 'tos' 
   prefsrc?: number
   nexthops?: { gw: number; dev?: net_device }[]
   request?: RouteRequest
+}
+
+/** A line of `ip route`, for dumps. */
+export interface RouteDump {
+  dst: number
+  prefixlen: number
+  tos: number
+  type: number
+  scope: number
+  info: fib_info
 }

@@ -16,6 +16,7 @@ import {
   ipv4_is_zeronet,
 } from '../wire/ipv4.js'
 import { inet_select_addr } from './devinet.js'
+import { fib_select_default } from './fib_default.js'
 import { ip_dev_find } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
 import { fib_lookup } from './fib_rules.js'
@@ -128,7 +129,10 @@ function look_up(s: Search, scope: number): number {
     if (s.saddr === 0) s.saddr = s.daddr
     return to_loopback(s)
   }
-  if (s.oif === 0) fib_select_multipath(res)
+  if (s.oif === 0) {
+    fib_select_multipath(res)
+    if (res.fi!.fib_nhs < 2 && res.prefixlen === 0) fib_select_default(res)
+  }
   if (s.saddr === 0) s.saddr = fib_res_prefsrc(res)
   const dev = fib_res_dev(res)
   if (dev === null) return -ENETUNREACH

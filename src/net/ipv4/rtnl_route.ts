@@ -42,7 +42,6 @@ import {
   fn_hash_delete,
   fn_hash_dump_from,
   fn_hash_insert,
-  type RouteDump,
   RT_TABLE_DEFAULT,
   RT_TABLE_MAX,
 } from './fib_hash.js'
@@ -53,6 +52,7 @@ import {
   fib_metric,
   fib_nh_of,
   type NexthopSpec,
+  type RouteDump,
   type RouteMatch,
   type RouteRequest,
   type RouteSpec,
