@@ -17,10 +17,12 @@ import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
 import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { IPDEFTTL, icmp_statistics } from '../net/ipv4/icmp.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
+import { ipq_text } from '../net/ipv4/netfilter/ip_queue.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
 import { IP_MIB } from '../net/ipv4/types.js'
 import { UDP_MIB, udp_statistics } from '../net/ipv4/udp_hash.js'
 import { inet_make_mask } from '../net/wire/ipv4.js'
+import { modules_text } from '../sched/module.js'
 import { nr_switches } from '../sched/sched.js'
 
 const i32 = RAM.i32
@@ -251,6 +253,8 @@ const files: Record<string, () => string> = {
   '/proc/stat': proc_stat,
   '/proc/interrupts': interrupts,
   '/proc/slabinfo': slab_text,
+  '/proc/modules': modules_text,
+  '/proc/net/ip_queue': ipq_text,
   '/proc/uptime': () => `${(jiffies() / hz()).toFixed(2)}\n`,
 }
 

@@ -35,6 +35,7 @@ import { dst_init } from '../net/core/dst.js'
 import { kpoll_init } from '../net/core/kpoll.js'
 import { linkwatch_init } from '../net/core/link_watch.js'
 import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
+import { netfilter_init } from '../net/core/netfilter.js'
 import { neigh_add_permanent } from '../net/core/nud.js'
 import { sysctl_write } from '../net/core/sysctl.js'
 import type { net_device } from '../net/core/types.js'
@@ -58,6 +59,7 @@ import { rtnl_link_init } from '../net/netlink/rtnl_link.js'
 import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { kthread_init } from '../sched/kthread.js'
+import { modules_init } from '../sched/module.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
 import { exec, program_names } from '../syscall/exec.js'
 import '../user/programs.js' // they enter themselves into the table of programs
@@ -219,6 +221,7 @@ export function init_subsystems(ncpus: number): void {
   boot_args.carved = true
   sched_init(ncpus)
   kthread_init()
+  modules_init()
   irq_init()
   tasklets_init()
   init_timers(ncpus)
@@ -229,6 +232,7 @@ export function init_subsystems(ncpus: number): void {
   console_init()
   local_irq_enable()
   netdev_init()
+  netfilter_init()
   netlink_init()
   rtnetlink_init()
   rtnl_link_init()

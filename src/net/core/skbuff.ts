@@ -27,7 +27,7 @@ import {
 import { refcount_dec, refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import { drop_reason, fate_delivered, fate_dropped, fate_sent } from './fate.js'
 import { page_get, page_put } from './pages.js'
-import { ACCT_NONE, DST, SHINFO, SKB, type sk_buff, type skb_shared_info } from './types.js'
+import { ACCT_NONE, DST, NF_CONNTRACK, SHINFO, SKB, type sk_buff, type skb_shared_info } from './types.js'
 
 const COST_ALLOC = cost('alloc_skb')
 const COST_FREE = cost('__kfree_skb')
@@ -60,6 +60,7 @@ export function attach_cb(control: Layout<Struct>): void {
 const SHINFO_SIZE = (SHINFO.size + 15) & ~15
 const USERS = SKB.offset('users')
 const ACCT = SKB.offset('acct')
+const NFCT = SKB.offset('nfct') >> 2
 const DST_FIELD = SKB.offset('dst') >> 2
 const DST_REFCNT = DST.offset('refcnt')
 const DATAREF = SHINFO.offset('dataref') >> 2
@@ -173,6 +174,20 @@ function free_copy(skb: sk_buff): void {
   if (skb_last_ref(skb)) __kfree_skb(skb)
 }
 
+/** nf_conntrack_put - @context any @consumes a reference on the connection */
+export function nf_conntrack_put(nfct: number): void {
+  if (nfct !== 0 && refcount_dec_and_test(nfct)) call(NF_CONNTRACK.ref(nfct).destroy)(nfct)
+}
+/** nf_conntrack_get - @context any, of who has a reference already */
+export function nf_conntrack_get(nfct: number): void {
+  if (nfct !== 0) refcount_inc(nfct)
+}
+/** nf_reset - the packet forgets its connection. @context any */
+export function nf_reset(skb: sk_buff): void {
+  nf_conntrack_put(skb.nfct)
+  skb.nfct = 0
+}
+
 /** __kfree_skb - free, when the last reference is gone. @consumes skb */
 export function __kfree_skb(skb: sk_buff): void {
   charge_cost(COST_FREE)
@@ -180,6 +195,7 @@ export function __kfree_skb(skb: sk_buff): void {
   const dst = i32[skb.$w + DST_FIELD]
   if (dst !== 0) refcount_dec(dst + DST_REFCNT) // dst_release
   if (skb.destructor !== 0) call(skb.destructor)(skb)
+  if (i32[skb.$w + NFCT] !== 0) nf_conntrack_put(i32[skb.$w + NFCT])
   skb_release_data(skb)
   kmem_cache_free(skb_cache, skb)
 }
@@ -257,6 +273,7 @@ export function skb_clone(skb: sk_buff): sk_buff | null {
   n.cloned = 1
   skb.cloned = 1
   if (skb.dst !== null) fetch_add(skb.dst.addr + DST_REFCNT, 1)
+  nf_conntrack_get(skb.nfct)
   refcount_inc(skb.end + DATAREF * 4)
   return n
 }
@@ -291,6 +308,10 @@ function copy_header(to: sk_buff, from: sk_buff, shift: number): void {
   to.pkt_type = from.pkt_type
   memcpy(to.stamp, from.stamp, 8)
   to.nfmark = from.nfmark
+  to.nfcache = from.nfcache
+  to.nfct = from.nfct
+  to.nfctinfo = from.nfctinfo
+  nf_conntrack_get(to.nfct)
   to.csum = from.csum
   to.ip_summed = from.ip_summed
 }

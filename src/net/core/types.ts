@@ -42,6 +42,8 @@ export class sk_buff extends Struct {
   declare stamp: number
   declare nfmark: number
   declare nfct: number
+  declare nfctinfo: number
+  declare nfcache: number
   declare destructor: Sym<(skb: sk_buff) => void>
   /** 40 bytes for the layer that owns the packet now. */
   declare cb: number
@@ -77,7 +79,9 @@ export const SKB: Layout<sk_buff> = layout('sk_buff', sk_buff, {
   acct: own(word), // how the packet's fate is counted: ACCT_*
   stamp: own(bytes(8)),
   nfmark: own(word),
-  nfct: own(word),
+  nfct: own(word), // address of the nf_conntrack that the packet holds a reference on
+  nfctinfo: own(word), // how the packet stands to its connection
+  nfcache: own(word),
   destructor: own(word),
   cb: own(bytes(40)),
 })
@@ -129,6 +133,16 @@ export const SHINFO: Layout<skb_shared_info> = layout('skb_shared_info', skb_sha
   tso_segs: own(word),
   frag_list: ptr(() => SKB),
   frags: own(bytes(MAX_SKB_FRAGS * 12)),
+})
+
+/** struct nf_conntrack: what a packet knows of its connection. */
+export class nf_conntrack extends Struct {
+  declare use: number
+  declare destroy: Sym<(nfct: number) => void>
+}
+export const NF_CONNTRACK: Layout<nf_conntrack> = layout('nf_conntrack', nf_conntrack, {
+  use: atomic(word),
+  destroy: konst(word),
 })
 
 /** `int *`: how poll() gets and pays its budget. */

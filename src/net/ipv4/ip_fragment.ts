@@ -6,7 +6,15 @@ import { tick } from '../../arch/cpu.js'
 import { memcpy } from '../../arch/ram.js'
 import { EMSGSIZE, ENOMEM } from '../../lib/errno.js'
 import { drop_reason } from '../core/fate.js'
-import { alloc_skb, consume_skb, kfree_skb, skb_copy_bits, skb_put, skb_reserve } from '../core/skbuff.js'
+import {
+  alloc_skb,
+  consume_skb,
+  kfree_skb,
+  nf_conntrack_get,
+  skb_copy_bits,
+  skb_put,
+  skb_reserve,
+} from '../core/skbuff.js'
 import { skb_set_owner_w } from '../core/sock_mem.js'
 import { SOCK } from '../core/sock_types.js'
 import { ACCT_NONE, DST, type sk_buff } from '../core/types.js'
@@ -35,6 +43,10 @@ function ip_copy_metadata(to: sk_buff, from: sk_buff): void {
   to.dev = from.dev
   to.input_dev = from.input_dev
   to.nfmark = from.nfmark
+  to.nfcache = from.nfcache
+  to.nfct = from.nfct
+  to.nfctinfo = from.nfctinfo
+  nf_conntrack_get(to.nfct)
   memcpy(to.cb, from.cb, 40)
 }
 

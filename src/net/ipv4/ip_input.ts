@@ -9,12 +9,13 @@ import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
 import { NET_RX_DROP } from '../core/dev.js'
 import { drop_reason } from '../core/fate.js'
-import { NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
+import { NF_HOOK, NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING } from '../core/netfilter.js'
 import { dev_add_pack, PACKET_TYPE, type packet_type } from '../core/packet_type.js'
 import {
   __skb_pull,
   attach_cb,
   kfree_skb,
+  nf_reset,
   pskb_may_pull,
   pskb_trim,
   skb_cow,
@@ -151,8 +152,7 @@ export function ip_rcv(given: sk_buff, dev: net_device, _pt: packet_type): numbe
   }
   const cb = skb.cb >> 2
   for (let k = cb; k < cb + 10; k++) i32[k] = 0
-  if (nf_hook_active(NF_IP_PRE_ROUTING) && nf_hook_slow(NF_IP_PRE_ROUTING, skb, dev, null) !== 1) return NET_RX_DROP
-  return ip_rcv_finish(skb)
+  return NF_HOOK(NF_IP_PRE_ROUTING, skb, dev, null, ip_rcv_finish_sym)
 }
 
 /** ip_rcv_finish - the routing decision. @consumes skb */
@@ -174,6 +174,8 @@ export function ip_rcv_finish(skb: sk_buff): number {
   if ((u8[iph] & 15) > 5 && !ip_rcv_options(skb)) return NET_RX_DROP
   return call(skb.dst!.input)(skb)
 }
+
+const ip_rcv_finish_sym = symbol('ip_rcv_finish', ip_rcv_finish)
 
 /** Options are compiled once, on a header of our own. @consumes skb unless it returns true */
 function ip_rcv_options(skb: sk_buff): boolean {
@@ -210,14 +212,14 @@ export function ip_local_deliver(skb: sk_buff): number {
     if (whole === null) return 0
     skb = whole
   }
-  if (nf_hook_active(NF_IP_LOCAL_IN) && nf_hook_slow(NF_IP_LOCAL_IN, skb, skb.dev, null) !== 1) return 0
-  return ip_local_deliver_finish(skb)
+  return NF_HOOK(NF_IP_LOCAL_IN, skb, skb.dev, null, ip_local_deliver_finish_sym)
 }
 export const ip_local_deliver_sym = symbol('ip_local_deliver', ip_local_deliver)
 
 function ip_local_deliver_finish(skb: sk_buff): number {
   const protocol = ip_protocol(skb.nh)
   skb.h = __skb_pull(skb, ip_hdrlen(skb.nh))
+  if (skb.nfct !== 0) nf_reset(skb) // nothing above asks for it, and a socket may keep the packet for long
   const raw = raw_v4_wanted(protocol)
   if (raw) raw_v4_input(skb)
   const handler = i32[HANDLERS + protocol] as Sym<inet_handler>
@@ -235,6 +237,8 @@ function ip_local_deliver_finish(skb: sk_buff): number {
   kfree_skb(skb, UNKNOWN_PROTOCOL)
   return 0
 }
+
+const ip_local_deliver_finish_sym = symbol('ip_local_deliver_finish', ip_local_deliver_finish)
 
 // ---- start ----------------------------------------------------------------------------------------------------------
 

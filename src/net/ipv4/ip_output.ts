@@ -7,7 +7,7 @@ import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
 import { netif_rx } from '../core/dev.js'
 import { drop_reason, fate_received } from '../core/fate.js'
-import { NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
+import { NF_HOOK, NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING } from '../core/netfilter.js'
 import { neigh_resolve_output } from '../core/nud.js'
 import { __skb_pull, kfree_skb, skb_clone } from '../core/skbuff.js'
 import { ACCT_RX, CHECKSUM_UNNECESSARY, PACKET_LOOPBACK, type sk_buff } from '../core/types.js'
@@ -32,7 +32,7 @@ export function ip_output(skb: sk_buff): number {
 export const ip_output_sym = symbol('ip_output', ip_output)
 
 /** ip_dev_loopback_xmit - a copy of what was sent to everybody, for this machine itself. @consumes skb */
-function ip_dev_loopback_xmit(skb: sk_buff): void {
+function ip_dev_loopback_xmit(skb: sk_buff): number {
   skb.mac = skb.data
   __skb_pull(skb, skb.nh - skb.data)
   skb.pkt_type = PACKET_LOOPBACK
@@ -40,7 +40,9 @@ function ip_dev_loopback_xmit(skb: sk_buff): void {
   fate_received()
   skb.acct = ACCT_RX
   netif_rx(skb)
+  return 0
 }
+const ip_dev_loopback_xmit_sym = symbol('ip_dev_loopback_xmit', ip_dev_loopback_xmit)
 
 /** ip_mc_output - dst.output of a route to everybody on a link, this machine too. @context process, softirq @consumes skb */
 function ip_mc_output(skb: sk_buff): number {
@@ -49,7 +51,7 @@ function ip_mc_output(skb: sk_buff): number {
   skb.dev = skb.dst!.dev
   skb.protocol = ETH_P_IP
   const copy = skb_clone(skb)
-  if (copy !== null) ip_dev_loopback_xmit(copy)
+  if (copy !== null) NF_HOOK(NF_IP_POST_ROUTING, copy, null, copy.dev, ip_dev_loopback_xmit_sym)
   if (skb.len > skb.dst!.mtu) return ip_fragment(skb, ip_finish_output)
   return ip_finish_output(skb)
 }
@@ -60,15 +62,17 @@ export function ip_finish_output(skb: sk_buff): number {
   const dev = skb.dst!.dev!
   skb.dev = dev
   skb.protocol = ETH_P_IP
-  if (nf_hook_active(NF_IP_POST_ROUTING)) {
-    const ret = nf_hook_slow(NF_IP_POST_ROUTING, skb, null, dev)
-    if (ret !== 1) return ret
-  }
+  return NF_HOOK(NF_IP_POST_ROUTING, skb, null, dev, ip_finish_output2_sym)
+}
+
+/** ip_finish_output2 - behind the last hook. @consumes skb */
+function ip_finish_output2(skb: sk_buff): number {
   const neigh = skb.dst!.neighbour
   if (neigh !== null) return neigh_resolve_output(neigh, skb)
   kfree_skb(skb, UNRESOLVED)
   return -22
 }
+const ip_finish_output2_sym = symbol('ip_finish_output2', ip_finish_output2)
 
 /** ip_send_check - compute the header checksum anew. */
 export function ip_send_check(iph: number): void {
@@ -80,9 +84,11 @@ export function ip_send_check(iph: number): void {
 export function ip_local_out(skb: sk_buff): number {
   set_ip_tot_len(skb.nh, skb.len)
   ip_send_check(skb.nh)
-  if (nf_hook_active(NF_IP_LOCAL_OUT)) {
-    const ret = nf_hook_slow(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev)
-    if (ret !== 1) return ret
-  }
+  return NF_HOOK(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev, dst_output_sym)
+}
+
+/** dst_output - by the way that the packet has, which a hook may have changed. @consumes skb */
+function dst_output(skb: sk_buff): number {
   return call(skb.dst!.output)(skb)
 }
+export const dst_output_sym = symbol('dst_output', dst_output)
