@@ -5,7 +5,7 @@
  * Lock charter
  *   A packet that is put together belongs to who owns the socket. raw_hash.ts has the chains.
  */
-import { call, symbol } from '../../abi/symbol.js'
+import { symbol } from '../../abi/symbol.js'
 import {
   EADDRNOTAVAIL,
   EDESTADDRREQ,
@@ -22,7 +22,7 @@ import { skb_copy_datagram_iovec, skb_free_datagram, skb_recv_datagram } from '.
 import { dst_hold } from '../core/dst.js'
 import { drop_reason, fate_made } from '../core/fate.js'
 import { memcpy_fromiovecend } from '../core/iovec.js'
-import { NF_IP_LOCAL_OUT, nf_hook_active, nf_hook_slow } from '../core/netfilter.js'
+import { NF_HOOK, NF_IP_LOCAL_OUT } from '../core/netfilter.js'
 import { sock_recv_timestamp } from '../core/scm.js'
 import { consume_skb, kfree_skb, skb_put, skb_reserve } from '../core/skbuff.js'
 import { lock_sock, release_sock, sk_dst_reset } from '../core/sock.js'
@@ -53,7 +53,7 @@ import { ip_append_data, ip_flush_pending_frames, ip_push_pending_frames } from 
 import { type Destination, destination_of, free_options, ip_cmsg_send, ip_dgram_route } from './ip_dgram_route.js'
 import { ip_local_error, ip_recv_error } from './ip_errqueue.js'
 import { ip_select_ident } from './ip_ident.js'
-import { ip_send_check } from './ip_output.js'
+import { dst_output_sym, ip_send_check } from './ip_output.js'
 import { ip_cmsg_recv, ip_getsockopt, ip_setsockopt } from './ip_sockglue.js'
 import { ip_stats } from './mib.js'
 import { RAW_SOCK, raw_sk, raw_v4_hash, raw_v4_unhash } from './raw_hash.js'
@@ -77,15 +77,6 @@ function complete_header(iph: number, length: number, rt: rtable): void {
   set_ip_tot_len(iph, length)
   if (ip_id(iph) === 0) set_ip_id(iph, ip_select_ident(rt))
   ip_send_check(iph)
-}
-
-/** dst_output behind the hook. @consumes skb */
-function output(skb: sk_buff): number {
-  if (nf_hook_active(NF_IP_LOCAL_OUT)) {
-    const ret = nf_hook_slow(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev)
-    if (ret !== 1) return ret
-  }
-  return call(skb.dst!.output)(skb)
 }
 
 /** raw_send_hdrinc - the program's own header. @context process @returns 0, -errno */
@@ -118,7 +109,7 @@ function* raw_send_hdrinc(sk: sock, msg: msghdr, length: number, rt: rtable): Ca
   skb.dst = rt.dst
   skb.acct = ACCT_LOCAL
   fate_made()
-  let err = length === 0 ? drop_empty(skb) : output(skb)
+  let err = length === 0 ? drop_empty(skb) : NF_HOOK(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev, dst_output_sym)
   if (err > 0) err = inet.recverr !== 0 && err !== NET_XMIT_CN ? -ENOBUFS : 0
   if (err < 0) ip_stats.OutDiscards++
   return err

@@ -1,0 +1,109 @@
+/** The example scenarios, on any number of CPUs and with either clock; and the command line around them. */
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, describe, expect, test } from 'vitest'
+import { readProfile } from '../../src/lab/profile.js'
+import { runScenario, type ScenarioResult } from '../../src/lab/scenario/run.js'
+import { parseScenario, type ScenarioSpec } from '../../src/lab/scenario/schema.js'
+import { complaints, hasTshark } from '../helpers/tshark.js'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+const bin = join(root, 'bin/softnet.mjs')
+const examples = join(root, 'data/scenarios')
+const dir = mkdtempSync(join(tmpdir(), 'softnet-run-'))
+afterAll(() => rmSync(dir, { recursive: true }))
+
+function scenario(name: string, change: Partial<ScenarioSpec> = {}, cpus?: number): ScenarioSpec {
+  const spec = { ...parseScenario(readFileSync(join(examples, `${name}.yaml`), 'utf8'), name), ...change }
+  if (cpus === undefined) return spec
+  return { ...spec, hosts: Object.fromEntries(Object.entries(spec.hosts).map(([n, h]) => [n, { ...h, cpus }])) }
+}
+const modern = readProfile('modern')
+/** What programs said, without what depends on how fast a machine is. */
+const said = (r: ScenarioResult): string[] =>
+  r.programs.map(p => `${p.host} ${p.argv[0]} ${p.exit}\n${p.output.replaceAll(/\d+(\.\d+)? ms|\d+\.\d+/g, '#')}`)
+function sound(r: ScenarioResult): void {
+  expect(r.programs.map(p => [p.argv.join(' '), p.ok, p.output])).toEqual(
+    r.programs.map(p => [p.argv.join(' '), true, expect.any(String)]),
+  )
+  expect(r.hosts.flatMap(h => h.leaks)).toEqual([])
+}
+const names = readdirSync(examples)
+  .filter(f => f.endsWith('.yaml'))
+  .map(f => f.slice(0, -5))
+
+describe.each(names)('%s', name => {
+  test('ends as its file expects, and says the same on 1, 2 and 4 CPUs', { timeout: 180_000 }, async () => {
+    const one = await runScenario(scenario(name, {}, 1), modern)
+    sound(one)
+    for (const cpus of [2, 4]) {
+      const more = await runScenario(scenario(name, {}, cpus), modern)
+      sound(more)
+      expect(said(more)).toEqual(said(one))
+    }
+  })
+  test('twice the same in virtual time, to the bit', { timeout: 120_000 }, async () => {
+    const [a, b] = [await runScenario(scenario(name), modern), await runScenario(scenario(name), modern)]
+    expect(b).toEqual(a)
+  })
+})
+
+test('controlled: another order of CPUs with each seed, and each time the same end', { timeout: 120_000 }, async () => {
+  const hashes = new Set<string>()
+  const first = await runScenario(scenario('ping', { clock: 'controlled' }, 2), modern)
+  for (let seed = 1; seed <= 8; seed++) {
+    const r = await runScenario(scenario('ping', { clock: 'controlled', seed }, 2), modern)
+    sound(r)
+    expect(said(r)).toEqual(said(first))
+    hashes.add(r.hash!)
+  }
+  expect(hashes.size).toBe(8)
+  expect(hashes).toContain(first.hash)
+})
+
+test('with a real clock', { timeout: 60_000 }, async () => {
+  sound(await runScenario(scenario('ping', { clock: 'real' }), null))
+})
+
+describe('the command', () => {
+  const softnet = (...args: string[]) =>
+    spawnSync(process.execPath, [bin, 'run', ...args], { encoding: 'utf8', cwd: dir })
+  test('prints what programs say, and how they ended; captures are what tshark takes for sound', () => {
+    const { status, stdout, stderr } = softnet(join(examples, 'pmtu.yaml'), '--json', 'r.json')
+    expect([status, stderr]).toEqual([0, ''])
+    expect(stdout).toMatch(/^a: .*4008 bytes from 10\.3\.0\.2/m)
+    expect(stdout).toMatch(/^ok {5}a: ping -c 2 -s 4000 10\.3\.0\.2: ended with 0$/m)
+    const json = JSON.parse(readFileSync(join(dir, 'r.json'), 'utf8')) as ScenarioResult
+    expect(json.schema).toBe('softnet.scenario/1')
+    if (hasTshark) for (const file of ['pmtu-a.pcap', 'pmtu-b.pcap']) expect(complaints(join(dir, file))).toBe('')
+  })
+  test('exit code 1 when a program does not end as expected', () => {
+    const text = readFileSync(join(examples, 'ping.yaml'), 'utf8').replace('expect: 1', 'expect: 0')
+    writeFileSync(join(dir, 'bad.yaml'), text)
+    const { status, stdout } = softnet('bad.yaml')
+    expect(status).toBe(1)
+    expect(stdout).toMatch(/^FAILED a: ping .*: ended with 1$/m)
+  })
+  test.each([
+    ['x: 1', /^softnet: f\.yaml:1: /],
+    [
+      'hosts: { a: { interfaces: { eth0: { link: l, address: 10.0.0.1/24 } }, programs: [nothing] } }\nlinks: { l: {} }',
+      /l: has one interface/,
+    ],
+    ['hosts: { a: { interfaces: {}, programs: [nothing] } }', /^softnet: .*nothing/],
+  ])('%j is said in one line', (text, message) => {
+    writeFileSync(join(dir, 'f.yaml'), text)
+    const { status, stderr } = softnet('f.yaml')
+    expect(stderr).toMatch(message)
+    expect([status! > 0, stderr.trimEnd().split('\n').length]).toEqual([true, 1])
+  })
+  test('a file that is not there', () => {
+    expect(softnet('nowhere.yaml')).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/nowhere\.yaml: no such file/),
+    })
+  })
+})
