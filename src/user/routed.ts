@@ -82,6 +82,8 @@ interface Daemon {
   ear: Netlink
   table: RipTable
   interfaces: Interface[]
+  /** Networks that the kernel has routes of its own to: an interface that lost its carrier keeps them. */
+  attached: Set<string>
   /** Routes to enter (true) or to take out, in this order. */
   jobs: [RipRoute, boolean][]
   /** Seconds since the start. */
@@ -105,19 +107,22 @@ function* look_at_interfaces(d: Daemon): Libc {
   const addrs = yield* rtnl_dump(d.nl, RTM.GETADDR, [AF_INET, 0, 0, 0, 0, 0, 0, 0])
   if (typeof links === 'number') return links
   if (typeof addrs === 'number') return addrs
-  const usable = (m: Message): boolean => {
-    const flags = get32(m.body, 8)
-    return (flags & IFF_UP) !== 0 && (flags & IFF_RUNNING) !== 0 && (flags & IFF_LOOPBACK) === 0
+  const having = (flags: number): Set<number> => {
+    const all = (m: Message): boolean => (get32(m.body, 8) & (flags | IFF_LOOPBACK)) === flags
+    return new Set(links.filter(all).map(m => get32(m.body, 4)))
   }
-  const up = new Set(links.filter(usable).map(m => get32(m.body, 4)))
+  const [up, usable] = [having(IFF_UP), having(IFF_UP | IFF_RUNNING)]
   d.interfaces = []
+  d.attached = new Set()
   for (const m of addrs) {
     const ifindex = get32(m.body, 4)
     const t = attrs(m.body, 8)
     if (!up.has(ifindex) || !t.has(2)) continue
     const local = getAddr(t.get(2)!)
     const mask = mask_of(m.body[1]!)
-    d.interfaces.push({ ifindex, local, mask, broadcast: t.has(4) ? getAddr(t.get(4)!) : local | ~mask })
+    d.attached.add(`${local & mask}/${mask}`)
+    if (usable.has(ifindex))
+      d.interfaces.push({ ifindex, local, mask, broadcast: t.has(4) ? getAddr(t.get(4)!) : local | ~mask })
   }
   for (const r of [...d.table.routes.values()]) {
     const net_of = (i: Interface): boolean =>
@@ -196,7 +201,7 @@ function* hear(d: Daemon, bytes: Uint8Array, from: number, port: number): Libc {
   }
   if (m.command !== RIP_RESPONSE || port !== RIP_PORT) return 0
   const onlink = (a: number): boolean => ((i.local ^ a) & i.mask) === 0 && a !== i.local
-  for (const e of m.entries) d.table.heard(e, from, i.ifindex, d.now, onlink)
+  for (const e of m.entries) if (!d.attached.has(`${e.net}/${e.mask}`)) d.table.heard(e, from, i.ifindex, d.now, onlink)
   return 0
 }
 
@@ -227,7 +232,8 @@ function* open_daemon(timers: RipTimers): Generator<void, Daemon | number, void>
     withdraw: route => jobs.push([{ ...route }, false]),
   })
   const places = { buf: malloc(ROOM), peer: malloc(16), len: variable() }
-  return { fd, nl, ear, table, jobs, interfaces: [], now: 0, next_update: 0, next_triggered: 0, ...places }
+  const state = { interfaces: [], attached: new Set<string>(), now: 0, next_update: 0, next_triggered: 0 }
+  return { fd, nl, ear, table, jobs, ...state, ...places }
 }
 
 /** What is due now. */

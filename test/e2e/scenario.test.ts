@@ -36,31 +36,30 @@ const names = readdirSync(examples)
   .map(f => f.slice(0, -5))
 
 describe.each(names)('%s', name => {
-  test('ends as its file expects, and says the same on 1, 2 and 4 CPUs', { timeout: 180_000 }, async () => {
+  test('ends as its file expects, says the same on 1, 2 and 4 CPUs, and twice the same to the bit', {
+    timeout: 300_000,
+  }, async () => {
     const one = await runScenario(scenario(name, {}, 1), modern)
     sound(one)
+    expect(await runScenario(scenario(name, {}, 1), modern)).toEqual(one)
     for (const cpus of [2, 4]) {
       const more = await runScenario(scenario(name, {}, cpus), modern)
       sound(more)
       expect(said(more)).toEqual(said(one))
     }
   })
-  test('twice the same in virtual time, to the bit', { timeout: 120_000 }, async () => {
-    const [a, b] = [await runScenario(scenario(name), modern), await runScenario(scenario(name), modern)]
-    expect(b).toEqual(a)
-  })
 })
 
 test('controlled: another order of CPUs with each seed, and each time the same end', { timeout: 120_000 }, async () => {
   const hashes = new Set<string>()
   const first = await runScenario(scenario('ping', { clock: 'controlled' }, 2), modern)
-  for (let seed = 1; seed <= 8; seed++) {
+  for (let seed = 1; seed <= 4; seed++) {
     const r = await runScenario(scenario('ping', { clock: 'controlled', seed }, 2), modern)
     sound(r)
     expect(said(r)).toEqual(said(first))
     hashes.add(r.hash!)
   }
-  expect(hashes.size).toBe(8)
+  expect(hashes.size).toBe(4)
   expect(hashes).toContain(first.hash)
 })
 
