@@ -14,6 +14,7 @@ import { RAM } from '../arch/ram.js'
 import { EBADF, EMFILE } from '../lib/errno.js'
 import { MAX_FILES, MAX_TASKS, NR_OPEN } from '../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import type { poll_table } from '../sched/poll.js'
 import { all_tasks, current } from '../sched/sched.js'
 import { TASK, type task_struct } from '../sched/task.js'
 import { refcount_dec_and_test, refcount_inc } from '../sync/refcount.js'
@@ -48,6 +49,8 @@ export interface file_operations {
   readv(filp: file, vector: number, count: number): Generator<void, number, void>
   writev(filp: file, vector: number, count: number): Generator<void, number, void>
   ioctl(filp: file, cmd: number, arg: number): Generator<void, number, void>
+  /** What it has, after it entered the table at its queues; a file without this is always ready. */
+  poll?(filp: file, pt: poll_table | null): number
   /** The last reference is gone. */
   release(filp: file): Generator<void, void, void>
 }
@@ -217,6 +220,16 @@ export function fget(fd: number): file | null {
   if (filp !== null) get_file(filp)
   spin_unlock(files.file_lock)
   return filp
+}
+
+/** fd_is_open - or just being opened. @locks file_lock */
+export function fd_is_open(fd: number): boolean {
+  if (fd >= NR_OPEN) return false
+  const files = current_files()
+  spin_lock(files.file_lock)
+  const open = is_open(files.open_fds, fd)
+  spin_unlock(files.file_lock)
+  return open
 }
 
 /** close_fd - take a file off the table. @returns it with the table's reference, or null: it is not open */

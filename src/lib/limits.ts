@@ -46,6 +46,9 @@ export const MAX_WORKQUEUES = 4
 // processes and sockets
 export const USER_MEM_SIZE = 1 << 18 // bytes that a process has for itself
 export const NR_OPEN = 256 // descriptors of a process
+export const FD_SETSIZE = 1024 // descriptors that select can name
+export const OPEN_MAX = 256 // descriptors of one poll that are always allowed
+export const MAX_POLL_WAITS = 1024 // files that all processes together wait for in select and poll
 export const MAX_FILES = 2048 // open files of the machine
 export const MAX_SOCKS = 512
 export const SOCK_SLOT = 2048 // the largest socket of all protocols, bytes

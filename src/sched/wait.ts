@@ -21,7 +21,7 @@ import {
 import { load } from '../arch/atomic.js'
 import { local_irq_disable, local_irq_enable } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
-import { MAX_TASKS } from '../lib/limits.js'
+import { MAX_POLL_WAITS, MAX_TASKS } from '../lib/limits.js'
 import {
   freed_object,
   type kmem_cache,
@@ -46,7 +46,7 @@ import { TASK, TASK_DEAD, TASK_RUNNING, TASK_UNINTERRUPTIBLE, type task_struct }
 const i32 = RAM.i32
 export const WQ_FLAG_EXCLUSIVE = 1
 /** The entry stays on the queue when its task is woken (default_wake_function); others are taken off it. */
-const WQ_FLAG_STAYS = 2
+export const WQ_FLAG_STAYS = 2
 
 export class wait_queue_head_t extends Struct {
   declare lock: spinlock_t
@@ -70,7 +70,7 @@ const WAIT: Layout<wait_queue_t> = layout('wait_queue_t', wait_queue_t, {
   task: ptr(() => TASK),
 })
 /** In C these lie on the kernel stack, which is no memory here. */
-const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => with_hoards(2 * MAX_TASKS))
+const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => with_hoards(2 * MAX_TASKS + MAX_POLL_WAITS))
 
 export function init_waitqueue_head(q: wait_queue_head_t): void {
   spin_lock_init(q.lock)
@@ -98,6 +98,13 @@ export function begin_wait(flags = 0): wait_queue_t | null {
   wait.flags = flags
   wait.task = current()
   return wait
+}
+
+/** add_wait_queue - an entry on the queue; whether its task sleeps is its own affair. finish_wait ends it. @context process */
+export function add_wait_queue(q: wait_queue_head_t, wait: wait_queue_t): void {
+  const flags = spin_lock_irqsave(q.lock)
+  __add_wait_queue(q, wait)
+  spin_unlock_irqrestore(q.lock, flags)
 }
 
 /** prepare_to_wait - on the queue, and about to sleep; then look at the condition. @context process */

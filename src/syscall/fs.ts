@@ -16,10 +16,10 @@ import {
   replace_fd,
   set_close_on_exec,
 } from '../fs/file.js'
-import { EBADF, EBUSY, EFAULT, EINVAL } from '../lib/errno.js'
+import { EBADF, EBUSY, EFAULT, EINVAL, ENOTTY } from '../lib/errno.js'
 import { NR_OPEN } from '../lib/limits.js'
 import type { Call } from '../net/core/socket.js'
-import { access_ok } from '../sched/mm.js'
+import { access_ok, get_user } from '../sched/mm.js'
 
 export const F_DUPFD = 0
 export const F_GETFD = 1
@@ -27,6 +27,10 @@ export const F_SETFD = 2
 export const F_GETFL = 3
 export const F_SETFL = 4
 export const FD_CLOEXEC = 1
+export const FIONCLEX = 0x5450
+export const FIOCLEX = 0x5451
+export const FIONBIO = 0x5421
+export const FIOASYNC = 0x5452
 /** What F_SETFL can change. */
 const SETFL_MASK = O_APPEND | O_NONBLOCK
 
@@ -61,8 +65,28 @@ export function sys_readv(fd: number, vector: number, count: number): Call {
 export function sys_writev(fd: number, vector: number, count: number): Call {
   return with_file(fd, filp => file_op(filp).writev(filp, vector, count))
 }
+/** sys_ioctl - what holds for all files; the rest is the file's. */
 export function sys_ioctl(fd: number, cmd: number, arg: number): Call {
-  return with_file(fd, filp => file_op(filp).ioctl(filp, cmd, arg))
+  return with_file(fd, function* (filp) {
+    switch (cmd) {
+      case FIOCLEX:
+      case FIONCLEX:
+        set_close_on_exec(fd, cmd === FIOCLEX)
+        return 0
+      case FIONBIO: {
+        const on = get_user(arg)
+        if (on === null) return -EFAULT
+        filp.f_flags = on !== 0 ? filp.f_flags | O_NONBLOCK : filp.f_flags & ~O_NONBLOCK
+        return 0
+      }
+      case FIOASYNC: {
+        const on = get_user(arg)
+        return on === null ? -EFAULT : on !== 0 ? -ENOTTY : 0 // no file sends SIGIO
+      }
+      default:
+        return yield* file_op(filp).ioctl(filp, cmd, arg)
+    }
+  })
 }
 
 /** sys_close - the descriptor is free at once, the file when the last call with it has ended. */

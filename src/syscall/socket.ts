@@ -18,9 +18,10 @@ import {
   O_RDWR,
   put_unused_fd,
 } from '../fs/file.js'
-import { EBADF, EFAULT, EINVAL, EMSGSIZE, ENFILE, ENOBUFS, ENOTSOCK, ENOTTY } from '../lib/errno.js'
+import { EBADF, EFAULT, EINVAL, EMSGSIZE, ENFILE, ENOBUFS, ENOTSOCK } from '../lib/errno.js'
 import { UIO_MAXIOV } from '../lib/limits.js'
 import { kfree, kmalloc } from '../mm/kmalloc.js'
+import { dev_ioctl, SIOCDEVPRIVATE } from '../net/core/dev_ioctl.js'
 import { verify_iovec } from '../net/core/iovec.js'
 import { SOL_SOCKET, sock_getsockopt, sock_setsockopt } from '../net/core/sock_opt.js'
 import {
@@ -42,6 +43,7 @@ import {
   sock_sendmsg,
 } from '../net/core/socket.js'
 import { copy_from_user, copy_to_user, get_user, put_user, task_kstack } from '../sched/mm.js'
+import type { poll_table } from '../sched/poll.js'
 import { current } from '../sched/sched.js'
 
 const i32 = RAM.i32
@@ -113,14 +115,25 @@ function sock_writev(filp: file, vector: number, count: number): Call {
   return with_iovec(vector, count, (iov, n) => sock_sendmsg(socket_of(filp), plain_msg(iov, count, flags), n))
 }
 
+function sock_poll(filp: file, pt: poll_table | null): number {
+  const sock = socket_of(filp)
+  return sock_ops(sock).poll?.(sock, pt, nonblock(filp) !== 0) ?? 0
+}
+/** sock_ioctl - what the family does not know, devices may. @returns -EINVAL: nobody knows it */
+function* sock_ioctl(filp: file, cmd: number, arg: number): Call {
+  const sock = socket_of(filp)
+  if (cmd >= SIOCDEVPRIVATE && cmd < SIOCDEVPRIVATE + 16) return yield* dev_ioctl(cmd, arg)
+  const { ioctl } = sock_ops(sock)
+  return ioctl === undefined ? yield* dev_ioctl(cmd, arg) : yield* ioctl(sock, cmd, arg)
+}
+
 const socket_file_ops: file_operations = {
   read: sock_read,
   write: sock_write,
   readv: sock_readv,
   writev: sock_writev,
-  *ioctl() {
-    return -ENOTTY
-  },
+  ioctl: sock_ioctl,
+  poll: sock_poll,
   release: filp => sock_release(socket_of(filp)),
 }
 const socket_file_ops_sym = symbol('socket_file_ops', socket_file_ops)

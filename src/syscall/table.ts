@@ -2,6 +2,7 @@
  * table.ts - the system calls by number, those of i386. The calls of sockets go through number 102 and a number of their own
  * behind it, as in 2.6.11, or by the numbers that later kernels gave each of them.
  */
+import { sys_poll, sys_select } from '../fs/select.js'
 import { EFAULT, EINTR, EINVAL, ENOSYS, ERESTARTSYS } from '../lib/errno.js'
 import type { Call } from '../net/core/socket.js'
 import { get_user } from '../sched/mm.js'
@@ -55,6 +56,8 @@ export const __NR_fcntl = 55
 export const __NR_dup2 = 63
 export const __NR_sigpending = 73
 export const __NR_gettimeofday = 78
+export const __NR_select = 142
+export const __NR_poll = 168
 export const __NR_socketcall = 102
 export const __NR_readv = 145
 export const __NR_writev = 146
@@ -126,6 +129,8 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_dup2]: sys_dup2,
   [__NR_sigpending]: sys_sigpending,
   [__NR_gettimeofday]: sys_gettimeofday,
+  [__NR_select]: sys_select,
+  [__NR_poll]: sys_poll,
   [__NR_socketcall]: sys_socketcall,
   [__NR_readv]: sys_readv,
   [__NR_writev]: sys_writev,

@@ -23,12 +23,15 @@ import {
   __NR_getsockopt,
   __NR_gettimeofday,
   __NR_getuid,
+  __NR_ioctl,
   __NR_listen,
   __NR_nanosleep,
+  __NR_poll,
   __NR_read,
   __NR_recvfrom,
   __NR_recvmsg,
   __NR_sched_yield,
+  __NR_select,
   __NR_sendmsg,
   __NR_sendto,
   __NR_setsockopt,
@@ -168,6 +171,13 @@ export const close = (fd: number): Libc => syscall(__NR_close, fd)
 export const dup = (fd: number): Libc => syscall(__NR_dup, fd)
 export const dup2 = (fd: number, to: number): Libc => syscall(__NR_dup2, fd, to)
 export const fcntl = (fd: number, cmd: number, arg: number): Libc => syscall(__NR_fcntl, fd, cmd, arg)
+
+export const ioctl = (fd: number, cmd: number, arg: number): Libc => syscall(__NR_ioctl, fd, cmd, arg)
+/** `fds`: address of pollfd; ms, less than 0: for ever. */
+export const poll = (fds: number, nfds: number, ms: number): Libc => syscall(__NR_poll, fds, nfds, ms)
+/** Addresses of sets and of a timeval; 0: none. */
+export const select = (n: number, inp: number, outp: number, exp: number, tv: number): Libc =>
+  syscall(__NR_select, n, inp, outp, exp, tv)
 
 export const getpid = (): Libc => syscall(__NR_getpid)
 export const getuid = (): Libc => syscall(__NR_getuid)

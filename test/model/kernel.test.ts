@@ -94,3 +94,10 @@ test('two programs write to a full console under control: no line is torn or los
   const options = { schedules: 300, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
   expect(await look('console', options)).toMatchObject({ findings: [], schedules: 300, cut: 0 })
 })
+
+test('a raw socket is closed while packets and errors come, under control: nothing raced for, nothing leaked', async () => {
+  const options = { schedules: 60, kernel: { megabytes: 64 }, args: { looks: 12 }, maxSteps: 50_000, hangSeconds: 60 }
+  const result = await look('raw', options)
+  expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
+  expect(Object.keys(result.outcomes).sort()).toEqual(['no packets', 'some packets'])
+})

@@ -1,8 +1,20 @@
 /** datagram.ts - receiving whole packets: wait for one, copy it out, check its sum on the way. No locks of its own. */
+import { fetch_or } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
 import { MAX_SCHEDULE_TIMEOUT, schedule_timeout } from '../../irq/timer.js'
 import { csum_fold, csum_partial } from '../../lib/checksum.js'
 import { EAGAIN, EFAULT, EINVAL, ENOTCONN } from '../../lib/errno.js'
+import {
+  POLLERR,
+  POLLHUP,
+  POLLIN,
+  POLLOUT,
+  POLLRDNORM,
+  POLLWRBAND,
+  POLLWRNORM,
+  type poll_table,
+  poll_wait,
+} from '../../sched/poll.js'
 import { current, schedule } from '../../sched/sched.js'
 import { signal_pending } from '../../sched/signal.js'
 import { TASK_INTERRUPTIBLE } from '../../sched/task.js'
@@ -12,15 +24,21 @@ import { memcpy_toiovec } from './iovec.js'
 import { skb_dequeue, skb_peek, skb_queue_empty } from './skb_queue.js'
 import { consume_skb, skb_get, skb_headlen, skb_shinfo } from './skbuff.js'
 import { sock_error } from './sock.js'
-import { sock_intr_errno, sock_rcvtimeo } from './sock_mem.js'
+import { sock_intr_errno, sock_rcvtimeo, sock_writeable } from './sock_mem.js'
 import {
   MSG_PEEK,
   RCV_SHUTDOWN,
+  SHUTDOWN_MASK,
+  SOCK_ASYNC_NOSPACE,
   SOCK_SEQPACKET,
   SOCK_STREAM,
+  SOCKET,
   type sock,
+  type socket,
+  TCP_CLOSE,
   TCP_ESTABLISHED,
   TCP_LISTEN,
+  TCP_SYN_SENT,
 } from './sock_types.js'
 import type { sk_buff } from './types.js'
 
@@ -101,6 +119,25 @@ export function* skb_recv_datagram(sk: sock, flags: number, noblock: boolean): G
     timeo = timeo === MAX_SCHEDULE_TIMEOUT ? timeo : left
   }
 }
+
+/** datagram_poll - what a socket of datagrams has. @context process */
+export function datagram_poll(sock: socket, pt: poll_table | null): number {
+  const sk = sock.sk!
+  poll_wait(sk.sk_sleep!, pt)
+  let mask = 0
+  if (sk.sk_err !== 0 || !skb_queue_empty(sk.sk_error_queue)) mask |= POLLERR
+  if (sk.sk_shutdown === SHUTDOWN_MASK) mask |= POLLHUP
+  if (!skb_queue_empty(sk.sk_receive_queue) || (sk.sk_shutdown & RCV_SHUTDOWN) !== 0) mask |= POLLIN | POLLRDNORM
+  if (connection_based(sk)) {
+    if (sk.sk_state === TCP_CLOSE) mask |= POLLHUP
+    if (sk.sk_state === TCP_SYN_SENT) return mask
+  }
+  if (sock_writeable(sk)) return mask | POLLOUT | POLLWRNORM | POLLWRBAND
+  fetch_or(sock.addr + SOCKET_FLAGS, SOCK_ASYNC_NOSPACE)
+  // Room that came in between wakes nobody who is not on the queue yet, but it is seen here.
+  return sock_writeable(sk) ? mask | POLLOUT | POLLWRNORM | POLLWRBAND : mask
+}
+const SOCKET_FLAGS = SOCKET.offset('flags')
 
 /** skb_free_datagram - @consumes a reference */
 export function skb_free_datagram(_sk: sock, skb: sk_buff): void {

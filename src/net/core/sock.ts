@@ -139,6 +139,7 @@ export function sock_init_data(sock: socket, sk: sock, defaults: sock_callbacks,
   sk.sk_write_space = defaults.write_space
   sk.sk_error_report = defaults.error_report
   sk.sk_rcvlowat = 1
+  i32[sk.sk_stamp >> 2] = -1 // no packet yet
   sk.sk_rcvtimeo = MAX_SCHEDULE_TIMEOUT
   sk.sk_sndtimeo = MAX_SCHEDULE_TIMEOUT
 }

@@ -123,6 +123,10 @@ export function sock_rmem(sk: sock): number {
 export function sock_wmem(sk: sock): number {
   return load(sk.addr + WMEM)
 }
+/** sock_writeable - is so much room that to send is worth a program's while? */
+export function sock_writeable(sk: sock): boolean {
+  return sock_wmem(sk) < sk.sk_sndbuf >> 1
+}
 /** sock_wmem_add - a packet grew that the socket is charged for. */
 export function sock_wmem_add(sk: sock, n: number): void {
   fetch_add(sk.addr + WMEM, n)

@@ -1,9 +1,10 @@
 /** sock_opt.ts - the options of SOL_SOCKET (sock_setsockopt and sock_getsockopt of 2.6.11). */
 import { call } from '../../abi/symbol.js'
+import { now_ns } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { MAX_SCHEDULE_TIMEOUT } from '../../irq/timer.js'
-import { EACCES, EDOM, EFAULT, EINVAL, ENODEV, ENOPROTOOPT, EPERM } from '../../lib/errno.js'
+import { EACCES, EDOM, EFAULT, EINVAL, ENODEV, ENOENT, ENOPROTOOPT, EPERM } from '../../lib/errno.js'
 import { copy_from_user, copy_to_user, get_user, KSTACK_WORDS, put_user, task_kstack } from '../../sched/mm.js'
 import { current } from '../../sched/sched.js'
 import { dev_get_by_name, dev_put } from './netdevice.js'
@@ -134,6 +135,21 @@ function set_timestamp(sk: sock, on: boolean): void {
   if (!on || sock_flag(sk, SOCK_TIMESTAMP)) return
   sock_set_flag(sk, SOCK_TIMESTAMP)
   net_enable_timestamp()
+}
+/** sock_get_timestamp - when the last packet came that was received here. @context process @returns 0, -ENOENT: none, -EFAULT */
+export function sock_get_timestamp(sk: sock, tv: number): number {
+  if (!sock_flag(sk, SOCK_TIMESTAMP)) {
+    sock_set_flag(sk, SOCK_TIMESTAMP)
+    net_enable_timestamp()
+  }
+  const at = sk.sk_stamp >> 2
+  if (i32[at] === -1) return -ENOENT
+  if (i32[at] === 0) {
+    const us = Math.floor(now_ns() / 1000) // it came before anybody asked for the time
+    i32[at] = Math.floor(us / 1e6)
+    i32[at + 1] = us % 1e6
+  }
+  return put_user(i32[at]!, tv) || put_user(i32[at + 1]!, tv + 4)
 }
 /** sock_disable_timestamp - @context whoever frees the sock */
 export function sock_disable_timestamp(sk: sock): void {

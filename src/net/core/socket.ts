@@ -12,6 +12,7 @@ import { RAM } from '../../arch/ram.js'
 import { EAFNOSUPPORT, EINVAL, ENFILE } from '../../lib/errno.js'
 import { MAX_SOCKS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import type { poll_table } from '../../sched/poll.js'
 import { init_waitqueue_head } from '../../sched/wait.js'
 import { type msghdr, NPROTO, SOCK_MAX, SOCKET, SS_FREE, SS_UNCONNECTED, type socket } from './sock_types.js'
 
@@ -38,6 +39,10 @@ export interface proto_ops {
   getsockopt(sock: socket, level: number, optname: number, optval: number, optlen: number): Call
   sendmsg(sock: socket, msg: msghdr, len: number): Call
   recvmsg(sock: socket, msg: msghdr, len: number, flags: number): Call
+  /** What it has, after it entered the table at its queue. Without this: nothing (sock_no_poll). */
+  poll?(sock: socket, pt: poll_table | null, nonblock: boolean): number
+  /** Without this all are unknown. */
+  ioctl?(sock: socket, cmd: number, arg: number): Call
 }
 
 /** Makes a sock for the socket and gives it its ops. @returns 0, -errno */

@@ -19,6 +19,7 @@ import {
   ESOCKTNOSUPPORT,
 } from '../../lib/errno.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
+import { datagram_poll } from '../core/datagram.js'
 import { lock_sock, release_sock, sk_alloc, sk_dst_reset, sock_init_data } from '../core/sock.js'
 import { sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default } from '../core/sock_mem.js'
 import { capable } from '../core/sock_opt.js'
@@ -40,8 +41,11 @@ import {
 } from '../core/sock_types.js'
 import { type Call, type proto_ops, sock_register } from '../core/socket.js'
 import { IPPROTO_UDP } from '../wire/ipv4.js'
+import { devinet_ioctl_init } from './devinet_ioctl.js'
+import { udp_poll } from './dgram_poll.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
+import { inet_ioctl } from './inet_ioctl.js'
 import { inet_sock_destruct_sym, sk_common_release } from './inet_life.js'
 import { IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
 import { inet_add_protocol } from './ip_input.js'
@@ -225,19 +229,24 @@ const inet_dgram_ops: proto_ops = {
   getsockopt: (sock, level, name, val, len) => prot_of(sock.sk!).getsockopt(sock.sk!, level, name, val, len),
   sendmsg: inet_sendmsg,
   recvmsg: inet_recvmsg,
+  poll: udp_poll,
+  ioctl: (sock, cmd, arg) => inet_ioctl(sock.sk!, prot_of(sock.sk!), cmd, arg),
 }
 const inet_dgram_ops_sym = symbol('inet_dgram_ops', inet_dgram_ops)
+/** As those, but a raw socket has no checksums to look at. */
+const inet_sockraw_ops_sym = symbol<proto_ops>('inet_sockraw_ops', { ...inet_dgram_ops, poll: datagram_poll })
 
 /** What can be asked for: types and protocols, those that protocol 0 picks first. */
 const inetsw: readonly inet_protosw[] = [
   { type: SOCK_DGRAM, protocol: IPPROTO_UDP, prot: udp_prot_sym, ops: inet_dgram_ops_sym, privileged: false },
-  { type: SOCK_RAW, protocol: 0, prot: raw_prot_sym, ops: inet_dgram_ops_sym, privileged: true },
+  { type: SOCK_RAW, protocol: 0, prot: raw_prot_sym, ops: inet_sockraw_ops_sym, privileged: true },
 ]
 
 /** inet_init - @context boot, CPU 0 */
 export function inet_init(): void {
   udp_hash_init()
   raw_hash_init()
+  devinet_ioctl_init()
   inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)
   sock_register(AF_INET, inet_create_sym)
 }

@@ -101,6 +101,8 @@ export interface proto {
   getsockopt(sk: sock, level: number, optname: number, optval: number, optlen: number): Call
   sendmsg(sk: sock, msg: msghdr, len: number): Call
   recvmsg(sk: sock, msg: msghdr, len: number, noblock: boolean, flags: number): Call
+  /** null: it does not know the command. */
+  ioctl?(sk: sock, cmd: number, arg: number): number | null
   backlog_rcv: Sym<(sk: sock, skb: never) => number> | 0
   unhash(sk: sock): void
   /** Take a local port, 0: any, and enter the hash. @returns 0, or 1: it is taken */

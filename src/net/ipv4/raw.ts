@@ -45,6 +45,7 @@ import {
 import type { Call } from '../core/socket.js'
 import { ACCT_LOCAL, CHECKSUM_NONE, NET_XMIT_CN, SKB, type sk_buff } from '../core/types.js'
 import { IPPROTO_ICMP, ip_hdrlen, ip_id, ip_saddr, set_ip_id, set_ip_saddr, set_ip_tot_len } from '../wire/ipv4.js'
+import { raw_ioctl } from './dgram_poll.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
 import { sk_common_release } from './inet_life.js'
@@ -273,6 +274,7 @@ export const raw_prot: proto = {
   getsockopt: raw_getsockopt,
   sendmsg: raw_sendmsg,
   recvmsg: raw_recvmsg,
+  ioctl: raw_ioctl,
   backlog_rcv: 0,
   unhash: raw_v4_unhash,
   get_port: () => 0,

@@ -6,10 +6,10 @@
  *   reference for that. The receive queue's lock, sk_callback_lock and what they take are taken under it.
  */
 import { hlist_add_head, hlist_del_init, hlist_unhashed } from '../../abi/hlist.js'
-import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { atomic, by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
-import { READ_ONCE, store } from '../../arch/atomic.js'
+import { fetch_add, load, store } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
 import { EHOSTUNREACH, EMSGSIZE, EPROTO } from '../../lib/errno.js'
 import {
@@ -62,15 +62,20 @@ export function raw_sk(sk: sock): raw_sock {
 class raw_table extends Struct {
   declare lock: rwlock_t
   declare chains: number
+  declare present: number
 }
 const TABLE: Layout<raw_table> = layout('raw_v4_htable', raw_table, {
   lock: embed(RWLOCK),
   chains: by('lock', bytes(256 * 4)),
+  present: atomic(bytes(256 * 4)), // sockets of each chain: changed under the lock, looked at without it
 })
 const table = DEFINE_STATIC('raw_v4_htable', TABLE)
 
 function chain(protocol: number): number {
   return table.chains + (protocol & 255) * 4
+}
+function present(protocol: number): number {
+  return table.present + (protocol & 255) * 4
 }
 function sk_at(node: number): sock | null {
   return node === 0 ? null : SOCK.ref(node - NODE)
@@ -81,13 +86,17 @@ export function raw_v4_hash(sk: sock): void {
   write_lock_bh(table.lock)
   sock_hold(sk)
   hlist_add_head(sk.sk_node, chain(inet_sk(sk).num))
+  fetch_add(present(inet_sk(sk).num), 1)
   write_unlock_bh(table.lock)
 }
 /** raw_v4_unhash - @context process @locks raw_v4_lock */
 export function raw_v4_unhash(sk: sock): void {
   write_lock_bh(table.lock)
   const hashed = !hlist_unhashed(sk.sk_node)
-  if (hashed) hlist_del_init(sk.sk_node)
+  if (hashed) {
+    hlist_del_init(sk.sk_node)
+    fetch_add(present(inet_sk(sk).num), -1)
+  }
   write_unlock_bh(table.lock)
   if (hashed) sock_put(sk)
 }
@@ -121,7 +130,7 @@ function raw_rcv(sk: sock, skb: sk_buff): void {
 
 /** raw_v4_wanted - is there any raw socket for the protocol? Looked at without the lock. */
 export function raw_v4_wanted(protocol: number): boolean {
-  return READ_ONCE(chain(protocol)) !== 0
+  return load(present(protocol)) !== 0
 }
 
 /**

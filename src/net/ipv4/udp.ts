@@ -70,6 +70,7 @@ import type { Call } from '../core/socket.js'
 import { CHECKSUM_HW, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB, type sk_buff } from '../core/types.js'
 import { IPPROTO_UDP, ip_saddr } from '../wire/ipv4.js'
 import { set_udp_header, udp_source } from '../wire/udp.js'
+import { udp_ioctl } from './dgram_poll.js'
 import { sk_common_release } from './inet_life.js'
 import { INET_SOCK, inet_sk, type inet_sock, type ip_cork, type proto } from './inet_sock.js'
 import { csum_16, ip_append_data, ip_flush_pending_frames, ip_push_pending_frames } from './ip_append.js'
@@ -437,6 +438,7 @@ export const udp_prot: proto = {
   getsockopt: udp_getsockopt,
   sendmsg: udp_sendmsg,
   recvmsg: udp_recvmsg,
+  ioctl: udp_ioctl,
   backlog_rcv: 0, // datagrams are queued without the socket's lock
   unhash: udp_v4_unhash,
   get_port: udp_v4_get_port,

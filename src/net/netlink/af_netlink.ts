@@ -24,6 +24,7 @@ import { current } from '../../sched/sched.js'
 import { init_waitqueue_head, wake_up_all } from '../../sched/wait.js'
 import { spin_lock, spin_lock_init, spin_unlock } from '../../sync/spinlock.js'
 import {
+  datagram_poll,
   skb_copy_datagram_iovec,
   skb_free_datagram,
   skb_recv_datagram,
@@ -316,6 +317,7 @@ function* no_option(): Call {
 }
 
 const netlink_ops: proto_ops = {
+  poll: datagram_poll,
   family: AF_NETLINK,
   release: netlink_release,
   bind: netlink_bind,

@@ -13,7 +13,7 @@ import {
   ENOPROTOOPT,
   EOPNOTSUPP,
   EPERM,
-  EPROTONOSUPPORT,
+  ESOCKTNOSUPPORT,
 } from '../../../src/lib/errno.js'
 import {
   bind,
@@ -71,7 +71,7 @@ const mortal = (f: () => Libc): number => run(s, f, { uid: 9 })
 
 describe('errno, in the order of 2.6.11', () => {
   test.each<[string, () => Libc, number]>([
-    ['no protocol', () => raw(0), -EPROTONOSUPPORT],
+    ['no protocol', () => raw(0), -ESOCKTNOSUPPORT],
     ['bind: a short address', () => with_raw(99, fd => bind(fd, to('10.0.0.1'), 8)), -EINVAL],
     ['bind: not ours', () => with_raw(99, fd => bind(fd, to('10.7.7.7'), 16)), -EADDRNOTAVAIL],
     ['bind: ours', () => with_raw(99, fd => bind(fd, to('10.0.0.1'), 16)), 0],
