@@ -94,3 +94,15 @@ test('two programs write to a full console under control: no line is torn or los
   const options = { schedules: 300, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
   expect(await look('console', options)).toMatchObject({ findings: [], schedules: 300, cut: 0 })
 })
+
+describe('two processes change routes by netlink and hear of each other', () => {
+  test.each([
+    ['on one CPU', 0],
+    ['on two', 1],
+  ])('%s: each request is whole, nothing raced for, nothing leaked', async (_name, second) => {
+    const args = { routes: 2, ticks: 2, second }
+    const kernel = { megabytes: 64 }
+    const result = await look('netlink', { schedules: 40, kernel, args, maxSteps: 50_000, hangSeconds: 60 })
+    expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { '8 heard': 40 } })
+  })
+})
