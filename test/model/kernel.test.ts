@@ -101,3 +101,15 @@ test('a raw socket is closed while packets and errors come, under control: nothi
   expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
   expect(Object.keys(result.outcomes).sort()).toEqual(['no packets', 'some packets'])
 })
+
+describe('two processes change routes by netlink and hear of each other', () => {
+  test.each([
+    ['on one CPU', 0],
+    ['on two', 1],
+  ])('%s: each request is whole, nothing raced for, nothing leaked', async (_name, second) => {
+    const args = { routes: 2, ticks: 2, second }
+    const kernel = { megabytes: 64 }
+    const result = await look('netlink', { schedules: 40, kernel, args, maxSteps: 50_000, hangSeconds: 60 })
+    expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { '8 heard': 40 } })
+  })
+})

@@ -46,6 +46,7 @@ const PID_HASH = 64
 class nl_tables extends Struct {
   declare lock: rwlock_t
   declare users: number
+  declare listeners: number
   declare rover: number
   declare wait: wait_queue_head_t
   declare mc_list: number
@@ -54,6 +55,7 @@ class nl_tables extends Struct {
 const TABLES: Layout<nl_tables> = layout('nl_table', nl_tables, {
   lock: embed(RWLOCK),
   users: atomic(word), // who walks a list without the lock
+  listeners: atomic(word), // sockets on any of the lists; changed under the lock
   rover: by('lock', word), // the last address that was given out because a pid was taken
   wait: embed(WAIT_QUEUE_HEAD), // writers that wait for them
   mc_list: by('lock', bytes(MAX_LINKS * 4)),
@@ -61,6 +63,7 @@ const TABLES: Layout<nl_tables> = layout('nl_table', nl_tables, {
 })
 const nl_table = DEFINE_STATIC('nl_table', TABLES)
 const USERS = nl_table.addr + TABLES.offset('users')
+const LISTENERS = nl_table.addr + TABLES.offset('listeners')
 const BIND_NODE = SOCK.offset('sk_bind_node')
 const NODE = SOCK.offset('sk_node')
 
@@ -168,8 +171,14 @@ export function* netlink_remove(sk: sock): Generator<void, void, void> {
   remove_locked(sk)
   netlink_table_ungrab()
 }
-function remove_locked(sk: sock): void {
+/** Off its list of listeners, if it is on one. @locks nl_table_lock is held for writing */
+function unlisten(sk: sock): void {
+  if (hlist_unhashed(sk.sk_bind_node)) return
   hlist_del_init(sk.sk_bind_node)
+  fetch_add(LISTENERS, -1)
+}
+function remove_locked(sk: sock): void {
+  unlisten(sk)
   if (hlist_unhashed(sk.sk_node)) return
   hlist_del_init(sk.sk_node)
   sock_put(sk)
@@ -179,8 +188,11 @@ function remove_locked(sk: sock): void {
 export function* netlink_set_groups(sk: sock, groups: number): Generator<void, void, void> {
   const nlk = nlk_sk(sk)
   yield* netlink_table_grab()
-  if (nlk.groups !== 0 && groups === 0) hlist_del_init(sk.sk_bind_node)
-  else if (nlk.groups === 0 && groups !== 0) hlist_add_head(sk.sk_bind_node, nl_table.mc_list + sk.sk_protocol * 4)
+  if (nlk.groups !== 0 && groups === 0) unlisten(sk)
+  else if (nlk.groups === 0 && groups !== 0) {
+    hlist_add_head(sk.sk_bind_node, nl_table.mc_list + sk.sk_protocol * 4)
+    fetch_add(LISTENERS, 1)
+  }
   nlk.groups = groups
   netlink_table_ungrab()
 }
@@ -197,8 +209,8 @@ export function netlink_listeners(protocol: number, each: (sk: sock, nlk: netlin
 }
 
 /** netlink_has_listeners - does anybody listen to any group? A hint: who comes at the same time may miss a message. */
-export function netlink_has_listeners(protocol: number): boolean {
-  return i32[(nl_table.mc_list >> 2) + protocol] !== 0
+export function netlink_has_listeners(): boolean {
+  return load(LISTENERS) !== 0
 }
 
 /** nl_table_init - @context boot, CPU 0 */
@@ -206,6 +218,7 @@ export function nl_table_init(): void {
   rwlock_init(nl_table.lock)
   init_waitqueue_head(nl_table.wait)
   nl_table.users = 0
+  nl_table.listeners = 0
   nl_table.rover = -4097
   i32.fill(0, nl_table.mc_list >> 2, (nl_table.mc_list >> 2) + MAX_LINKS)
   i32.fill(0, nl_table.hash >> 2, (nl_table.hash >> 2) + MAX_LINKS * PID_HASH)

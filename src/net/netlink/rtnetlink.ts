@@ -176,7 +176,7 @@ export function rtnl_unicast(skb: sk_buff, pid: number): number {
  */
 export function rtnl_notify(group: number, fill: (skb: sk_buff) => boolean, pid = 0, echo = false): void {
   const { rtnl } = rtnetlink
-  if (rtnl === null || (!netlink_has_listeners(NETLINK_ROUTE) && !echo)) return
+  if (rtnl === null || (!netlink_has_listeners() && !echo)) return
   const skb = alloc_skb(NLMSG_GOODSIZE)
   if (skb === null || !fill(skb)) {
     if (skb !== null) consume_skb(skb)

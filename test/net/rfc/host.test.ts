@@ -426,6 +426,22 @@ describe('RFC 1122 3.2.2: ICMP', () => {
         .reduce((a, b) => a + b),
     ).toBe(3008)
   })
+  test('RFC 1122 row 27: record route and timestamps of an echo go on in its answer', () => {
+    const rr = [7, 15, 8, 10, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, 0]
+    const reply = one(icmpFrame({ src: A, dst: H, options: rr }, 8))
+    expect(reply.options).toEqual([7, 15, 16, 10, 0, 0, 77, 10, 0, 0, 1, 10, 0, 0, 1, 0])
+    expect(reply.icmp!.checksumGood).toBe(true)
+    const ts = one(icmpFrame({ src: A, dst: H, options: [68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0] }, 8)).options
+    expect([ts.slice(0, 4), ts[4]! & 0x80, ts[8]! & 0x80]).toEqual([[68, 12, 13, 0], 0x80, 0x80])
+  })
+  test('RFC 1122 row 10: an answer to a source-routed echo goes back the same way, the sender at its end', () => {
+    const lsrr = [131, 11, 12, 10, 0, 0, 50, 10, 0, 0, 51] // passed 50, then 51
+    const reply = one(icmpFrame({ src: A, dst: H, options: lsrr }, 8))
+    expect([reply.dst, reply.to]).toEqual(['10.0.0.51', '02:00:00:00:01:33'])
+    expect(reply.options).toEqual([131, 11, 4, 10, 0, 0, 50, 10, 0, 0, 2, 0])
+    const error = one(udpFrame({ src: A, dst: H, dport: 4447, options: lsrr }))
+    expect([error.dst, error.icmp!.type]).toEqual(['10.0.0.51', 3])
+  })
   test('RFC 1122 row 27: one to everybody is answered by default (2.6), and not where that is switched off', () => {
     const ping = icmpFrame({ src: A, dst: '10.0.0.255', to: 'ff:ff:ff:ff:ff:ff' }, 8)
     expect(one(ping)).toMatchObject({ src: H, dst: A })
