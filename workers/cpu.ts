@@ -56,6 +56,7 @@ export interface CpuService {
   audit(): LeakReport[]
   /** Text of a file of /proc. */
   proc(path: string): string
+  iptables(table: string): Int32Array | null
   /** Ends the thread's task. */
   release(): void
 }
@@ -96,6 +97,10 @@ export default function cpu(task: CpuTask): Promise<void> {
       proc(path) {
         kernel?.post_mortem()
         return kernel?.proc_read(path) ?? ''
+      },
+      iptables(table) {
+        kernel?.post_mortem()
+        return kernel?.ipt_get_entries(table) ?? null
       },
       release() {
         resolve()

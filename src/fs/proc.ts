@@ -18,10 +18,13 @@ import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.
 import { IPDEFTTL, icmp_statistics } from '../net/ipv4/icmp.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
 import { ipq_text } from '../net/ipv4/netfilter/ip_queue.js'
+import { ipt_tables } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
 import { IP_MIB } from '../net/ipv4/types.js'
 import { UDP_MIB, udp_statistics } from '../net/ipv4/udp_hash.js'
 import { inet_make_mask } from '../net/wire/ipv4.js'
+import { kmsg_text } from '../sched/printk.js'
+import '../net/ipv4/netfilter/modules.js'
 import { modules_text } from '../sched/module.js'
 import { nr_switches } from '../sched/sched.js'
 
@@ -253,6 +256,11 @@ const files: Record<string, () => string> = {
   '/proc/stat': proc_stat,
   '/proc/interrupts': interrupts,
   '/proc/slabinfo': slab_text,
+  '/proc/kmsg': kmsg_text,
+  '/proc/net/ip_tables_names': () =>
+    ipt_tables()
+      .map(name => `${name}\n`)
+      .join(''),
   '/proc/modules': modules_text,
   '/proc/net/ip_queue': ipq_text,
   '/proc/uptime': () => `${(jiffies() / hz()).toFixed(2)}\n`,

@@ -25,6 +25,7 @@ import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { inet_peers_exit } from '../net/ipv4/inetpeer.js'
 import { ipfrag_exit } from '../net/ipv4/ip_defrag.js'
 import { ipq_flush } from '../net/ipv4/netfilter/ip_queue.js'
+import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rtnetlink_exit } from '../net/netlink/rtnetlink.js'
@@ -41,7 +42,7 @@ export interface LeakReport {
 
 /** Caches that must be empty in the end; the others hold what lives as long as the machine (tasks, devices, queues). */
 const AUDITED =
-  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
+  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|ipt_table_info|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
 
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {
@@ -65,6 +66,7 @@ export function leak_audit(): LeakReport[] {
   screen_drain_halted()
   ipq_flush()
   programs_end()
+  modules_post_mortem()
   rtnetlink_exit()
   ipfrag_exit()
   for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
@@ -90,6 +92,11 @@ function programs_end(): void {
   BUG_ON(files_post_mortem().next().done !== true, 'audit sleeps')
   for (const p of all_tasks()) exit_mm(p)
   sleeps_end()
+}
+
+/** Rules and what they hold go with their modules, the last one that was loaded first. */
+function modules_post_mortem(): void {
+  ipt_exit_halted()
 }
 
 /** leftovers - what is out of the caches that must be empty in the end, waits of ended tasks, and timers that nobody owns. */

@@ -28,7 +28,8 @@ import { tasklets_init } from '../irq/tasklet.js'
 import '../irq/itimer.js' // it hooks into the tick and into the end of tasks
 import { init_timers, resume_clock } from '../irq/timer.js'
 import { init_workqueues } from '../irq/workqueue.js'
-import { E2BIG, EEXIST, EINVAL, ENETUNREACH, ENOENT, ENOMEM } from '../lib/errno.js'
+import { E2BIG, EEXIST, EINVAL, ELOOP, ENETUNREACH, ENOENT, ENOMEM } from '../lib/errno.js'
+import { words_text } from '../lib/iptables.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
 import { dst_init } from '../net/core/dst.js'
@@ -48,6 +49,7 @@ import { icmp_init } from '../net/ipv4/icmp.js'
 import { inet_initpeers } from '../net/ipv4/inetpeer.js'
 import { ipfrag_init } from '../net/ipv4/ip_defrag.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
+import { ipt_replace } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
 import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
 import { rtnl_route_init } from '../net/ipv4/rtnl_route.js'
@@ -60,6 +62,7 @@ import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { kthread_init } from '../sched/kthread.js'
 import { modules_init } from '../sched/module.js'
+import { printk_init } from '../sched/printk.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
 import { exec, program_names } from '../syscall/exec.js'
 import '../user/programs.js' // they enter themselves into the table of programs
@@ -70,6 +73,7 @@ import './wait_graph.js' // it hooks into the turnstile
 import type { NeighbourSetup, PortSetup, ProcessSetup, RouterSetup, RouteSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
+export { ipt_get_entries } from '../net/ipv4/netfilter/ip_tables_user.js'
 export { tasks_not_at_rest } from '../sched/sched.js'
 export { leak_audit, post_mortem } from './audit.js'
 export { system_map } from './system_map.js'
@@ -200,11 +204,22 @@ export function start_process(setup: ProcessSetup): void {
   give_up(`program ${name} has no room in memory`)
 }
 
+/** load_table - rules that the host has written. @context process */
+export function* load_table(blob: Int32Array): Generator<void, void, void> {
+  const err = yield* ipt_replace(blob)
+  const words: Record<number, string> = {
+    [-ELOOP]: 'has a loop of chains',
+    [-EINVAL]: 'has a rule that cannot be there',
+  }
+  if (err !== 0) give_up(`table ${words_text(blob.subarray(0, 8))} ${words[err] ?? WORDS[err] ?? `gets error ${-err}`}`)
+}
+
 /** init - the first process: brings the network up, then the machine counts as running. @context process */
 function* init(): Generator<void, number, void> {
   yield* rtnl_lock()
   configure_network(boot_args.setup)
   rtnl_unlock()
+  for (const blob of boot_args.setup.iptables ?? []) yield* load_table(blob)
   if (config('user_spin') !== 0)
     for (let cpu = 0; cpu < num_cpus(); cpu++) kernel_thread('spin', spin_sym, 0, { cpu, user: true })
   for (const program of boot_args.programs) program.main()
@@ -221,6 +236,7 @@ export function init_subsystems(ncpus: number): void {
   boot_args.carved = true
   sched_init(ncpus)
   kthread_init()
+  printk_init()
   modules_init()
   irq_init()
   tasklets_init()

@@ -45,4 +45,6 @@ export interface RouterSetup {
   /** By Linux's names, such as net.ipv4.ip_forward or net.ipv4.conf.eth0.rp_filter. */
   sysctl?: Record<string, number>
   processes?: ProcessSetup[]
+  /** Tables of the packet filter, as table_blob() writes them. */
+  iptables?: Int32Array[]
 }

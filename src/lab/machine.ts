@@ -17,10 +17,12 @@ import type { BoardConfig, CapturedFrames } from '../hw/types.js'
 import type { RouterSetup } from '../init/setup.js'
 import type { SystemMap } from '../init/system_map.js'
 import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
+import { table_blob } from '../lib/iptables.js'
 import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
 import { ConsoleReader, type ConsoleRecord } from './consoleReader.js'
 import { MachinePanic, RunError } from './errors.js'
+import { saveIptables } from './iptables/save.js'
 import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, writeConfig } from './machineConfig.js'
 import { obituary } from './obituary.js'
 import { costTable } from './profile.js'
@@ -209,6 +211,7 @@ export class Machine {
       neighbours: config.neighbours,
       ...(config.sysctl === undefined ? {} : { sysctl: config.sysctl }),
       ...(config.processes === undefined ? {} : { processes: config.processes }),
+      ...(config.iptables === undefined ? {} : { iptables: config.iptables.map(table_blob) }),
     }
     await this.startThreads((cpu, k) => cpu.run(k === 0 ? setup : { ports: [], routes: [], neighbours: [] }))
     while (this.power === BOOTING) {
@@ -457,6 +460,12 @@ export class Machine {
   /** A file of /proc of a halted machine. */
   async proc(path: string): Promise<string> {
     return this.alive(this.cpus[0]!.proc(path))
+  }
+
+  /** A table of the packet filter of a halted machine, as iptables-save -c writes it; null: it is not loaded. */
+  async iptables(table: string): Promise<string | null> {
+    const blob = await this.alive(this.cpus[0]!.iptables(table))
+    return blob === null ? null : saveIptables(blob)
   }
 
   /** What the ports sent, of those that capture. */

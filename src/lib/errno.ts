@@ -27,6 +27,7 @@ export const EPIPE = 32
 export const EDOM = 33
 export const ERANGE = 34
 export const ENOSYS = 38
+export const ELOOP = 40
 export const ENONET = 64
 export const EPROTO = 71
 export const ENOTSOCK = 88

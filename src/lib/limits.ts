@@ -32,6 +32,7 @@ export const RX_RING = 256
 export const TX_RING = 256
 export const TX_QUEUE_LEN = 1000
 export const MAX_NETDEVS = 16
+export const LOG_BUF_LEN = 1 << 14 // bytes of the kernel's log
 export const MAX_QUEUED_PACKETS = 1024 // packets that wait for the verdict of a process
 export const PACKET_PAGES = 256 // of 4 KiB, for fragments
 export const MAX_NEIGHBOURS = 8192

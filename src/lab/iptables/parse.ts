@@ -1,0 +1,212 @@
+/** parse.ts - a file of iptables-save as tables. Errors are UsageErrors of one line: FILE:LINE: what is wrong, and which word. */
+import {
+  type Chain,
+  empty_rule,
+  HOOK_CHAINS,
+  IPT_F_FRAG,
+  IPT_INV_DSTIP,
+  IPT_INV_FRAG,
+  IPT_INV_PROTO,
+  IPT_INV_SRCIP,
+  IPT_INV_VIA_IN,
+  IPT_INV_VIA_OUT,
+  IPT_RETURN,
+  initial_table,
+  type Rule,
+  TABLE_HOOKS,
+  type Table,
+  VERDICT_ACCEPT,
+  VERDICT_DROP,
+  VERDICT_QUEUE,
+} from '../../lib/iptables.js'
+import { UsageError } from '../errors.js'
+import { type ExtensionSpec, MATCHES, TARGETS } from './extensions.js'
+import { network, split, Words } from './words.js'
+
+export const PROTOCOLS: Record<string, number> = { all: 0, icmp: 1, igmp: 2, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51 }
+const VERDICTS: Record<string, number> = {
+  ACCEPT: VERDICT_ACCEPT,
+  DROP: VERDICT_DROP,
+  QUEUE: VERDICT_QUEUE,
+  RETURN: IPT_RETURN,
+}
+
+function counters(w: Words, text: string): [number, number] {
+  const m = /^\[(\d+):(\d+)\]$/.exec(text)
+  if (m === null) w.fail(`'${text}' are no counters such as [0:0]`)
+  return [Number(m[1]), Number(m[2])]
+}
+
+function declare(table: Table, w: Words): void {
+  const name = w.next('the chain').slice(1)
+  const hook = HOOK_CHAINS.indexOf(name)
+  const policy = w.next('the policy')
+  const text = w.done ? '[0:0]' : w.next('')
+  const [packets, bytes] = counters(w, text)
+  if (hook >= 0) {
+    const chain = table.chains.find(c => c.hook === hook)
+    if (chain === undefined) w.fail(`table ${table.name} has no chain ${name}`)
+    if (policy !== 'ACCEPT' && policy !== 'DROP') w.fail(`the policy '${policy}' must be ACCEPT or DROP`)
+    Object.assign(chain, { policy: VERDICTS[policy], packets, bytes })
+    return
+  }
+  if (!/^[\w-]{1,29}$/.test(name) || VERDICTS[name] !== undefined || TARGETS[name] !== undefined)
+    w.fail(`'${name}' cannot be the name of a chain`)
+  if (policy !== '-') w.fail(`chain ${name} is no chain of a hook and has no policy '${policy}'`)
+  if (table.chains.some(c => c.name === name)) w.fail(`chain ${name} is there twice`)
+  table.chains.push({ name, hook: -1, policy: 0, packets: 0, bytes: 0, rules: [] })
+}
+
+interface Draft {
+  rule: Rule
+  /** Options that can come next, and the data that they fill. */
+  options: Map<string, { option: ExtensionSpec['options'][string]; data: number[] }>
+  target: string | null
+}
+
+function extend(d: Draft, spec: ExtensionSpec): number[] {
+  const data = [...spec.words]
+  for (const [name, option] of Object.entries(spec.options)) d.options.set(name, { option, data })
+  return data
+}
+
+function add_match(w: Words, d: Draft, name: string): void {
+  const spec = Object.hasOwn(MATCHES, name) ? MATCHES[name] : undefined
+  if (spec === undefined) w.fail(`there is no match '${name}'`)
+  if (!d.rule.matches.some(m => m.name === name)) d.rule.matches.push({ name, words: extend(d, spec) })
+}
+
+function iface(w: Words): string {
+  const name = w.next('the interface')
+  if (!/^[^\s/]{1,15}$/.test(name)) w.fail(`'${name}' cannot be the name of an interface`)
+  return name === '+' ? '' : name
+}
+
+function jump(w: Words, d: Draft, table: Table): void {
+  const name = w.next('the target')
+  if (d.target !== null) w.fail(`a second target '${name}'`)
+  d.target = name
+  if (VERDICTS[name] !== undefined) d.rule.target = { verdict: VERDICTS[name] }
+  else if (Object.hasOwn(TARGETS, name)) d.rule.target = { name, words: extend(d, TARGETS[name]!) }
+  else if (table.chains.some(c => c.name === name && c.hook < 0)) d.rule.target = { chain: name }
+  else w.fail(`there is no target or chain '${name}'`)
+}
+
+const COMMON: Record<string, (w: Words, d: Draft, inverted: boolean, table: Table) => void> = {
+  '-s': (w, { rule }, inverted) => {
+    ;[rule.src, rule.smsk] = network(w, 'the source')
+    if (inverted) rule.invflags |= IPT_INV_SRCIP
+  },
+  '-d': (w, { rule }, inverted) => {
+    ;[rule.dst, rule.dmsk] = network(w, 'the destination')
+    if (inverted) rule.invflags |= IPT_INV_DSTIP
+  },
+  '-i': (w, { rule }, inverted) => {
+    rule.iniface = iface(w)
+    if (inverted) rule.invflags |= IPT_INV_VIA_IN
+  },
+  '-o': (w, { rule }, inverted) => {
+    rule.outiface = iface(w)
+    if (inverted) rule.invflags |= IPT_INV_VIA_OUT
+  },
+  '-p': (w, d, inverted) => {
+    const text = w.next('the protocol')
+    const proto = Object.hasOwn(PROTOCOLS, text) ? PROTOCOLS[text]! : /^\d+$/.test(text) ? Number(text) : Number.NaN
+    if (!(proto <= 255)) w.fail(`there is no protocol '${text}'`)
+    d.rule.proto = proto
+    if (inverted) d.rule.invflags |= IPT_INV_PROTO
+  },
+  '-f': (_w, { rule }, inverted) => {
+    rule.flags |= IPT_F_FRAG
+    if (inverted) rule.invflags |= IPT_INV_FRAG
+  },
+  '-m': (w, d) => add_match(w, d, w.next('the match')),
+  '-j': (w, d, _inverted, table) => jump(w, d, table),
+  '-c': (w, { rule }) => {
+    rule.packets = Number(w.next('the packets'))
+    rule.bytes = Number(w.next('the bytes'))
+    if (!(rule.packets >= 0 && rule.bytes >= 0)) w.fail('the counters of -c must be numbers')
+  },
+}
+const LONG: Record<string, string> = {
+  '--source': '-s',
+  '--src': '-s',
+  '--destination': '-d',
+  '--dst': '-d',
+  '--in-interface': '-i',
+  '--out-interface': '-o',
+  '--protocol': '-p',
+  '--proto': '-p',
+  '--fragment': '-f',
+  '--match': '-m',
+  '--jump': '-j',
+  '--set-counters': '-c',
+}
+const PROTOCOL_OF: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp' }
+
+function parse_option(w: Words, d: Draft, table: Table): void {
+  const before = w.not()
+  const word = w.next('an option')
+  const common = COMMON[LONG[word] ?? word]
+  if (common !== undefined) {
+    common(w, d, w.not() || before, table)
+    return
+  }
+  const implied = PROTOCOL_OF[d.rule.proto]
+  if (!d.options.has(word) && implied !== undefined && Object.hasOwn(MATCHES[implied]!.options, word))
+    add_match(w, d, implied)
+  const found = d.options.get(word)
+  if (found === undefined) w.fail(`there is no option '${word}' here`)
+  found.option(w, found.data, w.not() || before)
+}
+
+function append(table: Table, w: Words, packets: number, bytes: number): void {
+  const name = w.next('the chain')
+  const chain: Chain | undefined = table.chains.find(c => c.name === name)
+  if (chain === undefined) w.fail(`there is no chain '${name}'`)
+  const d: Draft = { rule: { ...empty_rule({ verdict: 0 }), packets, bytes }, options: new Map(), target: null }
+  while (!w.done) parse_option(w, d, table)
+  if (d.target === null) w.fail('the rule has no target (-j)')
+  const { rule } = d
+  if ((rule.invflags & IPT_INV_PROTO) !== 0 && rule.proto === 0) w.fail(`'! -p all' matches nothing`)
+  const hook = chain.hook
+  if (rule.iniface !== '' && (hook === 3 || hook === 4))
+    w.fail(`chain ${name} knows no interface '${rule.iniface}' that a packet came in by`)
+  if (rule.outiface !== '' && (hook === 0 || hook === 1))
+    w.fail(`chain ${name} knows no interface '${rule.outiface}' that a packet goes out by`)
+  chain.rules.push(rule)
+}
+
+/** parseIptables - @throws UsageError with `file:line` */
+export function parseIptables(text: string, file: string): Table[] {
+  const state: { tables: Table[]; open: Table | null } = { tables: [], open: null }
+  const lines = text.split(/\r?\n/)
+  for (const [k, line] of lines.entries()) parse_line(split(line), `${file}:${k + 1}`, state)
+  if (state.open !== null)
+    throw new UsageError(`${file}:${lines.length}: COMMIT of table '${state.open.name}' is missing`)
+  return state.tables
+}
+
+function parse_line(words: string[], where: string, state: { tables: Table[]; open: Table | null }): void {
+  const w = new Words(words, where)
+  const first = words[0]
+  if (first === undefined || first.startsWith('#')) return
+  const table = state.open
+  if (first.startsWith('*')) {
+    const name = first.slice(1)
+    if (table !== null) w.fail(`table '${name}' begins before COMMIT of table '${table.name}'`)
+    if (!Object.hasOwn(TABLE_HOOKS, name)) w.fail(`there is no table '${name}'`)
+    if (state.tables.some(t => t.name === name)) w.fail(`table '${name}' is there twice`)
+    state.open = initial_table(name)
+  } else if (table === null) w.fail(`'${first}' stands outside of a table`)
+  else if (first === 'COMMIT') {
+    state.tables.push(table)
+    state.open = null
+  } else if (first.startsWith(':')) declare(table, w)
+  else {
+    const [packets, bytes] = first.startsWith('[') ? counters(w, w.next('')) : [0, 0]
+    const command = w.next('-A')
+    if (command !== '-A' && command !== '--append') w.fail(`'${command}' is no -A`)
+    append(table, w, packets, bytes)
+  }
+}

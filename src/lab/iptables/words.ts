@@ -1,0 +1,81 @@
+/** words.ts - the words of a line, taken one after the other; values of options. */
+import { UsageError } from '../errors.js'
+
+export class Words {
+  private at = 0
+  constructor(
+    private readonly words: string[],
+    private readonly where: string,
+  ) {}
+  get done(): boolean {
+    return this.at === this.words.length
+  }
+  peek(): string | undefined {
+    return this.words[this.at]
+  }
+  next(what: string): string {
+    const word = this.words[this.at]
+    if (word === undefined) this.fail(`${what} is missing at the end of the line`)
+    this.at++
+    return word
+  }
+  /** Takes a `!`. */
+  not(): boolean {
+    if (this.words[this.at] !== '!') return false
+    this.at++
+    return true
+  }
+  fail(what: string): never {
+    throw new UsageError(`${this.where}: ${what}`)
+  }
+}
+
+/** split - words; quotes hold one together. */
+export function split(line: string): string[] {
+  return [...line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(m => m[2] ?? m[1]!.replace(/\\(.)/g, '$1'))
+}
+
+export function number(w: Words, what: string, max: number, min = 0): number {
+  const text = w.next(what)
+  const n = /^(0x[0-9a-fA-F]+|\d+)$/.test(text) ? Number(text) : Number.NaN
+  if (!(n >= min && n <= max)) w.fail(`${what} '${text}' must be a number from ${min} to ${max}`)
+  return n
+}
+
+/** A:B, A: or :B or A, as low | high << 16. */
+export function range(w: Words, what: string, sep = ':'): number {
+  const text = w.next(what)
+  const m = /^(\d*)(?:([:-])(\d*))?$/.exec(text)
+  const ends = m === null || text === '' || (m[2] !== undefined && m[2] !== sep) ? null : m
+  const low = ends === null ? Number.NaN : Number(ends[1] === '' ? 0 : ends[1])
+  const high = ends === null ? Number.NaN : ends[2] === undefined ? low : Number(ends[3] === '' ? 65535 : ends[3])
+  if (!(low <= high && high <= 65535)) w.fail(`${what} '${text}' must be a number up to 65535, or two with a '${sep}'`)
+  return low | (high << 16)
+}
+
+export function address(w: Words, text: string): number {
+  const m = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text)
+  if (m === null || m.slice(1).some(b => Number(b) > 255)) w.fail(`'${text}' is no IPv4 address`)
+  return m.slice(1).reduce((n, b) => (n << 8) | Number(b), 0)
+}
+
+/** ADDRESS, ADDRESS/LENGTH or ADDRESS/MASK: address and mask. */
+export function network(w: Words, what: string): [number, number] {
+  const text = w.next(what)
+  const [host, mask, more] = text.split('/')
+  if (more !== undefined) w.fail(`'${text}' is no network`)
+  const addr = address(w, host!)
+  if (mask === undefined) return [addr, -1]
+  if (mask.includes('.')) return [addr & address(w, mask), address(w, mask)]
+  if (!/^\d+$/.test(mask) || Number(mask) > 32) w.fail(`'${text}' must have a length from 0 to 32`)
+  const bits = Number(mask) === 0 ? 0 : -1 << (32 - Number(mask))
+  return [addr & bits, bits]
+}
+
+export function choice<T>(w: Words, what: string, of: Record<string, T>): T {
+  const text = w.next(what)
+  if (!Object.hasOwn(of, text)) w.fail(`${what} '${text}' must be one of ${Object.keys(of).join(', ')}`)
+  return of[text]!
+}
+
+export const ntoa = (a: number): string => [24, 16, 8, 0].map(s => (a >>> s) & 255).join('.')
