@@ -6,6 +6,7 @@ import type { RouteSetup } from '../../init/setup.js'
 import { mask } from '../addresses.js'
 import { forwardDefaults } from '../config.js'
 import { UsageError } from '../errors.js'
+import { parseIptables } from '../iptables/parse.js'
 import type { MachineConfig, MachinePort } from '../machine.js'
 import type { CostProfile } from '../profile.js'
 import type { LockKind, RxArch } from '../types.js'
@@ -119,6 +120,7 @@ export function buildScenario(s: ScenarioSpec, profile: CostProfile | null, taps
       ports,
       routes: buildRoutes(name, spec),
       neighbours: spec.neighbours ?? [],
+      ...(spec.iptables === undefined ? {} : { iptables: parseIptables(spec.iptables, `hosts.${name}.iptables`) }),
       sysctl: { 'net.ipv4.ip_forward': spec.forward === true ? 1 : 0, ...spec.sysctl },
       userSpin: false,
       trace: false,

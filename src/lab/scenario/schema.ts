@@ -93,6 +93,8 @@ const HOST = z.strictObject({
   routes: z.array(ROUTE).optional(),
   neighbours: z.array(z.strictObject({ address: word(parseAddress), mac: word(parseMac), dev: z.string() })).optional(),
   sysctl: z.record(z.string(), z.int()).optional(),
+  /** Rules of the packet filter, in the words of iptables-save. */
+  iptables: z.string().optional(),
   programs: z
     .array(
       z.union([
