@@ -98,7 +98,6 @@ export class Nic {
   private up = false
   private mac_hi = 0
   private mac_lo = 0
-  private promisc = false
   private offload = 0
   private readonly generator: Generator | null
   private readonly replay: Replay | null
@@ -172,7 +171,6 @@ export class Nic {
     if (this.up) {
       this.mac_hi = i32[p + (NIC_MAC_HI >> 2)]
       this.mac_lo = i32[p + (NIC_MAC_LO >> 2)] >> 16
-      this.promisc = i32[p + (NIC_PROMISC >> 2)] !== 0
       this.offload = i32[p + (NIC_OFFLOAD >> 2)]
       for (let k = 0; k < i32[p + (NIC_QUEUES >> 2)]; k++) this.queues.push(new Queue(this.index, k))
     }
@@ -341,9 +339,9 @@ export class Nic {
 
   private accepts(view: DataView, at: number): boolean {
     return (
-      this.promisc ||
       (view.getUint8(at) & 1) !== 0 ||
-      (view.getInt32(at) === this.mac_hi && view.getInt16(at + 4) === this.mac_lo)
+      (view.getInt32(at) === this.mac_hi && view.getInt16(at + 4) === this.mac_lo) ||
+      READ_ONCE(this.page + NIC_PROMISC) !== 0
     )
   }
 

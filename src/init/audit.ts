@@ -42,7 +42,7 @@ export interface LeakReport {
 
 /** Caches that must be empty in the end; the others hold what lives as long as the machine (tasks, devices, queues). */
 const AUDITED =
-  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|ipt_table_info|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
+  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|ipt_table_info|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|packet_mclist|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
 
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {

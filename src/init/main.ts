@@ -59,6 +59,7 @@ import { netlink_init } from '../net/netlink/af_netlink.js'
 import { rtnetlink_init } from '../net/netlink/rtnetlink.js'
 import { rtnl_link_init } from '../net/netlink/rtnl_link.js'
 import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
+import { packet_init } from '../net/packet/af_packet.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { kthread_init } from '../sched/kthread.js'
 import { modules_init } from '../sched/module.js'
@@ -268,6 +269,7 @@ export function init_subsystems(ncpus: number): void {
   ipfrag_init()
   icmp_init(ncpus)
   inet_init()
+  packet_init()
   fetch_or(ONLINE, 1)
 }
 

@@ -13,6 +13,7 @@ const KERNEL_FLOORS = [
   'net/wire',
   'net/core',
   'net/netlink',
+  'net/packet',
   'net/ipv4',
 ]
 const below = (floor: string): string[] => KERNEL_FLOORS.slice(0, KERNEL_FLOORS.indexOf(floor) + 1)

@@ -72,6 +72,7 @@ import {
 import { consume_skb, dev_alloc_skb, kfree_skb, skb_capacity } from '../../net/core/skbuff.js'
 import {
   ACCT_RX,
+  IFF_PROMISC,
   LINK_STATE_START,
   NETDEV,
   NETIF_F_HW_CSUM,
@@ -219,6 +220,14 @@ function write_ctrl(page: number, flags: number): number {
   return ctrl
 }
 
+/** nic_set_multicast_list - frames of all groups come in as it is; all others too if somebody wants them. @locks rtnl is held */
+function nic_set_multicast_list(dev: net_device): void {
+  const adapter = ADAPTER.ref(dev.priv)
+  const all = adapter.promisc !== 0 || (dev.flags & IFF_PROMISC) !== 0
+  doorbell(nic_page(adapter.nic) + NIC_PROMISC, all ? 1 : 0)
+}
+const nic_set_multicast_list_sym = symbol('nic_set_multicast_list', nic_set_multicast_list)
+
 function nic_open(dev: net_device): number {
   const adapter = ADAPTER.ref(dev.priv)
   const page = nic_page(adapter.nic)
@@ -238,7 +247,7 @@ function nic_open(dev: net_device): number {
   i32[(page + NIC_MAC_HI) >> 2] = dev.dev_addr_hi
   i32[(page + NIC_MAC_LO) >> 2] = dev.dev_addr_lo << 16
   i32[(page + NIC_QUEUES) >> 2] = adapter.nqueues
-  i32[(page + NIC_PROMISC) >> 2] = adapter.promisc
+  nic_set_multicast_list(dev)
   i32[(page + NIC_OFFLOAD) >> 2] = OFF_RX_CSUM | OFF_TX_CSUM
   i32[(page + NIC_ITR_NS) >> 2] = config('itr_ns')
   i32[(page + NIC_ITR_FRAMES) >> 2] = config('itr_frames')
@@ -368,6 +377,7 @@ export function nic_probe(nic: number, options: NicOptions): net_device | null {
   dev.open = nic_open_sym
   dev.stop = nic_close_sym
   dev.hard_start_xmit = nic_xmit_frame_sym
+  dev.set_multicast_list = nic_set_multicast_list_sym
   dev.get_stats = nic_get_stats_sym
   dev.tx_timeout = nic_tx_timeout_sym
   for (let k = 0; k < options.nqueues; k++) {

@@ -50,6 +50,7 @@ import { __skb_sent, consume_skb, kfree_skb, skb_get, skb_last_ref, skb_sent, sk
 import { softnet_datas } from './softnet_data.js'
 import { net_timestamp, netstamp_needed } from './stamp.js'
 import { netdev_rx_stat } from './stats.js'
+import { dev_queue_xmit_nit, netdev_nit } from './taps.js'
 import {
   ACCT_NONE,
   CHECKSUM_HW,
@@ -432,6 +433,11 @@ export function dev_queue_xmit(skb: sk_buff): number {
   return rc
 }
 
+function transmit(skb: sk_buff, dev: net_device): number {
+  if (netdev_nit()) dev_queue_xmit_nit(skb, dev)
+  return call(dev.hard_start_xmit)(skb, dev)
+}
+
 /** Devices without a queue (loopback, tunnels): the driver is called right here, under xmit_lock unless it needs none. */
 function xmit_directly(skb: sk_buff, dev: net_device): number {
   if ((dev.state & LINK_STATE_START) === 0) {
@@ -443,13 +449,13 @@ function xmit_directly(skb: sk_buff, dev: net_device): number {
     return NET_XMIT_DROP
   }
   if ((dev.features & NETIF_F_LLTX) !== 0) {
-    const stopped = netif_queue_stopped(dev) || call(dev.hard_start_xmit)(skb, dev) !== NETDEV_TX_OK
+    const stopped = netif_queue_stopped(dev) || transmit(skb, dev) !== NETDEV_TX_OK
     if (stopped) kfree_skb(skb, QUEUE_DEAD)
     return stopped ? NET_XMIT_DROP : 0
   }
   spin_lock(dev.xmit_lock)
   WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, cpu_id)
-  const busy = netif_queue_stopped(dev) || call(dev.hard_start_xmit)(skb, dev) !== NETDEV_TX_OK
+  const busy = netif_queue_stopped(dev) || transmit(skb, dev) !== NETDEV_TX_OK
   WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, -1)
   spin_unlock(dev.xmit_lock)
   if (busy) kfree_skb(skb, QUEUE_DEAD)

@@ -37,21 +37,35 @@ import {
 export const IFNAMSIZ = 16
 
 /** What a program may change itself; the other bits are the device's. */
-const CHANGEABLE =
-  IFF_DEBUG |
-  IFF_NOTRAILERS |
-  IFF_NOARP |
-  IFF_DYNAMIC |
-  IFF_MULTICAST |
-  IFF_PORTSEL |
-  IFF_AUTOMEDIA |
-  IFF_PROMISC |
-  IFF_ALLMULTI
+const CHANGEABLE = IFF_DEBUG | IFF_NOTRAILERS | IFF_NOARP | IFF_DYNAMIC | IFF_MULTICAST | IFF_PORTSEL | IFF_AUTOMEDIA
 
-/** dev_get_flags - as programs see them: running is who is up and has a carrier. */
+const MODES = IFF_PROMISC | IFF_ALLMULTI
+
+/** dev_get_flags - as programs see them: running is who is up and has a carrier; of the modes, what programs have set. */
 export function dev_get_flags(dev: net_device): number {
   const running = netif_running(dev) && netif_carrier_ok(dev)
-  return (dev.flags & ~IFF_RUNNING) | (running ? IFF_RUNNING : 0)
+  return (dev.flags & ~(MODES | IFF_RUNNING)) | (dev.gflags & MODES) | (running ? IFF_RUNNING : 0)
+}
+
+/** dev_mc_upload - the hardware shall receive what the device's flags say. @locks rtnl is held */
+export function dev_mc_upload(dev: net_device): void {
+  if ((dev.flags & IFF_UP) !== 0 && dev.set_multicast_list !== 0) call(dev.set_multicast_list)(dev)
+}
+
+/** dev_set_promiscuity - one more, or one less, who wants to see all frames. @context process @locks rtnl is held */
+export function dev_set_promiscuity(dev: net_device, inc: number): void {
+  const old = dev.flags
+  dev.promiscuity += inc
+  dev.flags = dev.promiscuity === 0 ? old & ~IFF_PROMISC : old | IFF_PROMISC
+  if (dev.flags !== old) dev_mc_upload(dev)
+}
+
+/** dev_set_allmulti - the same for the frames of all groups. @context process @locks rtnl is held */
+export function dev_set_allmulti(dev: net_device, inc: number): void {
+  const old = dev.flags
+  dev.allmulti += inc
+  dev.flags = dev.allmulti === 0 ? old & ~IFF_ALLMULTI : old | IFF_ALLMULTI
+  if (dev.flags !== old) dev_mc_upload(dev)
 }
 
 /** dev_change_flags - also brings it up or down. @context process @locks rtnl is held @returns 0, or what open says */
@@ -60,6 +74,14 @@ export function* dev_change_flags(dev: net_device, flags: number): Generator<voi
   dev.flags = (flags & CHANGEABLE) | (old & ~CHANGEABLE)
   let ret = 0
   if (((old ^ flags) & IFF_UP) !== 0) ret = (old & IFF_UP) !== 0 ? yield* dev_close(dev) : dev_open(dev)
+  if (((flags ^ dev.gflags) & IFF_PROMISC) !== 0) {
+    dev.gflags ^= IFF_PROMISC
+    dev_set_promiscuity(dev, (flags & IFF_PROMISC) !== 0 ? 1 : -1)
+  }
+  if (((flags ^ dev.gflags) & IFF_ALLMULTI) !== 0) {
+    dev.gflags ^= IFF_ALLMULTI
+    dev_set_allmulti(dev, (flags & IFF_ALLMULTI) !== 0 ? 1 : -1)
+  }
   const quiet = IFF_UP | IFF_RUNNING | IFF_PROMISC | IFF_ALLMULTI
   if ((dev.flags & IFF_UP) !== 0 && ((old ^ dev.flags) & ~quiet) !== 0) netdev_notify(dev, NETDEV_CHANGE)
   return ret

@@ -6,9 +6,11 @@ import { RAM } from '../../arch/ram.js'
 import { EBUSY, EINVAL } from '../../lib/errno.js'
 import { TX_QUEUE_LEN } from '../../lib/limits.js'
 import { netif_running } from './netdevice.js'
-import { __skb_pull } from './skbuff.js'
+import { __skb_pull, skb_push } from './skbuff.js'
 import {
   IFF_BROADCAST,
+  IFF_LOOPBACK,
+  IFF_NOARP,
   type net_device,
   PACKET_BROADCAST,
   PACKET_HOST,
@@ -42,6 +44,21 @@ export function eth_type_trans(skb: sk_buff, dev: net_device): number {
   const proto = dv.getUint16(eth + 12)
   if (proto >= 1536) return proto
   return skb.len >= 2 && dv.getUint16(eth + ETH_HLEN) === 0xffff ? ETH_P_802_3 : ETH_P_802_2
+}
+
+/**
+ * eth_header - the header of a frame of this device's, in front of the packet; `daddr`: where the station address lies, 0: not
+ * known yet. @returns length of the header, negative: it still wants its destination
+ */
+export function eth_header(skb: sk_buff, dev: net_device, type: number, daddr: number, len: number): number {
+  const eth = skb_push(skb, ETH_HLEN)
+  dv.setUint16(eth + 12, type !== ETH_P_802_3 ? type : len)
+  dv.setInt32(eth + 6, dev.dev_addr_hi)
+  dv.setInt16(eth + 10, dev.dev_addr_lo)
+  if ((dev.flags & (IFF_LOOPBACK | IFF_NOARP)) !== 0) u8.fill(0, eth, eth + 6)
+  else if (daddr !== 0) u8.copyWithin(eth, daddr, daddr + 6)
+  else return -ETH_HLEN
+  return ETH_HLEN
 }
 
 /** ether_setup - the fields that all Ethernet devices have in common. The address: first 4 and last 2 bytes, signed. */

@@ -20,6 +20,7 @@ export class packet_type extends Struct {
   declare type: number
   declare dev: net_device | null
   declare func: Sym<(skb: sk_buff, dev: net_device, pt: packet_type) => number>
+  declare af_packet_priv: number
 }
 /** ETH_P_ALL taps have type 3 and see a clone of everything. */
 export const PACKET_TYPE: Layout<packet_type> = layout('packet_type', packet_type, {
@@ -27,6 +28,7 @@ export const PACKET_TYPE: Layout<packet_type> = layout('packet_type', packet_typ
   type: word,
   dev: ptr(() => NETDEV),
   func: word,
+  af_packet_priv: word, // address of the packet socket's sock, 0: none
 })
 const ETH_P_ALL = 3
 
@@ -52,13 +54,17 @@ export function dev_add_pack(pt: packet_type): void {
   spin_unlock_bh(ptypes.lock)
 }
 
-/** dev_remove_pack - returns when no CPU looks at the handler any more. @context process */
-export function* dev_remove_pack(pt: packet_type): Generator<void, void, void> {
+/** __dev_remove_pack - a CPU may look at the handler for one more grace period. @context any but hardirq @locks ptypes.lock */
+export function __dev_remove_pack(pt: packet_type): void {
   spin_lock_bh(ptypes.lock)
   let slot = pt.type === ETH_P_ALL ? ptypes.addr : PTYPE_BASE + (pt.type & 15) * 4
   while (i32[slot >> 2] !== 0 && i32[slot >> 2] !== pt.addr) slot = i32[slot >> 2]
   if (i32[slot >> 2] !== 0) rcu_assign_pointer(slot, i32[pt.$w])
   spin_unlock_bh(ptypes.lock)
+}
+/** dev_remove_pack - returns when no CPU looks at the handler any more. @context process */
+export function* dev_remove_pack(pt: packet_type): Generator<void, void, void> {
+  __dev_remove_pack(pt)
   yield* synchronize_kernel()
 }
 

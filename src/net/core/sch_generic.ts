@@ -34,6 +34,7 @@ import {
 import { __skb_dequeue, __skb_queue_head, __skb_queue_tail, skb_queue_head_init } from './skb_queue.js'
 import { kfree_skb } from './skbuff.js'
 import { netdev_rx_stat } from './stats.js'
+import { dev_queue_xmit_nit, netdev_nit } from './taps.js'
 import {
   LINK_STATE_SCHED,
   NET_XMIT_DROP,
@@ -142,7 +143,10 @@ export function qdisc_restart(dev: net_device): number {
   }
   spin_unlock(dev.queue_lock)
   let ret = 1
-  if (!netif_queue_stopped(dev)) ret = call(dev.hard_start_xmit)(skb, dev)
+  if (!netif_queue_stopped(dev)) {
+    if (netdev_nit()) dev_queue_xmit_nit(skb, dev)
+    ret = call(dev.hard_start_xmit)(skb, dev)
+  }
   if (!nolock) {
     WRITE_ONCE(dev.addr + XMIT_LOCK_OWNER, -1)
     spin_unlock(dev.xmit_lock)

@@ -182,6 +182,10 @@ export class net_device extends Struct {
   declare get_stats: Sym<(dev: net_device, stats: number) => void>
   declare tx_timeout: Sym<(dev: net_device) => void>
   declare set_mac_address: Sym<(dev: net_device, hi: number, lo: number) => number>
+  declare set_multicast_list: Sym<(dev: net_device) => void>
+  declare gflags: number
+  declare promiscuity: number
+  declare allmulti: number
   declare refcnt: number
   declare quota: number
   declare poll_list: list_head
@@ -226,6 +230,10 @@ export const NETDEV: Layout<net_device> = layout(
     get_stats: konst(word),
     tx_timeout: konst(word),
     set_mac_address: konst(word),
+    set_multicast_list: konst(word), // tells the hardware what IFF_PROMISC and IFF_ALLMULTI ask for
+    gflags: by('rtnl', word), // IFF_PROMISC and IFF_ALLMULTI as programs have set them
+    promiscuity: by('rtnl', word), // how many want to see all frames
+    allmulti: by('rtnl', word),
     refcnt: { ...atomic(word), align: 128 },
     quota: own(word), // of the CPU whose poll_list holds it
     poll_list: embed(LIST),
