@@ -9,7 +9,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const run = promisify(execFile)
 
 test('a link fails: the way goes over the third router until it is mended', async () => {
-  const args = [join(root, 'bin/softnet.mjs'), 'run', join(root, 'examples/rerouting.yaml')]
+  const args = [join(root, 'bin/softnet.mjs'), 'run', join(root, 'data/scenarios/rerouting.yaml')]
   const { stdout } = await run(process.execPath, args, { cwd: root })
   expect([...stdout.matchAll(/^r1: 10\.3\.0\.1 via (\S+) dev (\S+)/gm)].map(m => `${m[1]} ${m[2]}`)).toEqual([
     '10.13.0.3 eth1',
