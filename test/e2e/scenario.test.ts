@@ -50,6 +50,15 @@ describe.each(names)('%s', name => {
   })
 })
 
+test('a line fails: the way goes around it until it is mended', { timeout: 120_000 }, async () => {
+  const { programs } = await runScenario(scenario('failover'), modern)
+  const ways = programs
+    .filter(p => p.argv[0] === 'traceroute')
+    .map(p => p.output.match(/^ *\d+ {2}\S+/gm)!.map(l => l.trim().slice(3)))
+  const direct = ['10.1.0.1', '10.12.0.2', '10.3.0.2']
+  expect(ways).toEqual([direct, ['10.1.0.1', '10.13.0.3', '10.23.0.2', '10.3.0.2'], direct])
+})
+
 test('controlled: another order of CPUs with each seed, and each time the same end', { timeout: 120_000 }, async () => {
   const hashes = new Set<string>()
   const first = await runScenario(scenario('ping', { clock: 'controlled' }, 2), modern)
