@@ -101,3 +101,9 @@ test('a raw socket is closed while packets and errors come, under control: nothi
   expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
   expect(Object.keys(result.outcomes).sort()).toEqual(['no packets', 'some packets'])
 })
+
+test.each(['poll', 'select'])('%s waits for two sockets under control: no wake-up is lost', async call => {
+  const args = { call, datagrams: 3, ticks: 1 }
+  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
+  expect(await look('poll', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+})
