@@ -63,6 +63,12 @@ function look(w: Wait, fd: number): number | null {
   return mask
 }
 
+/** Awake, and off all queues: their locks keep out wakers, which write the state as well. */
+function stand_up(w: Wait): void {
+  poll_freewait(w.table)
+  __set_current_state(TASK_RUNNING)
+}
+
 /**
  * Look at all files until there is something, or the time is over. `round` looks once and counts.
  * @context process @returns [what was counted, or an errno; jiffies left]
@@ -78,13 +84,13 @@ function* wait_for(w: Wait, timeout: number, round: () => number): Generator<voi
     count = w.table.error
     if (count !== 0) break
     if (w.closed.length > 0) {
-      __set_current_state(TASK_RUNNING) // to close a file may take a sleep of its own; then look again
+      stand_up(w) // to close a file may take a sleep of its own; then all over again
       for (const filp of w.closed.splice(0)) yield* __fput(filp)
       yield* cond_resched()
+      w.pt = w.table
     } else left = yield* schedule_timeout(left)
   }
-  __set_current_state(TASK_RUNNING)
-  poll_freewait(w.table)
+  stand_up(w)
   for (const filp of w.closed) yield* __fput(filp)
   for (const filp of w.held) yield* fput(filp)
   return [count, left]

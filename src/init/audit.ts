@@ -29,6 +29,7 @@ import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rtnetlink_exit } from '../net/netlink/rtnetlink.js'
+import { unix_exit } from '../net/unix/unix_table.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
 import { all_tasks } from '../sched/sched.js'
@@ -42,7 +43,7 @@ export interface LeakReport {
 
 /** Caches that must be empty in the end; the others hold what lives as long as the machine (tasks, devices, queues). */
 const AUDITED =
-  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|ipt_table_info|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|packet_mclist|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
+  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|ipt_table_info|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|packet_mclist|unix_name|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
 
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {
@@ -68,6 +69,7 @@ export function leak_audit(): LeakReport[] {
   programs_end()
   modules_post_mortem()
   rtnetlink_exit()
+  unix_exit()
   ipfrag_exit()
   for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
   for (let dev = first_netdev(); dev !== null; dev = dev.next) {

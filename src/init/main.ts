@@ -60,6 +60,7 @@ import { rtnetlink_init } from '../net/netlink/rtnetlink.js'
 import { rtnl_link_init } from '../net/netlink/rtnl_link.js'
 import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
 import { packet_init } from '../net/packet/af_packet.js'
+import { unix_init } from '../net/unix/af_unix.js'
 import { rcu_init } from '../rcu/rcupdate.js'
 import { kthread_init } from '../sched/kthread.js'
 import { modules_init } from '../sched/module.js'
@@ -251,6 +252,7 @@ export function init_subsystems(ncpus: number): void {
   netdev_init()
   netfilter_init()
   netlink_init()
+  unix_init()
   rtnetlink_init()
   rtnl_link_init()
   rtnl_neigh_init()

@@ -55,6 +55,8 @@ export const MAX_SOCKS = 512
 export const SOCK_SLOT = 2048 // the largest socket of all protocols, bytes
 export const UIO_MAXIOV = 1024
 
+export const MAX_UNIX_NAMES = 256 // of sockets, paths that nobody unlinked as well
+export const MAX_DGRAM_QLEN = 10 // messages that wait in a Unix socket, but for its peer's
 export const CONSOLE_RING = 1 << 15 // bytes that programs have written and the host has not taken out
 export const CONSOLE_CHUNK = 4096 // of one write that stay together
 export const MAX_PROCESSES = 64 // programs that init starts

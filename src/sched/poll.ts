@@ -9,7 +9,7 @@ import { ENOMEM } from '../lib/errno.js'
 import {
   add_wait_queue,
   begin_wait,
-  finish_wait,
+  remove_wait_queue,
   WQ_FLAG_STAYS,
   type wait_queue_head_t,
   type wait_queue_t,
@@ -50,7 +50,7 @@ export function poll_wait(q: wait_queue_head_t, pt: poll_table | null): void {
   add_wait_queue(q, wait)
 }
 
-/** poll_freewait - off all queues; the task runs from here on. @context process */
+/** poll_freewait - off all queues. @context process */
 export function poll_freewait(pt: poll_table): void {
-  for (const [q, wait] of pt.entries) finish_wait(q, wait)
+  for (const [q, wait] of pt.entries.splice(0)) remove_wait_queue(q, wait)
 }

@@ -100,11 +100,19 @@ export function begin_wait(flags = 0): wait_queue_t | null {
   return wait
 }
 
-/** add_wait_queue - an entry on the queue; whether its task sleeps is its own affair. finish_wait ends it. @context process */
+/** add_wait_queue - an entry on the queue; whether its task sleeps is its own affair. @context process */
 export function add_wait_queue(q: wait_queue_head_t, wait: wait_queue_t): void {
   const flags = spin_lock_irqsave(q.lock)
   __add_wait_queue(q, wait)
   spin_unlock_irqrestore(q.lock, flags)
+}
+
+/** remove_wait_queue - an entry of add_wait_queue. @context process @consumes wait */
+export function remove_wait_queue(q: wait_queue_head_t, wait: wait_queue_t): void {
+  const flags = spin_lock_irqsave(q.lock)
+  __remove_wait_queue(q, wait)
+  spin_unlock_irqrestore(q.lock, flags)
+  kmem_cache_free(wait_cache, wait)
 }
 
 /** prepare_to_wait - on the queue, and about to sleep; then look at the condition. @context process */

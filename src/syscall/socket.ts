@@ -45,6 +45,7 @@ import {
 import { copy_from_user, copy_to_user, get_user, put_user, task_kstack } from '../sched/mm.js'
 import type { poll_table } from '../sched/poll.js'
 import { current } from '../sched/sched.js'
+import { sys_close } from './fs.js'
 
 const i32 = RAM.i32
 
@@ -200,22 +201,30 @@ export function* sys_socketpair(family: number, type: number, protocol: number, 
   if (second > 0) {
     const b = SOCKET.ref(second)
     err = yield* sock_ops(a).socketpair(a, b)
-    if (err >= 0) err = yield* map_pair(a, b, usockvec)
-    else yield* sock_release(b)
+    if (err >= 0) return yield* map_pair(a, b, usockvec)
+    yield* sock_release(b)
   }
   if (err < 0) yield* sock_release(a)
   return err
 }
-/** Two descriptors. @returns 0; -errno: then `a` stays the caller's */
+/** Two descriptors, or none. @consumes both sockets @returns 0, -EMFILE, -ENFILE, -EFAULT */
 function* map_pair(a: socket, b: socket, usockvec: number): Call {
   const fd1 = sock_map_fd(a)
   if (fd1 < 0) {
+    yield* sock_release(a)
     yield* sock_release(b)
     return fd1
   }
   const fd2 = sock_map_fd(b)
-  if (fd2 < 0) yield* sock_release(b)
-  const err = fd2 < 0 ? fd2 : put_user(fd1, usockvec) || put_user(fd2, usockvec + 4)
+  if (fd2 < 0) {
+    yield* sock_release(b)
+    yield* sys_close(fd1)
+    return fd2
+  }
+  const err = put_user(fd1, usockvec) || put_user(fd2, usockvec + 4)
+  if (err === 0) return 0
+  yield* sys_close(fd2)
+  yield* sys_close(fd1)
   return err
 }
 

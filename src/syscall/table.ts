@@ -39,6 +39,7 @@ import {
   sys_socket,
   sys_socketpair,
 } from './socket.js'
+import { sys_unlink } from './unlink.js'
 
 /** A call returns its value or negative errno at once, or is a generator because it may sleep. */
 type SystemCall = (a: number, b: number, c: number, d: number, e: number, f: number) => number | Call
@@ -46,6 +47,7 @@ type SystemCall = (a: number, b: number, c: number, d: number, e: number, f: num
 export const __NR_read = 3
 export const __NR_write = 4
 export const __NR_close = 6
+export const __NR_unlink = 10
 export const __NR_getpid = 20
 export const __NR_setuid = 23
 export const __NR_getuid = 24
@@ -119,6 +121,7 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_read]: sys_read,
   [__NR_write]: sys_write,
   [__NR_close]: sys_close,
+  [__NR_unlink]: sys_unlink,
   [__NR_getpid]: sys_getpid,
   [__NR_setuid]: sys_setuid,
   [__NR_getuid]: sys_getuid,

@@ -40,6 +40,7 @@ import {
   __NR_sigpending,
   __NR_socket,
   __NR_socketpair,
+  __NR_unlink,
   __NR_write,
   syscall,
 } from '../syscall/table.js'
@@ -164,6 +165,16 @@ function* with_words(words: number[], f: (at: number) => Libc): Libc {
   return ret
 }
 export const shutdown = (fd: number, how: number): Libc => syscall(__NR_shutdown, fd, how)
+
+/** unlink - the path of a Unix socket. */
+export const unlink = (path: number): Libc => syscall(__NR_unlink, path)
+/** sockaddr_un - of 110 bytes at `addr`; a name that begins with NUL is abstract. @returns the address's length */
+export function sockaddr_un(addr: number, name: string): number {
+  const b = mem(addr, 110)
+  b.fill(0)
+  b.set([1, 0, ...[...name].map(c => c.charCodeAt(0))])
+  return 2 + name.length + (name.startsWith('\0') ? 0 : 1)
+}
 
 export const read = (fd: number, buf: number, count: number): Libc => syscall(__NR_read, fd, buf, count)
 export const write = (fd: number, buf: number, count: number): Libc => syscall(__NR_write, fd, buf, count)

@@ -113,3 +113,9 @@ describe('two processes change routes by netlink and hear of each other', () => 
     expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { '8 heard': 40 } })
   })
 })
+
+test.each(['poll', 'select'])('%s waits for two sockets under control: no wake-up is lost', async call => {
+  const args = { call, datagrams: 3, ticks: 1 }
+  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
+  expect(await look('poll', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+})
