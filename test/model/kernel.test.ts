@@ -94,3 +94,12 @@ test('two programs write to a full console under control: no line is torn or los
   const options = { schedules: 300, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
   expect(await look('console', options)).toMatchObject({ findings: [], schedules: 300, cut: 0 })
 })
+
+test.each([
+  ['reads on until it is told', false],
+  ['closes while packets come', true],
+])('a packet socket whose device goes down %s: woken, nothing raced for, nothing leaked', async (_name, hasty) => {
+  const args = { datagrams: 1, ticks: 2, hasty }
+  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 80_000, hangSeconds: 60 }
+  expect(await look('packet', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+})
