@@ -21,7 +21,7 @@ export interface CostProfile {
 
 const FOLDER = fileURLToPath(new URL('../../../data/profiles/', import.meta.url))
 /** The machine charges these as they happen, or nobody has measured them yet (sockets): a profile may leave them out. */
-const OPTIONAL = ['spin_wait', 'burn', 'udp_rcv', 'udp_sendmsg', 'udp_recvmsg', 'ip_defrag', 'arp_rcv']
+const OPTIONAL = ['spin_wait', 'burn', 'udp_rcv', 'udp_sendmsg', 'udp_recvmsg', 'ip_defrag', 'arp_rcv', 'packet_rcv']
 
 const SCHEMA = z.strictObject({
   name: z.string().min(1),
