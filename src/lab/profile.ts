@@ -31,6 +31,7 @@ const OPTIONAL = [
   'arp_rcv',
   'ipt_do_table',
   'ip_packet_match',
+  'packet_rcv',
 ]
 
 const SCHEMA = z.strictObject({

@@ -119,3 +119,12 @@ test.each(['poll', 'select'])('%s waits for two sockets under control: no wake-u
   const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
   expect(await look('poll', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
 })
+
+test.each([
+  ['reads on until it is told', false],
+  ['closes while packets come', true],
+])('a packet socket whose device goes down %s: woken, nothing raced for, nothing leaked', async (_name, hasty) => {
+  const args = { datagrams: 1, ticks: 2, hasty }
+  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 80_000, hangSeconds: 60 }
+  expect(await look('packet', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+})

@@ -36,7 +36,7 @@ import {
 import { jiffies } from '../../irq/timer.js'
 import { ENOMEM } from '../../lib/errno.js'
 import { IPQMAXLEN, NETDEV_MAX_BACKLOG, WEIGHT_P } from '../../lib/limits.js'
-import { rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
+import { rcu_dereference, rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { in_irq } from '../../sync/preempt.js'
 import { spin_lock, spin_trylock, spin_unlock } from '../../sync/spinlock.js'
@@ -76,7 +76,6 @@ const COST_TX_ACTION = cost('net_tx_action')
 const COST_XMIT = cost('dev_queue_xmit')
 
 const i32 = RAM.i32
-const PROTOCOLS = PTYPE_BASE >> 2
 const NETSTAMP = netstamp_needed
 
 // what netif_rx returns, and the congestion levels
@@ -119,13 +118,13 @@ function deliver_all(skb: sk_buff, dev: net_device, type: number): number {
   const { acct } = skb
   skb.acct = ACCT_NONE
   let pt_prev: packet_type | null = null
-  for (let pt = PACKET_TYPE.at(i32[ptypes.$w]); pt !== null; pt = pt.next) {
+  for (let pt = PACKET_TYPE.at(rcu_dereference(ptypes.addr)); pt !== null; pt = pt.next) {
     if (pt.dev !== null && pt.dev !== dev) continue
     if (pt_prev !== null) deliver_skb(skb, dev, pt_prev)
     pt_prev = pt
   }
   let known = false
-  for (let pt = PACKET_TYPE.at(i32[PROTOCOLS + (type & 15)]); pt !== null; pt = pt.next) {
+  for (let pt = PACKET_TYPE.at(rcu_dereference(PTYPE_BASE + (type & 15) * 4)); pt !== null; pt = pt.next) {
     if (pt.type !== type || (pt.dev !== null && pt.dev !== dev)) continue
     if (pt_prev !== null) deliver_skb(skb, dev, pt_prev)
     pt_prev = pt
@@ -158,9 +157,9 @@ export function netif_receive_skb(skb: sk_buff): number {
   const dev = skb.dev!
   let ret = NET_RX_DROP
   const type = skb.protocol
-  const pt = PACKET_TYPE.at(i32[PROTOCOLS + (type & 15)])
+  const pt = PACKET_TYPE.at(rcu_dereference(PTYPE_BASE + (type & 15) * 4))
   // As a rule nobody taps and no protocol shares the bucket: `next` is the first word.
-  if (i32[ptypes.$w] !== 0 || (pt !== null && i32[pt.$w] !== 0)) ret = deliver_all(skb, dev, type)
+  if (READ_ONCE(ptypes.addr) !== 0 || (pt !== null && READ_ONCE(pt.addr) !== 0)) ret = deliver_all(skb, dev, type)
   else if (pt !== null && pt.type === type && (pt.dev === null || pt.dev === dev)) ret = call(pt.func)(skb, dev, pt)
   else kfree_skb(skb, UNKNOWN_PROTOCOL)
   rcu_read_unlock()

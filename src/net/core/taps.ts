@@ -1,18 +1,19 @@
 /** taps.ts - taps see what goes out as well (dev_queue_xmit_nit of net/core/dev.c). No locks: the list is RCU (packet_type.ts). */
 import { call } from '../../abi/symbol.js'
+import { READ_ONCE } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
-import { rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
+import { rcu_dereference, rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
 import { PACKET_TYPE, ptypes } from './packet_type.js'
 import { skb_clone } from './skbuff.js'
 import { net_timestamp, netstamp_needed } from './stamp.js'
 import { type net_device, PACKET_OUTGOING, type sk_buff } from './types.js'
 
 const i32 = RAM.i32
-const ALL = ptypes.$w
+const ALL = ptypes.addr
 
 /** netdev_nit - is there a tap? One load for each packet that is sent. */
 export function netdev_nit(): boolean {
-  return i32[ALL] !== 0
+  return READ_ONCE(ALL) !== 0
 }
 
 /**
@@ -22,7 +23,7 @@ export function netdev_nit(): boolean {
 export function dev_queue_xmit_nit(skb: sk_buff, dev: net_device): void {
   if (i32[netstamp_needed] !== 0) net_timestamp(skb)
   rcu_read_lock()
-  for (let pt = PACKET_TYPE.at(i32[ALL]); pt !== null; pt = pt.next) {
+  for (let pt = PACKET_TYPE.at(rcu_dereference(ALL)); pt !== null; pt = pt.next) {
     if (pt.dev !== null && pt.dev !== dev) continue
     if (pt.af_packet_priv !== 0 && pt.af_packet_priv === skb.sk) continue
     const copy = skb_clone(skb)
