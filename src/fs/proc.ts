@@ -17,6 +17,7 @@ import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
 import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { IPDEFTTL, icmp_statistics } from '../net/ipv4/icmp.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
+import { ip_conntrack_text } from '../net/ipv4/netfilter/ip_conntrack_standalone.js'
 import { ipq_text } from '../net/ipv4/netfilter/ip_queue.js'
 import { ipt_tables } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
@@ -261,6 +262,7 @@ const files: Record<string, () => string> = {
     ipt_tables()
       .map(name => `${name}\n`)
       .join(''),
+  '/proc/net/ip_conntrack': ip_conntrack_text,
   '/proc/modules': modules_text,
   '/proc/net/ip_queue': ipq_text,
   '/proc/uptime': () => `${(jiffies() / hz()).toFixed(2)}\n`,

@@ -24,6 +24,7 @@ import { inetdev_destroy } from '../net/ipv4/devinet.js'
 import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { inet_peers_exit } from '../net/ipv4/inetpeer.js'
 import { ipfrag_exit } from '../net/ipv4/ip_defrag.js'
+import { ip_conntrack_flush } from '../net/ipv4/netfilter/ip_conntrack.js'
 import { ipq_flush } from '../net/ipv4/netfilter/ip_queue.js'
 import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
@@ -42,8 +43,42 @@ export interface LeakReport {
 }
 
 /** Caches that must be empty in the end; the others hold what lives as long as the machine (tasks, devices, queues). */
-const AUDITED =
-  /^(skbuff_head_cache|skb_data_.*|packet_page|ip_dst_cache|ipq|ip_fib_.*|fib_rule|inet_peer|fn_zone|arp_cache|neigh_ha|pneigh_entry|in_device|ipt_table_info|nf_info|ipq_queue_entry|in_ifaddr|irqaction|timer_box|sock|socket|packet_mclist|unix_name|filp|files_struct|mm_struct|user_memory|kernel_stack|rcu_synchronize|torture_.*|size-.*)$/
+const AUDITED = new RegExp(
+  `^(${[
+    'skbuff_head_cache',
+    'skb_data_.*',
+    'packet_page',
+    'arp_cache',
+    'neigh_ha',
+    'pneigh_entry',
+    'ip_dst_cache',
+    'ip_fib_.*',
+    'fib_rule',
+    'fn_zone',
+    'inet_peer',
+    'ipq',
+    'in_device',
+    'in_ifaddr',
+    'ip_conntrack',
+    'ipt_table_info',
+    'nf_info',
+    'ipq_queue_entry',
+    'sock',
+    'socket',
+    'packet_mclist',
+    'unix_name',
+    'filp',
+    'files_struct',
+    'mm_struct',
+    'user_memory',
+    'kernel_stack',
+    'irqaction',
+    'timer_box',
+    'rcu_synchronize',
+    'torture_.*',
+    'size-.*',
+  ].join('|')})$`,
+)
 
 /** post_mortem - make this CPU able to run kernel functions for the host once more. @context a halted machine */
 export function post_mortem(): void {
@@ -99,6 +134,7 @@ function programs_end(): void {
 /** Rules and what they hold go with their modules, the last one that was loaded first. */
 function modules_post_mortem(): void {
   ipt_exit_halted()
+  ip_conntrack_flush()
 }
 
 /** leftovers - what is out of the caches that must be empty in the end, waits of ended tasks, and timers that nobody owns. */

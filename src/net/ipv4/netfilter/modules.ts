@@ -1,4 +1,5 @@
 /** modules.ts - brings all modules of the packet filter into the image. */
+import './ip_conntrack_standalone.js'
 import './ip_queue.js'
 import './ip_tables.js'
 import './ipt_limit.js'

@@ -1,4 +1,6 @@
 /** The five hooks, in the order of the paths; the user queue; modules with their references. */
+import '../../../helpers/clock.js' // first: the kernel's clock is ours
+
 import { expect, test } from 'vitest'
 import { symbol } from '../../../../src/abi/symbol.js'
 import { EAGAIN, EBUSY, EEXIST, ENOENT } from '../../../../src/lib/errno.js'

@@ -1,0 +1,239 @@
+/**
+ * ip_conntrack.ts - connections by their tuples (ip_conntrack_core.c): hash, references, timers, the oldest goes when all are out.
+ *
+ * Lock charter
+ *   ip_conntrack_lock (core.lock) guards the hash, the status and protocol state of all connections, and is taken with bottom
+ *   halves off. Under it a timer's base is locked, never the other way round: the handler of a timeout takes it with no base held.
+ *   `use`: one of each packet, one of the pending timer of a confirmed one. Who stops the timer has the timer's reference.
+ */
+import { by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../../abi/layout.js'
+import { INIT_LIST_HEAD, LIST, list_add, list_del_init, type list_head } from '../../../abi/list.js'
+import { DEFINE_STATIC } from '../../../abi/section.js'
+import { symbol } from '../../../abi/symbol.js'
+import { fetch_add, load } from '../../../arch/atomic.js'
+import { config, hz } from '../../../arch/machine.js'
+import { RAM } from '../../../arch/ram.js'
+import { del_timer, init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../../irq/timer.js'
+import { jhash_3words } from '../../../lib/jhash.js'
+import { CONNTRACK_BUCKETS, MAX_CONNTRACKS } from '../../../lib/limits.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../../mm/slab.js'
+import { refcount_inc } from '../../../sync/refcount.js'
+import {
+  RWLOCK,
+  read_lock_bh,
+  read_unlock_bh,
+  rwlock_init,
+  type rwlock_t,
+  write_lock_bh,
+  write_unlock_bh,
+} from '../../../sync/rwlock.js'
+import { nf_conntrack_put } from '../../core/skbuff.js'
+import { NF_CONNTRACK, type nf_conntrack, type sk_buff } from '../../core/types.js'
+
+const i32 = RAM.i32
+
+export class ip_conntrack extends Struct {
+  declare general: nf_conntrack
+  declare orig_list: list_head
+  declare orig: number
+  declare reply_list: list_head
+  declare reply: number
+  declare status: number
+  declare state: number
+  declare timeout: timer_list
+}
+/** A tuple is five words: source, destination, source part, destination part of the protocol, protocol. */
+export const TUPLE_WORDS = 5
+export const CONNTRACK: Layout<ip_conntrack> = layout('ip_conntrack', ip_conntrack, {
+  general: embed(NF_CONNTRACK),
+  orig_list: by('ip_conntrack_lock', embed(LIST)),
+  orig: konst(bytes(TUPLE_WORDS * 4)),
+  reply_list: by('ip_conntrack_lock', embed(LIST)),
+  reply: konst(bytes(TUPLE_WORDS * 4)),
+  status: by('ip_conntrack_lock', word),
+  state: by('ip_conntrack_lock', word), // of TCP; of ICMP the questions that no answer came to
+  timeout: embed(TIMER), // pending while the connection is confirmed and alive
+})
+const REPLY_LIST = CONNTRACK.offset('reply_list')
+const ORIG_LIST = CONNTRACK.offset('orig_list')
+const cache = kmem_cache_create('ip_conntrack', CONNTRACK, () => MAX_CONNTRACKS)
+
+// status
+export const IPS_SEEN_REPLY = 2
+export const IPS_ASSURED = 4
+export const IPS_CONFIRMED = 8
+// nfctinfo
+export const IP_CT_ESTABLISHED = 0
+export const IP_CT_RELATED = 1
+export const IP_CT_NEW = 2
+export const IP_CT_IS_REPLY = 3
+
+class ct_core extends Struct {
+  declare lock: rwlock_t
+  declare count: number
+  declare rnd: number
+  declare early_drops: number
+  declare alive: number
+  declare hash: number
+}
+const CORE: Layout<ct_core> = layout('ip_conntrack_core', ct_core, {
+  lock: embed(RWLOCK),
+  count: { ...word, guard: 'atomic' }, // out of the cache
+  rnd: konst(word),
+  early_drops: { ...word, guard: 'atomic' },
+  alive: konst(word), // the module has been loaded
+  hash: by('lock', bytes(CONNTRACK_BUCKETS * 8)), // list heads
+})
+export const ct = DEFINE_STATIC('ip_conntrack_core', CORE)
+
+function bucket(w: number): number {
+  const h = jhash_3words(i32[w], i32[w + 1] ^ i32[w + 4], (i32[w + 2] & 0xffff) | (i32[w + 3] << 16), ct.rnd)
+  return ct.hash + ((h >>> 0) % CONNTRACK_BUCKETS) * 8
+}
+function same(a: number, b: number): boolean {
+  for (let k = 0; k < TUPLE_WORDS; k++) if (i32[a + k] !== i32[b + k]) return false
+  return true
+}
+
+/** A connection that one of whose tuples is at word `w`, and which way; the lock is held. @returns its address, | 1 for the reply; 0 */
+function __find(w: number): number {
+  const head = bucket(w)
+  for (let at = i32[head >> 2]; at !== head; at = i32[at >> 2]) {
+    if (!same((at + LIST.size) >> 2, w)) continue
+    return is_slot(at - ORIG_LIST) ? at - ORIG_LIST : (at - REPLY_LIST) | 1 // which of its two nodes this is
+  }
+  return 0
+}
+/** Does a connection begin there? They lie in slots of one size. */
+function is_slot(addr: number): boolean {
+  return ((addr - cache.base) & ((1 << cache.shift) - 1)) === 0
+}
+
+/** ip_conntrack_find_get - @context softirq, process @returns a referenced connection | 1 for its reply; 0: none */
+export function ip_conntrack_find_get(w: number): number {
+  read_lock_bh(ct.lock)
+  const found = __find(w)
+  if (found !== 0) refcount_inc(found & ~1)
+  read_unlock_bh(ct.lock)
+  return found
+}
+
+function destroy_conntrack(nfct: number): void {
+  const c = CONNTRACK.ref(nfct)
+  fetch_add(ct.addr + COUNT, -1)
+  kmem_cache_free(cache, c)
+}
+const destroy_sym = symbol('destroy_conntrack', destroy_conntrack)
+const COUNT = CORE.offset('count')
+const EARLY_DROPS = CORE.offset('early_drops')
+
+function death_by_timeout(addr: number): void {
+  const c = CONNTRACK.ref(addr)
+  write_lock_bh(ct.lock)
+  list_del_init(c.orig_list)
+  list_del_init(c.reply_list)
+  write_unlock_bh(ct.lock)
+  nf_conntrack_put(addr)
+}
+const death_by_timeout_sym = symbol('death_by_timeout', death_by_timeout)
+
+/** early_drop - the oldest of a chain that nobody has answered goes. @returns true: there was one */
+function early_drop(w: number): boolean {
+  let victim = 0
+  read_lock_bh(ct.lock)
+  const head = bucket(w)
+  for (let at = i32[(head >> 2) + 1]; at !== head && victim === 0; at = i32[(at >> 2) + 1]) {
+    const addr = is_slot(at - ORIG_LIST) ? at - ORIG_LIST : at - REPLY_LIST
+    if ((CONNTRACK.ref(addr).status & IPS_ASSURED) === 0) victim = addr
+  }
+  if (victim !== 0) refcount_inc(victim)
+  read_unlock_bh(ct.lock)
+  if (victim === 0) return false
+  const dropped = del_timer(CONNTRACK.ref(victim).timeout)
+  if (dropped) {
+    death_by_timeout(victim)
+    fetch_add(ct.addr + EARLY_DROPS, 1)
+  }
+  nf_conntrack_put(victim)
+  return dropped
+}
+
+/** init_conntrack - a new one for the tuples at words `w` and `r`, not in the hash yet. @returns it with one reference, or null */
+export function init_conntrack(w: number, r: number): ip_conntrack | null {
+  if (load(ct.addr + COUNT) >= MAX_CONNTRACKS && !early_drop(w)) return null
+  const c = kmem_cache_alloc(cache)
+  if (c === null) return null
+  fetch_add(ct.addr + COUNT, 1)
+  c.general.use = 1
+  c.general.destroy = destroy_sym
+  INIT_LIST_HEAD(c.orig_list)
+  INIT_LIST_HEAD(c.reply_list)
+  for (let k = 0; k < TUPLE_WORDS; k++) {
+    i32[(c.orig >> 2) + k] = i32[w + k]
+    i32[(c.reply >> 2) + k] = i32[r + k]
+  }
+  c.status = 0
+  c.state = 0
+  init_timer(c.timeout, death_by_timeout_sym, c.addr)
+  c.timeout.expires = 0
+  return c
+}
+
+/** ip_ct_refresh - it lives so many jiffies from now. */
+export function ip_ct_refresh(c: ip_conntrack, extra: number): void {
+  write_lock_bh(ct.lock)
+  if ((c.status & IPS_CONFIRMED) === 0)
+    c.timeout.expires = extra // from when it is confirmed
+  else if (del_timer(c.timeout)) mod_timer(c.timeout, (jiffies() + extra) | 0)
+  write_unlock_bh(ct.lock)
+}
+
+/** ip_conntrack_confirm - the first packet got through: others may find its connection. @returns false: another was faster */
+export function ip_conntrack_confirm(skb: sk_buff): boolean {
+  const c = CONNTRACK.ref(skb.nfct)
+  if (skb.nfctinfo >= IP_CT_IS_REPLY || (c.status & IPS_CONFIRMED) !== 0) return true
+  write_lock_bh(ct.lock)
+  const first = __find(c.orig >> 2) === 0 && __find(c.reply >> 2) === 0
+  if (first) {
+    list_add(c.orig_list, LIST.ref(bucket(c.orig >> 2)))
+    list_add(c.reply_list, LIST.ref(bucket(c.reply >> 2)))
+    refcount_inc(c.addr)
+    c.status |= IPS_CONFIRMED
+    mod_timer(c.timeout, (jiffies() + c.timeout.expires) | 0)
+  }
+  write_unlock_bh(ct.lock)
+  return first
+}
+
+/** ip_conntrack_each - all that are in the hash, the lock held for reading. */
+export function ip_conntrack_each(f: (c: ip_conntrack) => void): void {
+  if (ct.alive === 0) return
+  read_lock_bh(ct.lock)
+  for (let k = 0; k < CONNTRACK_BUCKETS; k++) {
+    const head = ct.hash + k * 8
+    for (let at = i32[head >> 2]; at !== head; at = i32[at >> 2])
+      if (is_slot(at - ORIG_LIST)) f(CONNTRACK.ref(at - ORIG_LIST))
+  }
+  read_unlock_bh(ct.lock)
+}
+
+/** ip_conntrack_flush - every connection that is in the hash goes. @context process, or a halted machine */
+export function ip_conntrack_flush(): void {
+  const all: number[] = []
+  ip_conntrack_each(c => {
+    refcount_inc(c.addr)
+    all.push(c.addr)
+  })
+  for (const addr of all) {
+    if (del_timer(CONNTRACK.ref(addr).timeout)) death_by_timeout(addr)
+    nf_conntrack_put(addr)
+  }
+}
+
+/** ip_conntrack_core_init - @context process, the module's init */
+export function ip_conntrack_core_init(): void {
+  rwlock_init(ct.lock)
+  ct.rnd = config('seed') ^ jiffies() ^ hz()
+  for (let k = 0; k < CONNTRACK_BUCKETS; k++) INIT_LIST_HEAD(LIST.ref(ct.hash + k * 8))
+  ct.alive = 1
+}

@@ -1,0 +1,146 @@
+/** Connection tracking: who began it decides; errors are related, fragments are put together, time ends it, and it never overflows. */
+import '../../../helpers/clock.js' // first: the kernel's clock is ours
+
+import { expect, test } from 'vitest'
+import { CONNTRACK_BUCKETS, MAX_CONNTRACKS } from '../../../../src/lib/limits.js'
+import { ct } from '../../../../src/net/ipv4/netfilter/ip_conntrack.js'
+import { ip_conntrack_text } from '../../../../src/net/ipv4/netfilter/ip_conntrack_standalone.js'
+import { delete_module, modules_loaded } from '../../../../src/sched/module.js'
+import { counting, fragments, icmpFrame, ipFrame, parse, udp, udpFrame } from '../../../helpers/frames.js'
+import { loadRules, runTask } from '../../../helpers/iptables.js'
+import { conserved, Script } from '../../../helpers/script.js'
+import { ip } from '../../../helpers/solo.js'
+
+const s = new Script({
+  ports: [
+    { addresses: [{ local: ip('10.0.0.1'), prefixlen: 24 }] },
+    { addresses: [{ local: ip('10.0.1.1'), prefixlen: 24 }] },
+  ],
+  neighbours: [
+    { address: ip('10.0.0.2'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x102 } },
+    { address: ip('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } },
+  ],
+})
+const out = { src: '10.0.0.2', dst: '10.0.1.2' }
+const back = { src: '10.0.1.2', dst: '10.0.0.2', to: '02:00:00:00:00:02' }
+const inside = (frame: Uint8Array): number => s.send(0, frame)[1]!.length
+const outside = (frame: Uint8Array): number => s.send(1, frame)[0]!.length
+const tcp = (flags: number, sport: number, dport: number): number[] => [
+  sport >> 8,
+  sport & 255,
+  dport >> 8,
+  dport & 255,
+  0,
+  0,
+  0,
+  1,
+  0,
+  0,
+  0,
+  1,
+  0x50,
+  flags,
+  1,
+  0,
+  0,
+  0,
+  0,
+  0,
+]
+const there = (flags: number): Uint8Array => ipFrame(tcp(flags, 1000, 80), { ...out, protocol: 6 })
+const here = (flags: number): Uint8Array => ipFrame(tcp(flags, 80, 1000), { ...back, protocol: 6 })
+
+test('what was not asked for does not come in; its answer does', () => {
+  loadRules(
+    s,
+    '*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m state --state ESTABLISHED,RELATED -j ACCEPT\n-A FORWARD -i eth0 -m state --state NEW -j ACCEPT\nCOMMIT\n',
+  )
+  const answer = udpFrame({ ...back, sport: 53, dport: 1000 })
+  expect(outside(answer)).toBe(0)
+  expect(ip_conntrack_text()).toBe('') // a dropped packet leaves nothing
+  expect(inside(udpFrame({ ...out, sport: 1000, dport: 53 }))).toBe(1)
+  expect(ip_conntrack_text()).toMatch(
+    /^udp {6}17 (29|30) src=10.0.0.2 dst=10.0.1.2 sport=1000 dport=53 \[UNREPLIED\] src=10.0.1.2 dst=10.0.0.2 sport=53 dport=1000 use=1\n$/,
+  )
+  expect(outside(answer)).toBe(1)
+  expect(outside(udpFrame({ ...back, sport: 54, dport: 1000 }))).toBe(0)
+  expect(inside(udpFrame({ ...out, sport: 1000, dport: 53 }))).toBe(1)
+  expect(ip_conntrack_text()).toMatch(/^udp {6}17 (179|180) .*\[ASSURED\] use=1\n$/)
+})
+
+test('TCP: handshake, end, and segments of no connection', () => {
+  expect(outside(here(18))).toBe(0) // a SYN and ACK that answers no SYN
+  expect(inside(there(16))).toBe(1) // picked up in the middle
+  const syn = ipFrame(tcp(2, 2000, 80), { ...out, protocol: 6 })
+  const state = (): string | undefined => /^tcp +6 \d+ (\w+) .*sport=2000/m.exec(ip_conntrack_text())?.[1]
+  expect([inside(syn), state()]).toEqual([1, 'SYN_SENT'])
+  expect([outside(ipFrame(tcp(18, 80, 2000), { ...back, protocol: 6 })), state()]).toEqual([1, 'SYN_RECV'])
+  expect([inside(ipFrame(tcp(16, 2000, 80), { ...out, protocol: 6 })), state()]).toEqual([1, 'ESTABLISHED'])
+  expect([inside(ipFrame(tcp(17, 2000, 80), { ...out, protocol: 6 })), state()]).toEqual([1, 'FIN_WAIT'])
+  expect([outside(ipFrame(tcp(16, 80, 2000), { ...back, protocol: 6 })), state()]).toEqual([1, 'CLOSE_WAIT'])
+  expect([outside(ipFrame(tcp(17, 80, 2000), { ...back, protocol: 6 })), state()]).toEqual([1, 'LAST_ACK'])
+  expect([inside(ipFrame(tcp(16, 2000, 80), { ...out, protocol: 6 })), state()]).toEqual([1, 'TIME_WAIT'])
+})
+
+test('an ICMP error about a connection is related to it, one about nothing is invalid; an echo reply needs its echo', () => {
+  const about = (sport: number): Uint8Array => udpFrame({ ...out, sport, dport: 53 }, counting(8)).subarray(14, 50)
+  expect(outside(icmpFrame(back, 3, 3, 0, about(1000)))).toBe(1)
+  expect(outside(icmpFrame(back, 3, 3, 0, about(1001)))).toBe(0)
+  expect(outside(icmpFrame(back, 0, 0, 0x70001))).toBe(0)
+  expect(inside(icmpFrame(out, 8, 0, 0x70001))).toBe(1)
+  expect(outside(icmpFrame(back, 0, 0, 0x70001))).toBe(1)
+})
+
+test('fragments are put together in front of it, and cut again behind it', () => {
+  const datagram = udp({ ...out, sport: 3000, dport: 53 }, counting(3000))
+  const pieces = fragments(datagram, { ...out, id: 9, protocol: 17 }, 1500)
+  const sent = s.send(0, ...pieces.slice(0, -1))[1]!
+  expect(sent).toHaveLength(0)
+  const whole = s.send(0, pieces.at(-1)!)[1]!.map(f => parse(f))
+  expect(whole.map(f => f.ipChecksumGood)).toEqual(pieces.map(() => true))
+  expect(ip_conntrack_text()).toContain('sport=3000')
+})
+
+test('time ends it', () => {
+  expect(ip_conntrack_text()).toContain('icmp')
+  s.pass(31_000)
+  expect(ip_conntrack_text()).not.toMatch(/icmp|sport=3000/)
+})
+
+test('more connections than there may be: the oldest of their chain that has no answer goes, the others stay', () => {
+  const asked = ip_conntrack_text()
+    .split('\n')
+    .filter(l => l.includes('ASSURED')).length
+  for (let k = 0; k < MAX_CONNTRACKS + 600; k += 50) {
+    s.send(
+      0,
+      ...Array.from({ length: 50 }, (_, n) =>
+        udpFrame({ ...out, sport: 4000 + ((k + n) % 60000), dport: 9 + Math.floor((k + n) / 60000) }),
+      ),
+    )
+    expect(ct.count).toBeLessThanOrEqual(MAX_CONNTRACKS)
+  }
+  expect(ct.early_drops).toBeGreaterThan(CONNTRACK_BUCKETS)
+  expect(
+    ip_conntrack_text()
+      .split('\n')
+      .filter(l => l.includes('ASSURED')).length,
+  ).toBe(asked)
+})
+
+test('the module goes with all that it knows, and packets pass without it', () => {
+  loadRules(s, '*filter\nCOMMIT\n')
+  for (let k = 0; k < 3; k++) for (const name of modules_loaded()) runTask(s, () => delete_module(name))
+  expect(modules_loaded()).toEqual([])
+  expect(ct.count).toBe(0)
+  expect(outside(udpFrame({ ...back, sport: 99, dport: 1000 }))).toBe(1)
+})
+
+test('with connections alive nothing leaks', () => {
+  loadRules(s, '*filter\n-A FORWARD -m state --state NEW -j ACCEPT\nCOMMIT\n')
+  inside(udpFrame(out))
+  inside(ipFrame(counting(16), { ...out, mf: true }))
+  expect(ct.count).toBe(1)
+  expect(conserved(s.fates())).toBe(true)
+  expect(s.solo.audit()).toEqual([])
+})
