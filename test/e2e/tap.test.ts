@@ -105,7 +105,8 @@ describe.runIf(rights)('a router between two namespaces, on two CPUs', () => {
   })
   test.runIf(has('traceroute'))('traceroute sees it as the first hop', () => {
     const { out } = inside(0, 'traceroute', '-n', '10.2.0.2')
-    expect(out).toMatch(/ 1 {2}10\.1\.0\.1 .*\n 2 {2}10\.2\.0\.2 /)
+    // The second hop is the host's own kernel, which may keep back some of its ICMP errors.
+    expect(out).toMatch(/ 1 {2}10\.1\.0\.1 .*\n 2 {2}(\* )*10\.2\.0\.2 /)
   })
   test.runIf(has('tracepath'))('tracepath finds the path MTU and both hops', () => {
     const { out } = inside(0, 'tracepath', '-n', '10.2.0.2')
