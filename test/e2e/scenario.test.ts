@@ -24,7 +24,7 @@ function scenario(name: string, change: Partial<ScenarioSpec> = {}, cpus?: numbe
 const modern = readProfile('modern')
 /** What programs said, without what depends on how fast a machine is. */
 const said = (r: ScenarioResult): string[] =>
-  r.programs.map(p => `${p.host} ${p.argv[0]} ${p.exit}\n${p.output.replaceAll(/\d+(\.\d+)? ms|\d+\.\d+/g, '#')}`)
+  r.programs.map(p => `${p.host} ${p.argv[0]} ${p.exit}\n${p.output.replaceAll(/\d+(\.\d+)? ?ms|\d+\.\d+/g, '#')}`)
 function sound(r: ScenarioResult): void {
   expect(r.programs.map(p => [p.argv.join(' '), p.ok, p.output])).toEqual(
     r.programs.map(p => [p.argv.join(' '), true, expect.any(String)]),
