@@ -53,7 +53,7 @@ export class fib_nh extends Struct {
 export const FIB_NH: Layout<fib_nh> = layout('fib_nh', fib_nh, {
   nh_dev: konst(ptr(() => NETDEV)),
   nh_next: by('fib_info_lock', word), // in the hash by device: address of the next one
-  nh_flags: by('fib_info_lock', word), // RTNH_F_DEAD changes under fib_multipath_lock too
+  nh_flags: atomic(word), // RTNH_F_DEAD: changed under fib_info_lock and fib_multipath_lock, looked at by lookups without them
   nh_scope: konst(word), // that of the gateway, nearer than the route's
   nh_weight: konst(word),
   nh_power: by('fib_multipath_lock', word),
@@ -84,7 +84,7 @@ export const FIB_INFO: Layout<fib_info> = layout('fib_info', fib_info, {
   fib_treeref: by('fib_info_lock', word), // routes that use it
   fib_clntref: atomic(word), // routes and lookups that use it
   fib_dead: by('fib_info_lock', word),
-  fib_flags: by('fib_info_lock', word),
+  fib_flags: atomic(word), // RTNH_F_DEAD: changed under fib_info_lock, looked at by lookups under fib_hash_lock
   fib_protocol: konst(word),
   fib_prefsrc: konst(word),
   fib_priority: konst(word),
