@@ -4,11 +4,13 @@ import { symbol } from '../../../src/abi/symbol.js'
 import { leftovers } from '../../../src/init/audit.js'
 import { del_timer, init_timer, jiffies, mod_timer, TIMER, timers_pending } from '../../../src/irq/timer.js'
 import { kfree, kmalloc } from '../../../src/mm/kmalloc.js'
+import { rtnetlink_exit } from '../../../src/net/netlink/rtnetlink.js'
 import { kernel_thread, run_next } from '../../../src/sched/sched.js'
 import { begin_wait, init_waitqueue_head, WAIT_QUEUE_HEAD, wait_event } from '../../../src/sched/wait.js'
 import { Solo } from '../../helpers/solo.js'
 
 new Solo({ ports: [] })
+rtnetlink_exit() // the kernel has a socket of its own, which the audit closes first
 const fire = symbol('test_fire', () => {})
 
 test('nothing, when nothing is left', () => {
