@@ -15,6 +15,10 @@ export function parseAddress(text: string): number {
   return (a << 24) | (b << 16) | (c << 8) | d
 }
 
+/** dotted - an int32 as A.B.C.D. */
+export function dotted(addr: number): string {
+  return [24, 16, 8, 0].map(shift => (addr >>> shift) & 255).join('.')
+}
 /** One that a host can have. */
 export function parseHost(text: string): number {
   const addr = parseAddress(text)

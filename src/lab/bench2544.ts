@@ -1,5 +1,6 @@
 /** bench2544.ts - the router of the livelock experiment: two ports in the networks that RFC 2544 sets aside for benchmarks. */
 import type { GeneratorConfig, Mac, ReplayConfig, SourceConfig } from '../hw/types.js'
+import { NR_IRQS } from '../lib/limits.js'
 import type { MachineConfig, MachinePort } from './machine.js'
 import { UNANSWERED } from './machineConfig.js'
 import type { Capture } from './pcap.js'
@@ -64,6 +65,13 @@ function port(name: string, mac: Mac, local: number, queues: number, source: Sou
 /** How many receive queues a NIC gets when nobody says: a power of two, one for each CPU as far as that goes. */
 export function autoQueues(cpus: number): number {
   return 2 ** Math.floor(Math.log2(cpus))
+}
+
+/** queuesFor - the same, as far as the machine has interrupt lines for the queues of all its ports. */
+export function queuesFor(cpus: number, ports: number): number {
+  let queues = autoQueues(cpus)
+  while (queues * ports > NR_IRQS) queues /= 2
+  return queues
 }
 
 /** livelockMachine - what the experiment runs on, for one receive architecture; `capture`: offered instead of generated load. */

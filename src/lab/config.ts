@@ -21,6 +21,8 @@ export const ARRIVALS: readonly ArrivalKind[] = ['constant', 'poisson', 'burst']
 export const AFFINITIES: readonly Affinity[] = ['spread', 'cpu0']
 export const SCREENDS: readonly Screend[] = ['off', 'on', 'feedback']
 export const PCAP_TIMINGS: readonly PcapTiming[] = ['even', 'stretched']
+/** Of scenarios; controlled: virtual time, in which the seed draws which CPU goes first, and lockdep watches. */
+export const SCENARIO_CLOCKS = ['virtual', 'real', 'controlled'] as const
 export const LOCK_KINDS: readonly LockKind[] = ['tas', 'ticket', 'mcs']
 
 /** An interrupt's entry, exit and cache damage: 4.36 us on a 500 MHz Pentium III

@@ -1,5 +1,5 @@
 /** forward.ts - captures through the emulated router: one in for each wire, one out for each wire. */
-import { autoQueues } from './bench2544.js'
+import { queuesFor } from './bench2544.js'
 import { RunError, UsageError } from './errors.js'
 import { Machine, type MachineConfig } from './machine.js'
 import { UNANSWERED } from './machineConfig.js'
@@ -8,11 +8,8 @@ import { type RoutesFile, readRoutes } from './routesFile.js'
 import { drain, takeSample, unbalanced } from './sample.js'
 import type { ForwardConfig, ForwardResult, ProgressHook } from './types.js'
 
-const NR_IRQS = 64
-
 function machineConfig(config: ForwardConfig, routes: RoutesFile, captures: Map<string, Capture>): MachineConfig {
-  let queues = autoQueues(config.cpus)
-  while (queues * routes.interfaces.length > NR_IRQS) queues /= 2
+  const queues = queuesFor(config.cpus, routes.interfaces.length)
   return {
     cpus: config.cpus,
     rx: config.rx,

@@ -2,12 +2,14 @@
 import { execFileSync } from 'node:child_process'
 import type { Mac } from '../hw/types.js'
 import type { RouteSetup } from '../init/setup.js'
+import { queuesFor } from './bench2544.js'
 import { RunError } from './errors.js'
 import { Machine, type MachineConfig } from './machine.js'
 import { writeCapture } from './pcap.js'
 import type { Fates, PortCounters } from './ramReader.js'
 import { takeSample } from './sample.js'
 import { openTap, type Tap } from './tapDevice.js'
+import { hostCommands } from './tapHost.js'
 import type { LockKind, RxArch } from './types.js'
 
 export interface TapPort {
@@ -59,7 +61,6 @@ export interface TapHooks {
 /** How often the host looks whether the machine still lives, ms. */
 const LOOK_MS = 100
 const ETH_OVERHEAD = 18
-const NR_IRQS = 64
 
 /** Station addresses of our own making, different for different seeds and names: two such machines can be on one bridge. */
 function stationAddress(name: string, seed: number): Mac {
@@ -69,8 +70,7 @@ function stationAddress(name: string, seed: number): Mac {
 }
 
 function machineConfig(config: TapRunConfig, taps: readonly Tap[]): MachineConfig {
-  let queues = config.cpus
-  while (queues * taps.length > NR_IRQS) queues >>= 1
+  const queues = queuesFor(config.cpus, taps.length)
   return {
     cpus: config.cpus,
     rx: config.rx,
@@ -84,7 +84,7 @@ function machineConfig(config: TapRunConfig, taps: readonly Tap[]): MachineConfi
       mac: stationAddress(port.tap, config.seed),
       mtu: config.mtu,
       addresses: port.addresses,
-      queues: Math.max(1, queues),
+      queues,
       promisc: false,
       source: null,
       capture: config.captures.includes(port.tap),
@@ -99,14 +99,6 @@ function machineConfig(config: TapRunConfig, taps: readonly Tap[]): MachineConfi
     loopback: true,
     processes: [...(config.echo ? [['udpechod', '7']] : []), ...config.run].map(argv => ({ argv, daemon: true })),
   }
-}
-
-/** hostCommands - what gives the host's end its address, for who wants to do that himself. */
-export function hostCommands(tap: string, address: string): string[][] {
-  return [
-    ['ip', 'addr', 'replace', address, 'dev', tap],
-    ['ip', 'link', 'set', tap, 'up'],
-  ]
 }
 
 function configureHost({ tap, address }: { tap: string; address: string }): void {

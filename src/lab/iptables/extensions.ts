@@ -1,6 +1,8 @@
 /** extensions.ts - the options of each match and target, as the words that the kernel reads, and back. */
+
 import { text_words, words_text } from '../../lib/iptables.js'
-import { address, choice, ntoa, number, range, type Words } from './words.js'
+import { dotted } from '../addresses.js'
+import { address, choice, number, range, type Words } from './words.js'
 
 /** An option's words come from the line into the extension's; `inverted`: there was a `!`. */
 type Option = (w: Words, data: number[], inverted: boolean) => void
@@ -342,7 +344,7 @@ export const MATCHES: Record<string, ExtensionSpec> = {
         .map((name, k) =>
           ((d[0]! >> k) & 1) === 0
             ? ''
-            : ` ${bang(((d[0]! >> (4 + k)) & 1) !== 0)}${name} ${ntoa(d[1 + 2 * k]!)}-${ntoa(d[2 + 2 * k]!)}`,
+            : ` ${bang(((d[0]! >> (4 + k)) & 1) !== 0)}${name} ${dotted(d[1 + 2 * k]!)}-${dotted(d[2 + 2 * k]!)}`,
         )
         .join(''),
   },
@@ -391,7 +393,7 @@ function to(option: string, addressed: boolean): ExtensionSpec {
       },
     },
     save: d => {
-      const where = (d[0]! & 1) === 0 ? '' : `${ntoa(d[1]!)}${d[1] === d[2] ? '' : `-${ntoa(d[2]!)}`}`
+      const where = (d[0]! & 1) === 0 ? '' : `${dotted(d[1]!)}${d[1] === d[2] ? '' : `-${dotted(d[2]!)}`}`
       const port = (d[0]! & 2) === 0 ? '' : `${addressed ? ':' : ''}${span(d[3]!, '-')}`
       return where + port === '' ? '' : ` ${option} ${where}${port}`
     },

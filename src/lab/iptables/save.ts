@@ -1,4 +1,5 @@
 /** save.ts - a table as the kernel keeps it, as text of iptables-save -c. */
+
 import {
   E_BCNT,
   E_DMSK,
@@ -31,9 +32,9 @@ import {
   X_NAME,
   X_SIZE,
 } from '../../lib/iptables.js'
+import { dotted } from '../addresses.js'
 import { MATCHES, TARGETS } from './extensions.js'
 import { PROTOCOLS } from './parse.js'
-import { ntoa } from './words.js'
 
 const VERDICT_NAMES: Record<number, string> = { [-1]: 'DROP', [-2]: 'ACCEPT', [-4]: 'QUEUE', [-5]: 'RETURN' }
 
@@ -41,9 +42,9 @@ function counter(blob: Int32Array, at: number): number {
   return (blob[at]! >>> 0) + (blob[at + 1]! >>> 0) * 4294967296
 }
 function network(addr: number, mask: number): string {
-  if (mask === -1) return `${ntoa(addr)}`
+  if (mask === -1) return `${dotted(addr)}`
   const bits = Math.clz32(~mask)
-  return `${ntoa(addr)}/${mask === (bits === 0 ? 0 : -1 << (32 - bits)) ? bits : ntoa(mask)}`
+  return `${dotted(addr)}/${mask === (bits === 0 ? 0 : -1 << (32 - bits)) ? bits : dotted(mask)}`
 }
 function iface(blob: Int32Array, name: number, mask: number): string {
   if (blob[mask] === 0) return ''

@@ -77,5 +77,3 @@ export function choice<T>(w: Words, what: string, of: Record<string, T>): T {
   if (!Object.hasOwn(of, text)) w.fail(`${what} '${text}' must be one of ${Object.keys(of).join(', ')}`)
   return of[text]!
 }
-
-export const ntoa = (a: number): string => [24, 16, 8, 0].map(s => (a >>> s) & 255).join('.')

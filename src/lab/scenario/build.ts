@@ -4,6 +4,7 @@ import type { Mac } from '../../hw/types.js'
 import type { WireConfig } from '../../hw/wire.js'
 import type { RouteSetup } from '../../init/setup.js'
 import { mask } from '../addresses.js'
+import { queuesFor } from '../bench2544.js'
 import { forwardDefaults } from '../config.js'
 import { UsageError } from '../errors.js'
 import { parseIptables } from '../iptables/parse.js'
@@ -36,7 +37,6 @@ export interface Built {
 /** Clock ticks a second: of a machine that mostly waits. */
 const HZ = 100
 const ETH_OVERHEAD = 18
-const NR_IRQS = 64
 /** Controlled: cycles within which any CPU may go first; some two microseconds. */
 const STIR = 4096
 /** Programs that a host has memory for beside those of its file. */
@@ -91,8 +91,7 @@ export function buildScenario(s: ScenarioSpec, profile: CostProfile | null, taps
     }
     const mac = (k: number): Mac => ({ hi: (0x02 << 24) | (0x53 << 16) | number, lo: k + 1 })
     const cpus = spec.cpus ?? 1
-    let queues = cpus
-    while (queues * Object.keys(spec.interfaces).length > NR_IRQS) queues >>= 1
+    const queues = queuesFor(cpus, Object.keys(spec.interfaces).length)
     const ports = Object.entries(spec.interfaces).map(([iface, i], k): MachinePort => {
       if (i.capture !== undefined) captures.push({ host: name, port: k, iface, file: i.capture })
       return {
@@ -100,7 +99,7 @@ export function buildScenario(s: ScenarioSpec, profile: CostProfile | null, taps
         mac: i.mac ?? mac(k),
         mtu: i.mtu ?? 1500,
         addresses: i.address,
-        queues: Math.max(1, queues),
+        queues,
         promisc: false,
         source: null,
         capture: i.capture !== undefined,

@@ -7,7 +7,7 @@ import type { CostProfile } from '../profile.js'
 import { takeSample } from '../sample.js'
 import { openTap, type Tap } from '../tapDevice.js'
 import { type Built, buildScenario, type Line } from './build.js'
-import { argvOf, type CLOCKS, type ScenarioSpec } from './schema.js'
+import { argvOf, type ScenarioSpec } from './schema.js'
 
 export interface ProgramResult {
   host: string
@@ -29,7 +29,7 @@ export interface HostResult {
 export interface ScenarioResult {
   schema: 'softnet.scenario/1'
   name: string
-  clock: (typeof CLOCKS)[number]
+  clock: NonNullable<ScenarioSpec['clock']>
   /** Of the machines' time. */
   seconds: number
   programs: ProgramResult[]
@@ -167,6 +167,8 @@ class Run {
 
   async end(): Promise<ScenarioResult> {
     this.listen()
+    for (const h of this.hosts)
+      for (const p of h.programs) if (p.unfinished !== '') this.hooks.line?.(h.name, p.unfinished)
     const seconds = (this.now - this.start) / 1e9
     const turns = this.hosts.map(h => h.machine.turns?.hash ?? 0)
     const codes = this.hosts.map(h => h.machine.exitCodes())

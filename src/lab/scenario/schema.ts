@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { LinkModel } from '../../hw/link.js'
 import { MAX_NICS } from '../../lib/limits.js'
 import { AddressError, parseAddress, parseHost, parseInterfaceAddress, parseMac, parsePrefix } from '../addresses.js'
-import { LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
+import { LOCK_KINDS, RANGES, RX_ARCHS, SCENARIO_CLOCKS } from '../config.js'
 import { UsageError } from '../errors.js'
 
 /** A word that a parser makes something of, whose complaint becomes the issue. */
@@ -107,12 +107,9 @@ const HOST = z.strictObject({
     )
     .optional(),
 })
-/** controlled: virtual time, in which the seed draws which CPU goes first, and lockdep watches. */
-export const CLOCKS = ['virtual', 'real', 'controlled'] as const
-
 const SCENARIO = z.strictObject({
   name: z.string().optional(),
-  clock: z.enum(CLOCKS).optional(),
+  clock: z.enum(SCENARIO_CLOCKS).optional(),
   profile: z.string().optional(),
   seed: whole('seed').optional(),
   duration: time.optional(),

@@ -1,14 +1,15 @@
 /** run.ts - `softnet run`: a scenario file, what its programs say, how they ended. */
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
+import { SCENARIO_CLOCKS } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
 import { type CostProfile, readProfile } from '../profile.js'
 import type { ScenarioResult } from '../scenario/run.js'
-import { CLOCKS, parseScenario, type ScenarioSpec } from '../scenario/schema.js'
+import type { ScenarioSpec } from '../scenario/schema.js'
 import { OutputFiles, oneOf, profileInput, readableFile, type VerbRunner, wholeNumber } from './verb.js'
 
 interface RunOptions {
-  clock?: (typeof CLOCKS)[number]
+  clock?: NonNullable<ScenarioSpec['clock']>
   profile?: string
   cpus?: number
   seed?: number
@@ -31,7 +32,11 @@ export function registerRun(program: Command, run: VerbRunner): void {
     .command('run')
     .description('Run a scenario: hosts and routers, links between them, programs on them.')
     .argument('<file>', 'the scenario, as YAML', readableFile('run'))
-    .option('--clock <kind>', 'virtual, real or controlled; instead of what the file says', oneOf('--clock', CLOCKS))
+    .option(
+      '--clock <kind>',
+      'virtual, real or controlled; instead of what the file says',
+      oneOf('--clock', SCENARIO_CLOCKS),
+    )
     .option('--profile <name>', 'costs in virtual time; instead of what the file says')
     .option('--cpus <n>', 'CPUs of each host; instead of what the file says', wholeNumber('--cpus', 'cpus'))
     .option('--seed <n>', 'seed; instead of what the file says', wholeNumber('--seed', 'seed'))
@@ -111,6 +116,7 @@ async function others(
 }
 
 async function scenario(file: string, options: RunOptions, signal: AbortSignal): Promise<number> {
+  const { parseScenario } = await import('../scenario/schema.js') // late: help and the other verbs need no YAML
   const spec = withOptions(parseScenario(readFileSync(file, 'utf8'), file), options)
   const { json } = options
   const profile = spec.clock === 'real' ? null : readProfile(spec.profile ?? 'modern')

@@ -2,10 +2,11 @@
 import type { Command } from 'commander'
 import type { RouteSetup } from '../../init/setup.js'
 import { MAX_NICS } from '../../lib/limits.js'
-import { AddressError, mask, parseHost, parseInterfaceAddress, parsePrefix } from '../addresses.js'
+import { AddressError, dotted, mask, parseHost, parseInterfaceAddress, parsePrefix } from '../addresses.js'
 import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
-import { hostCommands, type TapPort, type TapResult, type TapRunConfig } from '../tap.js'
+import type { TapPort, TapResult, TapRunConfig } from '../tap.js'
+import { hostCommands } from '../tapHost.js'
 import type { LockKind, PortFile, RxArch } from '../types.js'
 import { OutputFiles, oneOf, portFiles, type VerbRunner, warnOvercommit, wholeNumber } from './verb.js'
 
@@ -130,10 +131,6 @@ function interfaceOf(ports: readonly TapPort[], flag: string, text: string, gw: 
   const k = ports.findIndex(p => p.addresses.some(a => ((a.local ^ gw) & mask(a.prefixlen)) === 0))
   if (k < 0) throw new UsageError(`${flag} ${text}: the gateway is on no network of the machine`)
   return `eth${k}`
-}
-
-function dotted(addr: number): string {
-  return [24, 16, 8, 0].map(shift => (addr >>> shift) & 255).join('.')
 }
 
 function tapConfig(o: TapOptions): TapRunConfig {
