@@ -483,7 +483,7 @@ export class Engine {
 
   /** Message of a finding, for the conductor. */
   say(message: string): void {
-    const [at, length] = this.text.write(message)
+    const [at, length] = this.text.say(message)
     this.w[W.MESSAGE_AT] = at
     this.w[W.MESSAGE_LENGTH] = length
   }
