@@ -146,6 +146,8 @@ async function build() {
   const tsc = join(modules, 'typescript', 'bin', 'tsc')
   const { code, seconds } = await runTool(process.execPath, [tsc, '-p', join(root, 'tsconfig.json')], 'compiling')
   if (code !== 0) throw new Stop('the sources do not compile: see above', 1)
+  const image = await runTool(process.execPath, [join(root, 'scripts', 'image.mjs')], 'linking')
+  if (image.code !== 0) throw new Stop('the image of the kernel cannot be linked: see above', 1)
   writeFileSync(buildStamp, `${print}\n`)
   say(`compiled in ${seconds} s`)
 }

@@ -6,7 +6,6 @@
  */
 
 import { performance } from 'node:perf_hooks'
-import { fileURLToPath } from 'node:url'
 import { MessageChannel, type MessagePort } from 'node:worker_threads'
 import * as Comlink from 'comlink'
 import nodeEndpoint from 'comlink/dist/esm/node-adapter.mjs'
@@ -22,6 +21,7 @@ import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
 import { ConsoleReader, type ConsoleRecord } from './consoleReader.js'
 import { MachinePanic, RunError } from './errors.js'
+import { linked, linkedWorker } from './image.js'
 import { saveIptables } from './iptables/save.js'
 import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, writeConfig } from './machineConfig.js'
 import { obituary } from './obituary.js'
@@ -105,11 +105,10 @@ export class Machine {
     const { port1, port2 } = new MessageChannel()
     const board = new MessageChannel()
     this.ports.push(port1, board.port1)
-    const filename = fileURLToPath(new URL(`../../workers/${name}.js`, import.meta.url))
     const both = cpu === 0 && this.virtual
     const running = this.pool!.run(
       { ...task, cpu, port: port2, ...(both ? { boardPort: board.port2 } : {}) },
-      { filename, transferList: both ? [port2, board.port2] : [port2] },
+      { filename: linkedWorker(name), transferList: both ? [port2, board.port2] : [port2] },
     )
     if (!both) board.port2.close()
     this.tasks.push(running.catch((error: unknown) => this.threadDied(cpu, error)))
@@ -154,7 +153,7 @@ export class Machine {
       concurrentTasksPerWorker: 1,
       idleTimeout: 1e9,
       atomics: 'disabled',
-      filename: fileURLToPath(new URL('../../workers/cpu.js', import.meta.url)),
+      filename: linkedWorker('cpu'),
     })
     const base = performance.timeOrigin
     const lockKind = LOCK_NUMBER[config.lock]
@@ -162,7 +161,10 @@ export class Machine {
       this.start(cpu, { memory: this.memory, lockKind, base, virtual: this.virtual, lockdep: config.lockdep })
     if (!this.virtual) this.start(-1, { memory: this.memory, base })
     const maps = await this.alive(
-      Promise.all([...this.cpus.map(cpu => cpu.load(config.programs ?? [])), this.board!.load()]),
+      Promise.all([
+        ...this.cpus.map(cpu => cpu.load((config.programs ?? []).map(url => linked(url).href))),
+        this.board!.load(),
+      ]),
     )
     const map = maps[0] as SystemMap
     this.reader = new RamReader(this.memory, map)
