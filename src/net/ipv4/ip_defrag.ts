@@ -40,7 +40,7 @@ import {
   write_unlock,
 } from '../../sync/rwlock.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
-import { drop_reason, fate_delivered } from '../core/fate.js'
+import { drop_reason, fate_delivered, fate_sent } from '../core/fate.js'
 import { dev_get_by_index, dev_put } from '../core/netdevice.js'
 import {
   __skb_pull,
@@ -84,6 +84,12 @@ const ipfrag_time = (): number => 30 * hz()
 const secret_interval = (): number => 600 * hz()
 const IPQ_HASHSZ = 64
 
+/** enum ip_defrag_users: pieces that one of them collects are not the others'. */
+export const IP_DEFRAG_LOCAL_DELIVER = 0
+export const IP_DEFRAG_CONNTRACK_IN = 2
+export const IP_DEFRAG_CONNTRACK_OUT = 3
+export const IP_DEFRAG_NAT_OUT = 4
+
 // last_in
 const COMPLETE = 4
 const FIRST_IN = 2
@@ -96,6 +102,7 @@ class ipq extends Struct {
   declare daddr: number
   declare id: number
   declare protocol: number
+  declare user: number
   declare last_in: number
   declare fragments: sk_buff | null
   declare len: number
@@ -115,6 +122,7 @@ const IPQ: Layout<ipq> = layout('ipq', ipq, {
   daddr: konst(word),
   id: konst(word),
   protocol: konst(word),
+  user: konst(word), // who collects: IP_DEFRAG_*
   last_in: by('lock', word), // has its first piece, its last one; is done with
   fragments: by(
     'lock',
@@ -175,8 +183,17 @@ function frag_kfree_skb(skb: sk_buff): number {
   const { truesize } = skb
   fetch_add(MEM, -truesize)
   skb.next = null
-  consume_skb(skb) // in the books it was delivered when it was queued
+  if (skb.acct === ACCT_NONE)
+    consume_skb(skb) // in the books it was delivered when it was queued
+  else kfree_skb(skb, NOT_REASSEMBLED)
   return truesize
+}
+
+/** A piece that came in ends here, in the books. One on its way out keeps its account: the whole carries that on. */
+function account(fp: sk_buff, user: number): void {
+  if (user >= IP_DEFRAG_CONNTRACK_OUT) return
+  fate_delivered(fp.acct)
+  fp.acct = ACCT_NONE
 }
 
 /** ipq_put - @consumes a reference; the last one frees queue and pieces @returns bytes freed */
@@ -258,17 +275,18 @@ const ip_expire_sym = symbol('ip_expire', ip_expire)
 // ---- finding one ----------------------------------------------------------------------------------------------------
 
 /** @locks ipfrag_lock is held @returns a queue with one more reference, or null */
-function find(iph: number): ipq | null {
+function find(iph: number, user: number): ipq | null {
   const [id, saddr, daddr, protocol] = [ip_id(iph), ip_saddr(iph), ip_daddr(iph), ip_protocol(iph)]
   let qp = IPQ.at(i32[bucket(id, saddr, daddr, protocol)]!)
-  while (qp !== null && (qp.id !== id || qp.saddr !== saddr || qp.daddr !== daddr || qp.protocol !== protocol))
-    qp = qp.next
+  const is = (q: ipq): boolean =>
+    q.id === id && q.saddr === saddr && q.daddr === daddr && q.protocol === protocol && q.user === user
+  while (qp !== null && !is(qp)) qp = qp.next
   if (qp !== null) refcount_inc(qp.addr + REFCNT)
   return qp
 }
 
 /** ip_frag_create - a new queue, or the one that another CPU was faster with. @returns referenced, or null: no memory */
-function ip_frag_create(iph: number): ipq | null {
+function ip_frag_create(iph: number, user: number): ipq | null {
   const qp = kmem_cache_alloc(ipq_cache)
   if (qp === null) return null
   i32.fill(0, qp.$w, qp.$w + (IPQ.size >> 2))
@@ -276,11 +294,12 @@ function ip_frag_create(iph: number): ipq | null {
   qp.daddr = ip_daddr(iph)
   qp.id = ip_id(iph)
   qp.protocol = ip_protocol(iph)
+  qp.user = user
   INIT_LIST_HEAD(qp.lru_list)
   spin_lock_init(qp.lock)
   init_timer(qp.timer, ip_expire_sym, qp.addr)
   write_lock(ipfrag_lock)
-  const other = find(iph) // it may have been made since we looked
+  const other = find(iph, user) // it may have been made since we looked
   if (other !== null) {
     write_unlock(ipfrag_lock)
     kmem_cache_free(ipq_cache, qp)
@@ -298,11 +317,11 @@ function ip_frag_create(iph: number): ipq | null {
   return qp
 }
 
-function ip_find(iph: number): ipq | null {
+function ip_find(iph: number, user: number): ipq | null {
   read_lock(ipfrag_lock)
-  const qp = find(iph)
+  const qp = find(iph, user)
   read_unlock(ipfrag_lock)
-  return qp ?? ip_frag_create(iph)
+  return qp ?? ip_frag_create(iph, user)
 }
 
 // ---- putting pieces in ----------------------------------------------------------------------------------------------
@@ -392,11 +411,10 @@ function ip_frag_queue(qp: ipq, skb: sk_buff): boolean {
   set_offset(skb, offset)
   skb.next = next
   link_after(qp, prev, skb)
-  qp.iif = skb.dev!.ifindex
+  qp.iif = skb.dev === null ? 0 : skb.dev.ifindex
   skb.dev = null
   qp.meat += skb.len
-  fate_delivered(skb.acct) // from here on it is reassembly's
-  skb.acct = ACCT_NONE
+  account(skb, qp.user)
   fetch_add(MEM, skb.truesize)
   if (offset === 0) qp.last_in |= FIRST_IN
   write_lock(ipfrag_lock)
@@ -406,7 +424,7 @@ function ip_frag_queue(qp: ipq, skb: sk_buff): boolean {
 }
 
 /** ip_frag_reasm - all pieces are there: one packet. @locks qp.lock is held @returns it, or null */
-function ip_frag_reasm(qp: ipq, dev: net_device): sk_buff | null {
+function ip_frag_reasm(qp: ipq, dev: net_device | null): sk_buff | null {
   ipq_kill(qp)
   const head = qp.fragments!
   const len = ip_hdrlen(head.nh) + qp.len
@@ -424,6 +442,9 @@ function ip_frag_reasm(qp: ipq, dev: net_device): sk_buff | null {
     if (head.ip_summed !== fp.ip_summed) head.ip_summed = CHECKSUM_NONE
     fetch_add(MEM, -fp.truesize)
     head.truesize += fp.truesize
+    if (head.acct === ACCT_NONE) head.acct = fp.acct
+    else fate_sent(fp.acct) // of a packet of its own: it goes on as part of this one
+    fp.acct = ACCT_NONE
   }
   head.next = null
   head.dev = dev
@@ -435,13 +456,13 @@ function ip_frag_reasm(qp: ipq, dev: net_device): sk_buff | null {
   return head
 }
 
-/** ip_defrag - a piece of a datagram for this machine. @context softirq @consumes skb @returns the whole datagram, or null: not yet */
-export function ip_defrag(skb: sk_buff): sk_buff | null {
+/** ip_defrag - a piece for one of those who collect them. @context softirq @consumes skb @returns the whole datagram, or null: not yet */
+export function ip_defrag(skb: sk_buff, user: number): sk_buff | null {
   tick(COST_DEFRAG)
   ip_stats.ReasmReqds++
   if (load(MEM) > sysctl_ipfrag_high_thresh) ip_evictor()
-  const dev = skb.dev!
-  const qp = ip_find(skb.nh)
+  const { dev } = skb
+  const qp = ip_find(skb.nh, user)
   if (qp === null) {
     ip_stats.ReasmFails++
     kfree_skb(skb, NOT_REASSEMBLED)
