@@ -1,5 +1,5 @@
 /** fuzzRun.ts - so many frames of the fuzzer into a machine of two ports that is host and router, with an echo service on it. */
-import { ip_frag_mem } from '../../src/net/ipv4/ip_defrag.js'
+import { ip_frag_mem } from '../../src/net/ipv4/ipq.js'
 import { udpechod_main } from '../../src/user/udpecho.js'
 import { udpFrame } from './frames.js'
 import { Fuzzer } from './fuzz.js'

@@ -2,7 +2,7 @@
 
 import { text_words, words_text } from '../../lib/iptables.js'
 import { dotted } from '../addresses.js'
-import { address, choice, number, range, type Words } from './words.js'
+import { address, choice, network, number, prefix, range, type Words } from './words.js'
 
 /** An option's words come from the line into the extension's; `inverted`: there was a `!`. */
 type Option = (w: Words, data: number[], inverted: boolean) => void
@@ -461,4 +461,14 @@ export const TARGETS: Record<string, ExtensionSpec> = {
   DNAT: to('--to-destination', true),
   MASQUERADE: to('--to-ports', false),
   REDIRECT: to('--to-ports', false),
+  NETMAP: {
+    words: [0, 0, 0, 0],
+    options: {
+      '--to': (w, d) => {
+        const [addr, mask] = network(w, 'the net')
+        d.splice(0, 3, 1, addr, addr | ~mask)
+      },
+    },
+    save: d => ` --to ${prefix(d[1]!, ~(d[1]! ^ d[2]!))}`,
+  },
 }

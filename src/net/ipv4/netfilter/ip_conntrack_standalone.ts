@@ -41,8 +41,9 @@ import {
   ip_hdrlen,
   ip_protocol,
 } from '../../wire/ipv4.js'
-import { IP_DEFRAG_CONNTRACK_IN, IP_DEFRAG_CONNTRACK_OUT, ip_defrag } from '../ip_defrag.js'
+import { ip_defrag } from '../ip_defrag.js'
 import { ip_fragment } from '../ip_fragment.js'
+import { IP_DEFRAG_CONNTRACK_IN, IP_DEFRAG_CONNTRACK_OUT } from '../ipq.js'
 import {
   CONNTRACK,
   IP_CT_ESTABLISHED,
