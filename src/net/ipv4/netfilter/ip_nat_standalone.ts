@@ -2,10 +2,11 @@
  * ip_nat_standalone.ts - packets are translated: the hooks of the table nat, which is a module (ip_nat_standalone.c).
  * Locks: see the charter of ip_nat_core.ts.
  */
-import { embed, type Layout, layout, Struct } from '../../../abi/layout.js'
+import { atomic, embed, type Layout, layout, Struct, word } from '../../../abi/layout.js'
 import { DEFINE_STATIC } from '../../../abi/section.js'
 import { type Sym, symbol } from '../../../abi/symbol.js'
 import { RAM } from '../../../arch/ram.js'
+import { csum_replace2 } from '../../../lib/checksum.js'
 import { define_module } from '../../../sched/module.js'
 import { dst_release } from '../../core/dst.js'
 import {
@@ -26,19 +27,27 @@ import {
   nf_unregister_hook,
 } from '../../core/netfilter.js'
 import { skb_checksum_help } from '../../core/offload.js'
+import { sysctl_word } from '../../core/sysctl.js'
 import { CHECKSUM_HW, CHECKSUM_NONE, type net_device, type sk_buff } from '../../core/types.js'
 import { ICMP_REDIRECT } from '../../wire/icmp.js'
 import {
+  IP_DF,
   IP_MF,
   IP_OFFSET,
   IPPROTO_ICMP,
+  ip_check,
   ip_daddr,
   ip_frag_off,
   ip_hdrlen,
+  ip_id,
   ip_protocol,
   ip_saddr,
+  set_ip_check,
+  set_ip_id,
 } from '../../wire/ipv4.js'
+import { ip_select_ident } from '../ip_ident.js'
 import { IP_DEFRAG_NAT_OUT } from '../ipq.js'
+import { RTABLE } from '../types.js'
 import { CONNTRACK, IP_CT_IS_REPLY, IP_CT_NEW, IP_CT_RELATED } from './ip_conntrack.js'
 import { ip_ct_gather_frags } from './ip_conntrack_standalone.js'
 import {
@@ -97,6 +106,26 @@ function ip_nat_in(hook: number, skb: sk_buff, indev: net_device | null, outdev:
   return verdict
 }
 
+class nat_switches extends Struct {
+  declare new_id: number
+}
+const SWITCHES: Layout<nat_switches> = layout('ip_nat_switches', nat_switches, {
+  new_id: atomic(word), // packets in another's name get an id of ours; 0 as in 2.6.11
+})
+const switches = DEFINE_STATIC('ip_nat_switches', SWITCHES)
+sysctl_word('net.ipv4.netfilter.ip_nat_new_id', () => switches, 'new_id', 0, 1)
+
+/**
+ * Hosts that share an address here do not share a counter of ids. Two datagrams in pieces with the same one would be put together
+ * from each other's (RFC 3022, 6.3); by our counter no two have the same.
+ */
+function new_id(skb: sk_buff): void {
+  if (switches.new_id === 0 || (ip_frag_off(skb.nh) & IP_DF) !== 0) return
+  const id = ip_select_ident(RTABLE.ref(skb.dst!.addr))
+  set_ip_check(skb.nh, csum_replace2(ip_check(skb.nh), ip_id(skb.nh), id))
+  set_ip_id(skb.nh, id)
+}
+
 /** A raw socket's: too short to look at, and no harm. */
 const too_short = (skb: sk_buff): boolean => skb.len < 20 || ip_hdrlen(skb.nh) < 20
 
@@ -112,7 +141,12 @@ function ip_nat_out(
   okfn: Sym<nf_okfn>,
 ): number {
   if (too_short(skb)) return NF_ACCEPT
-  if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) === 0) return ip_nat_fn(hook, skb, indev, outdev)
+  if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) === 0) {
+    const saddr = ip_saddr(skb.nh)
+    const verdict = ip_nat_fn(hook, skb, indev, outdev)
+    if (verdict === NF_ACCEPT && saddr !== ip_saddr(skb.nh)) new_id(skb)
+    return verdict
+  }
   const whole = ip_ct_gather_frags(skb, IP_DEFRAG_NAT_OUT)
   if (whole !== null) nf_hook_slow(hook, whole, indev, outdev, okfn, NF_IP_PRI_NAT_SRC)
   return NF_STOLEN
