@@ -9,6 +9,8 @@ type Option = (w: Words, data: number[], inverted: boolean) => void
 export interface ExtensionSpec {
   words: number[]
   options: Record<string, Option>
+  /** An option that must be there. */
+  needs?: string
   /** What iptables-save writes. */
   save: (data: number[]) => string
 }
@@ -371,6 +373,7 @@ const REJECT_BY = {
 function to(option: string, addressed: boolean): ExtensionSpec {
   return {
     words: [0, 0, 0, 0],
+    ...(addressed ? { needs: option } : {}),
     options: {
       [option]: (w: Words, d: number[]) => {
         const text = w.next('where to')
@@ -463,6 +466,7 @@ export const TARGETS: Record<string, ExtensionSpec> = {
   REDIRECT: to('--to-ports', false),
   NETMAP: {
     words: [0, 0, 0, 0],
+    needs: '--to',
     options: {
       '--to': (w, d) => {
         const [addr, mask] = network(w, 'the net')

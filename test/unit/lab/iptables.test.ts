@@ -65,6 +65,15 @@ test.each([
   expect(() => parseIptables(rule(line), 'r')).toThrow(message)
 })
 
+test.each([
+  ['-A POSTROUTING -j SNAT', 'r:2: target SNAT says nothing without --to-source'],
+  ['-A PREROUTING -j NETMAP', 'r:2: target NETMAP says nothing without --to'],
+  ['-A POSTROUTING -j MASQUERADE --to-ports 9-3', "r:2: '9-3' has no range of ports from 1 to 65535"],
+  ['-A POSTROUTING -j SNAT --to-source 10.0.0.1-', "r:2: '10.0.0.1-' is no range of addresses and ports"],
+])('table nat: %s: %s', (line, message) => {
+  expect(() => parseIptables(rule(line, 'nat'), 'r')).toThrow(message)
+})
+
 test('COMMIT is missing', () => {
   expect(() => parseIptables('*filter\n', 'r')).toThrow("COMMIT of table 'filter' is missing")
 })
