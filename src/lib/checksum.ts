@@ -55,3 +55,8 @@ export function csum_replace2(check: number, from: number, to: number): number {
   s = (s & 0xffff) + (s >>> 16)
   return ~s & 0xffff
 }
+
+/** csum_replace4 - the same for a word of 32 bits, such as an address. */
+export function csum_replace4(check: number, from: number, to: number): number {
+  return csum_replace2(csum_replace2(check, from >>> 16, to >>> 16), from & 0xffff, to & 0xffff)
+}

@@ -95,6 +95,42 @@ export function udpFrame(o: IpOptions & { sport?: number; dport?: number }, data
   return ipFrame(udp(o, data), o)
 }
 
+export interface TcpOptions {
+  sport?: number
+  dport?: number
+  /** FIN 1, SYN 2, RST 4, ACK 16. */
+  flags?: number
+  seq?: number
+  ack?: number
+}
+
+/** tcpFrame - a segment with a right checksum. */
+export function tcpFrame(o: IpOptions & TcpOptions, data: ArrayLike<number> = []): Uint8Array {
+  const segment = new Uint8Array(20 + data.length)
+  segment.set([...u16(o.sport ?? 1024), ...u16(o.dport ?? 80), ...u32(o.seq ?? 1), ...u32(o.ack ?? 0)])
+  segment.set([0x50, o.flags ?? 2, 0x10, 0, 0, 0, 0, 0], 12)
+  segment.set(data, 20)
+  segment.set(u16(checksum([...addr(o.src), ...addr(o.dst), 0, 6, ...u16(segment.length), ...segment])), 16)
+  return ipFrame(segment, { ...o, protocol: 6 })
+}
+
+/** wrongChecksums - of a whole packet, and of what an ICMP error in it quotes as far as it is there. */
+export function wrongChecksums(packet: Uint8Array): string[] {
+  const hlen = (packet[0]! & 15) * 4
+  const total = packet[2]! * 256 + packet[3]!
+  const body = packet.subarray(hlen, total)
+  const wrong = checksum(packet.subarray(0, hlen)) === 0 ? [] : ['ip']
+  const pseudo = [...packet.subarray(12, 20), 0, packet[9]!, ...u16(total - hlen)]
+  const whole = packet.length >= total
+  if (packet[9] === 1 && whole) {
+    if (checksum(body) !== 0) wrong.push('icmp')
+    if ([3, 4, 5, 11, 12].includes(body[0]!)) wrong.push(...wrongChecksums(body.subarray(8)).map(p => `quoted ${p}`))
+  } else if (packet[9] === 17 && whole && body[6]! + body[7]! !== 0) {
+    if (checksum([...pseudo, ...body]) !== 0) wrong.push('udp')
+  } else if (packet[9] === 6 && whole && checksum([...pseudo, ...body]) !== 0) wrong.push('tcp')
+  return wrong
+}
+
 /** icmp - a message with a right checksum; `info` is its second word. */
 export function icmp(type: number, code: number, info: number, data: ArrayLike<number> = []): Uint8Array {
   const out = new Uint8Array(8 + data.length)

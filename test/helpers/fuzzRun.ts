@@ -1,8 +1,9 @@
 /** fuzzRun.ts - so many frames of the fuzzer into a machine of two ports that is host and router, with an echo service on it. */
-import { ip_frag_mem } from '../../src/net/ipv4/ip_defrag.js'
+import { ip_frag_mem } from '../../src/net/ipv4/ipq.js'
 import { udpechod_main } from '../../src/user/udpecho.js'
 import { udpFrame } from './frames.js'
 import { Fuzzer } from './fuzz.js'
+import { loadRules } from './iptables.js'
 import { start } from './programs.js'
 import { conserved, type Fates, Script } from './script.js'
 import { ip } from './solo.js'
@@ -10,6 +11,27 @@ import { ip } from './solo.js'
 const BATCH = 100
 /** 2.6.11's sysctl_ipfrag_high_thresh, and one packet that is over it until the evictor has run. */
 export const FRAG_LIMIT = 256 * 1024 + 8192
+
+/** Rules that frames of the fuzzer do come by. */
+export const GATEWAY = `*nat
+-A PREROUTING -p udp -d 10.0.0.1 --dport 9 -j DNAT --to-destination 10.0.1.2-10.0.1.4:1000-1010
+-A PREROUTING -p icmp -d 10.0.1.2 -j NETMAP --to 10.0.1.0/24
+-A PREROUTING -i eth0 -p udp --dport 10:65535 -j REDIRECT --to-ports 7
+-A POSTROUTING -o eth1 -p udp -j SNAT --to-source 10.0.1.10-10.0.1.11:5000-5100
+-A POSTROUTING -o eth1 -j MASQUERADE
+COMMIT
+*filter
+-A FORWARD -p tcp -j REJECT --reject-with tcp-reset
+-A FORWARD -m state --state INVALID -j DROP
+-A FORWARD -m state --state ESTABLISHED,RELATED -j ACCEPT
+-A FORWARD -p udp -m length --length 900: -j REJECT --reject-with icmp-admin-prohibited
+-A INPUT -p tcp -j DROP
+COMMIT
+*mangle
+-A FORWARD -m ttl --ttl-lt 3 -j TTL --ttl-set 9
+-A OUTPUT -p icmp -j MARK --set-mark 1
+COMMIT
+`
 
 export interface FuzzResult {
   frames: number
@@ -22,8 +44,12 @@ export interface FuzzResult {
   leaks: { name: string; used: number }[]
 }
 
-/** fuzz - once in a process: a machine needs a thread of its own. */
-export function fuzz(frames: number, seed: number): FuzzResult {
+/**
+ * fuzz - once in a process: a machine needs a thread of its own.
+ * @param rules a file of iptables-save; without: no modules at all
+ * @param halting what else to look at before the machine is halted
+ */
+export function fuzz(frames: number, seed: number, rules?: string, halting?: () => void): FuzzResult {
   const s = new Script({
     ports: [
       { addresses: [{ local: ip('10.0.0.1'), prefixlen: 24 }] },
@@ -40,6 +66,7 @@ export function fuzz(frames: number, seed: number): FuzzResult {
     sysctl: { 'net.ipv4.neigh.default.retrans_time_ms': 1 }, // so that questions end while packets come
   })
   const f = new Fuzzer(seed)
+  if (rules !== undefined) loadRules(s, rules)
   start(() => udpechod_main(0, 0))
   s.pass(1)
   let [most, echoed, sent] = [0, 0, 0]
@@ -53,6 +80,7 @@ export function fuzz(frames: number, seed: number): FuzzResult {
     most = Math.max(most, ip_frag_mem())
   }
   s.pass(20)
+  halting?.()
   const leaks = s.solo.audit()
   const fates = s.fates()
   return { frames, fates, fragments: most, markers: { sent, echoed }, conserved: conserved(fates), leaks }

@@ -3,10 +3,11 @@ import { spawnSync } from 'node:child_process'
 
 export const hasTshark = spawnSync('tshark', ['--version']).status === 0
 
-export function complaints(file: string): string {
+/** complaints - `any`: datagrams to ports of protocols that they are none of are all right. */
+export function complaints(file: string, any = false): string {
   const checks = ['ip.check_checksum', 'udp.check_checksum', 'tcp.check_checksum'].flatMap(o => ['-o', `${o}:TRUE`])
   const bad = [
-    '_ws.malformed',
+    ...(any ? [] : ['_ws.malformed']),
     ...['ip', 'udp', 'tcp', 'icmp'].map(p => `${p}.checksum.status == "Bad"`),
     'ip.fragment.error',
     'ip.fragment.overlap',

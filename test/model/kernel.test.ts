@@ -64,6 +64,24 @@ describe('datagrams in pieces are put together under control', () => {
   })
 })
 
+describe('a gateway translates addresses under control', () => {
+  const options = { schedules: 8, kernel: { megabytes: 64 }, maxSteps: 80_000, hangSeconds: 60 }
+  test.each([
+    ['one connection on two CPUs', [2, 2]],
+    ['two that want the same port', [2, 3]],
+  ])('%s: no answer is anybody else’s, nothing raced for, nothing leaked', async (_name, hosts) => {
+    const asked = hosts.map((host, port) => ({ host, port }))
+    const args = { asked, rules: '-A POSTROUTING -o eth2 -j MASQUERADE', ticks: 1 }
+    const result = await look('nat', { ...options, args })
+    expect(result).toMatchObject({ findings: [], schedules: 8, cut: 0 })
+    expect(result.outcomes['1 late']).toBeGreaterThan(0)
+  })
+  test('its rules are replaced meanwhile: each packet goes by the old ones or by the new ones', async () => {
+    const result = await look('rules', { ...options, args: { frames: 4, operator: 1, ticks: 2 } })
+    expect(result).toMatchObject({ findings: [], schedules: 8, cut: 0 })
+  })
+})
+
 describe('two processes talk over loopback under control', () => {
   test.each([
     ['on one CPU', 0],

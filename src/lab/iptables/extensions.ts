@@ -2,13 +2,15 @@
 
 import { text_words, words_text } from '../../lib/iptables.js'
 import { dotted } from '../addresses.js'
-import { address, choice, number, range, type Words } from './words.js'
+import { address, choice, network, number, prefix, range, type Words } from './words.js'
 
 /** An option's words come from the line into the extension's; `inverted`: there was a `!`. */
 type Option = (w: Words, data: number[], inverted: boolean) => void
 export interface ExtensionSpec {
   words: number[]
   options: Record<string, Option>
+  /** An option that must be there. */
+  needs?: string
   /** What iptables-save writes. */
   save: (data: number[]) => string
 }
@@ -371,6 +373,7 @@ const REJECT_BY = {
 function to(option: string, addressed: boolean): ExtensionSpec {
   return {
     words: [0, 0, 0, 0],
+    ...(addressed ? { needs: option } : {}),
     options: {
       [option]: (w: Words, d: number[]) => {
         const text = w.next('where to')
@@ -461,4 +464,15 @@ export const TARGETS: Record<string, ExtensionSpec> = {
   DNAT: to('--to-destination', true),
   MASQUERADE: to('--to-ports', false),
   REDIRECT: to('--to-ports', false),
+  NETMAP: {
+    words: [0, 0, 0, 0],
+    needs: '--to',
+    options: {
+      '--to': (w, d) => {
+        const [addr, mask] = network(w, 'the net')
+        d.splice(0, 3, 1, addr, addr | ~mask)
+      },
+    },
+    save: d => ` --to ${prefix(d[1]!, ~(d[1]! ^ d[2]!))}`,
+  },
 }

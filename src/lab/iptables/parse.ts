@@ -62,6 +62,7 @@ interface Draft {
   /** Options that can come next, and the data that they fill. */
   options: Map<string, { option: ExtensionSpec['options'][string]; data: number[] }>
   target: string | null
+  given: Set<string>
 }
 
 function extend(d: Draft, spec: ExtensionSpec): number[] {
@@ -157,6 +158,7 @@ function parse_option(w: Words, d: Draft, table: Table): void {
     add_match(w, d, implied)
   const found = d.options.get(word)
   if (found === undefined) w.fail(`there is no option '${word}' here`)
+  d.given.add(word)
   found.option(w, found.data, w.not() || before)
 }
 
@@ -164,9 +166,16 @@ function append(table: Table, w: Words, packets: number, bytes: number): void {
   const name = w.next('the chain')
   const chain: Chain | undefined = table.chains.find(c => c.name === name)
   if (chain === undefined) w.fail(`there is no chain '${name}'`)
-  const d: Draft = { rule: { ...empty_rule({ verdict: 0 }), packets, bytes }, options: new Map(), target: null }
+  const d: Draft = {
+    rule: { ...empty_rule({ verdict: 0 }), packets, bytes },
+    options: new Map(),
+    target: null,
+    given: new Set(),
+  }
   while (!w.done) parse_option(w, d, table)
   if (d.target === null) w.fail('the rule has no target (-j)')
+  const needs = Object.hasOwn(TARGETS, d.target) ? TARGETS[d.target]!.needs : undefined
+  if (needs !== undefined && !d.given.has(needs)) w.fail(`target ${d.target} says nothing without ${needs}`)
   const { rule } = d
   if ((rule.invflags & IPT_INV_PROTO) !== 0 && rule.proto === 0) w.fail(`'! -p all' matches nothing`)
   const hook = chain.hook

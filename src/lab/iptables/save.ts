@@ -32,19 +32,14 @@ import {
   X_NAME,
   X_SIZE,
 } from '../../lib/iptables.js'
-import { dotted } from '../addresses.js'
 import { MATCHES, TARGETS } from './extensions.js'
 import { PROTOCOLS } from './parse.js'
+import { prefix } from './words.js'
 
 const VERDICT_NAMES: Record<number, string> = { [-1]: 'DROP', [-2]: 'ACCEPT', [-4]: 'QUEUE', [-5]: 'RETURN' }
 
 function counter(blob: Int32Array, at: number): number {
   return (blob[at]! >>> 0) + (blob[at + 1]! >>> 0) * 4294967296
-}
-function network(addr: number, mask: number): string {
-  if (mask === -1) return `${dotted(addr)}`
-  const bits = Math.clz32(~mask)
-  return `${dotted(addr)}/${mask === (bits === 0 ? 0 : -1 << (32 - bits)) ? bits : dotted(mask)}`
 }
 function iface(blob: Int32Array, name: number, mask: number): string {
   if (blob[mask] === 0) return ''
@@ -62,8 +57,8 @@ function rule_text(blob: Int32Array, e: number, chain: string, chains: Map<numbe
   const inv = proto >>> 24
   const bang = (flag: number): string => ((inv & flag) !== 0 ? '! ' : '')
   const parts = [`-A ${chain}`]
-  if (blob[e + E_SMSK] !== 0) parts.push(`${bang(IPT_INV_SRCIP)}-s ${network(blob[e + E_SRC]!, blob[e + E_SMSK]!)}`)
-  if (blob[e + E_DMSK] !== 0) parts.push(`${bang(IPT_INV_DSTIP)}-d ${network(blob[e + E_DST]!, blob[e + E_DMSK]!)}`)
+  if (blob[e + E_SMSK] !== 0) parts.push(`${bang(IPT_INV_SRCIP)}-s ${prefix(blob[e + E_SRC]!, blob[e + E_SMSK]!)}`)
+  if (blob[e + E_DMSK] !== 0) parts.push(`${bang(IPT_INV_DSTIP)}-d ${prefix(blob[e + E_DST]!, blob[e + E_DMSK]!)}`)
   const indev = iface(blob, e + E_INIFACE, e + E_INMASK)
   const outdev = iface(blob, e + E_OUTIFACE, e + E_OUTMASK)
   if (indev !== '') parts.push(`${bang(IPT_INV_VIA_IN)}-i ${indev}`)

@@ -1,4 +1,5 @@
 /** words.ts - the words of a line, taken one after the other; values of options. */
+import { dotted } from '../addresses.js'
 import { UsageError } from '../errors.js'
 
 export class Words {
@@ -70,6 +71,13 @@ export function network(w: Words, what: string): [number, number] {
   if (!/^\d+$/.test(mask) || Number(mask) > 32) w.fail(`'${text}' must have a length from 0 to 32`)
   const bits = Number(mask) === 0 ? 0 : -1 << (32 - Number(mask))
   return [addr & bits, bits]
+}
+
+/** prefix - a network as iptables-save writes it. */
+export function prefix(addr: number, mask: number): string {
+  if (mask === -1) return dotted(addr)
+  const bits = Math.clz32(~mask)
+  return `${dotted(addr)}/${mask === (bits === 0 ? 0 : -1 << (32 - bits)) ? bits : dotted(mask)}`
 }
 
 export function choice<T>(w: Words, what: string, of: Record<string, T>): T {

@@ -16,6 +16,7 @@ import {
   type notifier_block,
   notifier_call_chain,
   notifier_chain_register,
+  notifier_chain_unregister,
   type notifier_head,
   notifier_head_init,
 } from '../../irq/notifier.js'
@@ -136,6 +137,9 @@ export function devinet_init(flush: Sym<() => void>): void {
 /** register_inetaddr_notifier - hear of addresses that come (NETDEV_UP) and go (NETDEV_DOWN); data: in_ifaddr's address. */
 export function register_inetaddr_notifier(nb: notifier_block): void {
   notifier_chain_register(inetaddr_chain, nb)
+}
+export function unregister_inetaddr_notifier(nb: notifier_block): void {
+  notifier_chain_unregister(inetaddr_chain, nb)
 }
 
 /** in_dev_get - the IPv4 side of a device, or null. @context any, under rcu_bh or rtnl */

@@ -40,6 +40,7 @@ import { in_dev_andconf } from './devinet.js'
 import { icmp_send } from './icmp.js'
 import { ip_defrag } from './ip_defrag.js'
 import { ip_options_compile, ip_options_rcv_srr } from './ip_options.js'
+import { IP_DEFRAG_LOCAL_DELIVER } from './ipq.js'
 import { ip_stats } from './mib.js'
 import { raw_v4_input, raw_v4_wanted } from './raw_hash.js'
 import { rt_cache_input } from './route.js'
@@ -208,7 +209,7 @@ function ip_rcv_options(skb: sk_buff): boolean {
 export function ip_local_deliver(skb: sk_buff): number {
   tick(COST_DELIVER)
   if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) !== 0) {
-    const whole = ip_defrag(skb)
+    const whole = ip_defrag(skb, IP_DEFRAG_LOCAL_DELIVER)
     if (whole === null) return 0
     skb = whole
   }

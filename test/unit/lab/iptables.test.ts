@@ -27,6 +27,20 @@ test.each([
   expect(saveIptables(table_blob(table!))).toContain(`[0:0] ${line}\n`)
 })
 
+test.each([
+  ['-A POSTROUTING -o eth1 -j MASQUERADE'],
+  ['-A POSTROUTING -p tcp -j MASQUERADE --to-ports 1000-2000'],
+  ['-A POSTROUTING -s 10.0.0.0/8 -j SNAT --to-source 192.0.2.1-192.0.2.9:1000-2000'],
+  ['-A POSTROUTING -j SNAT --to-source 192.0.2.1'],
+  ['-A PREROUTING -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.0.2:5353'],
+  ['-A PREROUTING -p udp -j DNAT --to-destination :5353'],
+  ['-A OUTPUT -p udp -j REDIRECT --to-ports 7'],
+  ['-A PREROUTING -d 192.0.2.0/24 -j NETMAP --to 10.0.0.0/24'],
+])('%s of table nat is written as it was read', line => {
+  const [table] = parseIptables(rule(line, 'nat'), 'x')
+  expect(saveIptables(table_blob(table!))).toContain(`[0:0] ${line}\n`)
+})
+
 test('counters, policies and chains come back', () => {
   const text =
     '*mangle\n:PREROUTING ACCEPT [3:300]\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [5000000000:12]\n:mine - [0:0]\n[7:4294967296] -A PREROUTING -j mine\n[1:2] -A mine -j MARK --set-mark 0xff\nCOMMIT\n'
@@ -49,6 +63,15 @@ test.each([
   ['-D FORWARD', "r:2: '-D' is no -A"],
 ])('%s: %s', (line, message) => {
   expect(() => parseIptables(rule(line), 'r')).toThrow(message)
+})
+
+test.each([
+  ['-A POSTROUTING -j SNAT', 'r:2: target SNAT says nothing without --to-source'],
+  ['-A PREROUTING -j NETMAP', 'r:2: target NETMAP says nothing without --to'],
+  ['-A POSTROUTING -j MASQUERADE --to-ports 9-3', "r:2: '9-3' has no range of ports from 1 to 65535"],
+  ['-A POSTROUTING -j SNAT --to-source 10.0.0.1-', "r:2: '10.0.0.1-' is no range of addresses and ports"],
+])('table nat: %s: %s', (line, message) => {
+  expect(() => parseIptables(rule(line, 'nat'), 'r')).toThrow(message)
 })
 
 test('COMMIT is missing', () => {

@@ -2,7 +2,7 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { afterEach, describe, expect, test } from 'vitest'
 import { prng_below, prng_seed } from '../../../src/lib/prng.js'
-import { ip_frag_mem, ip_frag_nqueues, sysctl_ipfrag_high_thresh } from '../../../src/net/ipv4/ip_defrag.js'
+import { ip_frag_mem, ip_frag_nqueues, sysctl_ipfrag_high_thresh } from '../../../src/net/ipv4/ipq.js'
 import { ip_statistics } from '../../../src/net/ipv4/mib.js'
 import {
   bind,

@@ -2,15 +2,17 @@
  * ip_conntrack.ts - connections by their tuples (ip_conntrack_core.c): hash, references, timers, the oldest goes when all are out.
  *
  * Lock charter
- *   ip_conntrack_lock (core.lock) guards the hash, the status and protocol state of all connections, and is taken with bottom
- *   halves off. Under it a timer's base is locked, never the other way round: the handler of a timeout takes it with no base held.
+ *   ip_conntrack_lock (core.lock) guards the hash and the protocol state of all connections, and is taken with bottom halves off.
+ *   Under it a timer's base is locked, never the other way round: the handler of a timeout takes it with no base held.
+ *   `status`: bits that are set once each, atomically. `reply` may change until the connection is confirmed; until then the CPU
+ *   that works on its first packet has it alone.
  *   `use`: one of each packet, one of the pending timer of a confirmed one. Who stops the timer has the timer's reference.
  */
-import { by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../../abi/layout.js'
+import { atomic, by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../../abi/layout.js'
 import { INIT_LIST_HEAD, LIST, list_add, list_del_init, type list_head } from '../../../abi/list.js'
 import { DEFINE_STATIC } from '../../../abi/section.js'
-import { symbol } from '../../../abi/symbol.js'
-import { fetch_add, load } from '../../../arch/atomic.js'
+import { call, type Sym, symbol } from '../../../abi/symbol.js'
+import { fetch_add, fetch_or, load, store } from '../../../arch/atomic.js'
 import { config, hz } from '../../../arch/machine.js'
 import { RAM } from '../../../arch/ram.js'
 import { del_timer, init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../../irq/timer.js'
@@ -27,8 +29,9 @@ import {
   write_lock_bh,
   write_unlock_bh,
 } from '../../../sync/rwlock.js'
-import { nf_conntrack_put } from '../../core/skbuff.js'
+import { nf_conntrack_get, nf_conntrack_put } from '../../core/skbuff.js'
 import { NF_CONNTRACK, type nf_conntrack, type sk_buff } from '../../core/types.js'
+import { ip_ct_tuple_equal, TUPLE_WORDS, tuple_copy } from './ip_conntrack_tuple.js'
 
 const i32 = RAM.i32
 
@@ -40,28 +43,41 @@ export class ip_conntrack extends Struct {
   declare reply: number
   declare status: number
   declare state: number
+  declare td_end: number
   declare timeout: timer_list
+  declare bysource: list_head
+  declare masq_index: number
 }
-/** A tuple is five words: source, destination, source part, destination part of the protocol, protocol. */
-export const TUPLE_WORDS = 5
 export const CONNTRACK: Layout<ip_conntrack> = layout('ip_conntrack', ip_conntrack, {
   general: embed(NF_CONNTRACK),
   orig_list: by('ip_conntrack_lock', embed(LIST)),
   orig: konst(bytes(TUPLE_WORDS * 4)),
   reply_list: by('ip_conntrack_lock', embed(LIST)),
-  reply: konst(bytes(TUPLE_WORDS * 4)),
-  status: by('ip_conntrack_lock', word),
-  state: by('ip_conntrack_lock', word), // of TCP; of ICMP the questions that no answer came to
+  reply: by('ip_conntrack_lock', bytes(TUPLE_WORDS * 4)), // until it is confirmed; constant then
+  status: atomic(word),
+  state: by('ip_conntrack_lock', word), // of TCP
+  td_end: by('ip_conntrack_lock', word), // of TCP: the sequence number behind all that its beginner has sent
   timeout: embed(TIMER), // pending while the connection is confirmed and alive
+  bysource: by('ip_nat_lock', embed(LIST)), // linked while IPS_SRC_NAT_DONE
+  masq_index: atomic(word), // the device whose address it was given, 0: none
 })
 const REPLY_LIST = CONNTRACK.offset('reply_list')
 const ORIG_LIST = CONNTRACK.offset('orig_list')
+const STATUS = CONNTRACK.offset('status')
 const cache = kmem_cache_create('ip_conntrack', CONNTRACK, () => MAX_CONNTRACKS)
 
 // status
 export const IPS_SEEN_REPLY = 2
 export const IPS_ASSURED = 4
 export const IPS_CONFIRMED = 8
+export const IPS_SRC_NAT = 1 << 4
+export const IPS_DST_NAT = 1 << 5
+export const IPS_NAT_MASK = IPS_SRC_NAT | IPS_DST_NAT
+export const IPS_SRC_NAT_DONE = 1 << 7
+export const IPS_DST_NAT_DONE = 1 << 8
+export const IPS_NAT_DONE_MASK = IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE
+/** IP_CT_TCP_FLAG_CLOSE_INIT of who began it: his was the first FIN. A bit that 2.6.11 keeps with the windows. */
+export const IPS_CLOSE_INIT = 1 << 16
 // nfctinfo
 export const IP_CT_ESTABLISHED = 0
 export const IP_CT_RELATED = 1
@@ -74,6 +90,7 @@ class ct_core extends Struct {
   declare rnd: number
   declare early_drops: number
   declare alive: number
+  declare destroyed: Sym<(c: ip_conntrack) => void>
   declare hash: number
 }
 const CORE: Layout<ct_core> = layout('ip_conntrack_core', ct_core, {
@@ -82,6 +99,7 @@ const CORE: Layout<ct_core> = layout('ip_conntrack_core', ct_core, {
   rnd: konst(word),
   early_drops: { ...word, guard: 'atomic' },
   alive: konst(word), // the module has been loaded
+  destroyed: atomic(word), // ip_conntrack_destroyed: who else keeps something with connections
   hash: by('lock', bytes(CONNTRACK_BUCKETS * 8)), // list heads
 })
 export const ct = DEFINE_STATIC('ip_conntrack_core', CORE)
@@ -90,17 +108,22 @@ function bucket(w: number): number {
   const h = jhash_3words(i32[w], i32[w + 1] ^ i32[w + 4], (i32[w + 2] & 0xffff) | (i32[w + 3] << 16), ct.rnd)
   return ct.hash + ((h >>> 0) % CONNTRACK_BUCKETS) * 8
 }
-function same(a: number, b: number): boolean {
-  for (let k = 0; k < TUPLE_WORDS; k++) if (i32[a + k] !== i32[b + k]) return false
-  return true
+
+/** set_status - bits that stay. @context any */
+export function set_status(c: ip_conntrack, bits: number): void {
+  if ((c.status & bits) !== bits) fetch_or(c.addr + STATUS, bits)
 }
 
-/** A connection that one of whose tuples is at word `w`, and which way; the lock is held. @returns its address, | 1 for the reply; 0 */
-function __find(w: number): number {
+/**
+ * A connection but `ignored` that one of whose tuples is at word `w`, and which way; the lock is held.
+ * @returns its address, | 1 for the reply; 0
+ */
+function __find(w: number, ignored = 0): number {
   const head = bucket(w)
   for (let at = i32[head >> 2]; at !== head; at = i32[at >> 2]) {
-    if (!same((at + LIST.size) >> 2, w)) continue
-    return is_slot(at - ORIG_LIST) ? at - ORIG_LIST : (at - REPLY_LIST) | 1 // which of its two nodes this is
+    if (!ip_ct_tuple_equal((at + LIST.size) >> 2, w)) continue
+    const found = is_slot(at - ORIG_LIST) ? at - ORIG_LIST : (at - REPLY_LIST) | 1 // which of its two nodes this is
+    if ((found & ~1) !== ignored) return found
   }
   return 0
 }
@@ -118,14 +141,37 @@ export function ip_conntrack_find_get(w: number): number {
   return found
 }
 
+/** ip_conntrack_tuple_taken - by a connection that others can find, and that is not `ignored`. @context softirq, process */
+export function ip_conntrack_tuple_taken(w: number, ignored: ip_conntrack): boolean {
+  read_lock_bh(ct.lock)
+  const found = __find(w, ignored.addr)
+  read_unlock_bh(ct.lock)
+  return found !== 0
+}
+
+/** ip_conntrack_alter_reply - answers will come with the tuple at word `r`. @context as init_conntrack, before it is confirmed */
+export function ip_conntrack_alter_reply(c: ip_conntrack, r: number): void {
+  write_lock_bh(ct.lock)
+  tuple_copy(c.reply >> 2, r)
+  write_unlock_bh(ct.lock)
+}
+
+/** ip_conntrack_on_destroy - `f` hears of each connection before it is freed, with no lock held; 0: nobody. */
+export function ip_conntrack_on_destroy(f: Sym<(c: ip_conntrack) => void>): void {
+  store(ct.addr + DESTROYED, f)
+}
+
 function destroy_conntrack(nfct: number): void {
   const c = CONNTRACK.ref(nfct)
+  const { destroyed } = ct
+  if (destroyed !== 0) call(destroyed)(c)
   fetch_add(ct.addr + COUNT, -1)
   kmem_cache_free(cache, c)
 }
 const destroy_sym = symbol('destroy_conntrack', destroy_conntrack)
 const COUNT = CORE.offset('count')
 const EARLY_DROPS = CORE.offset('early_drops')
+const DESTROYED = CORE.offset('destroyed')
 
 function death_by_timeout(addr: number): void {
   const c = CONNTRACK.ref(addr)
@@ -149,11 +195,8 @@ function early_drop(w: number): boolean {
   if (victim !== 0) refcount_inc(victim)
   read_unlock_bh(ct.lock)
   if (victim === 0) return false
-  const dropped = del_timer(CONNTRACK.ref(victim).timeout)
-  if (dropped) {
-    death_by_timeout(victim)
-    fetch_add(ct.addr + EARLY_DROPS, 1)
-  }
+  const dropped = ip_ct_kill(CONNTRACK.ref(victim))
+  if (dropped) fetch_add(ct.addr + EARLY_DROPS, 1)
   nf_conntrack_put(victim)
   return dropped
 }
@@ -168,12 +211,13 @@ export function init_conntrack(w: number, r: number): ip_conntrack | null {
   c.general.destroy = destroy_sym
   INIT_LIST_HEAD(c.orig_list)
   INIT_LIST_HEAD(c.reply_list)
-  for (let k = 0; k < TUPLE_WORDS; k++) {
-    i32[(c.orig >> 2) + k] = i32[w + k]
-    i32[(c.reply >> 2) + k] = i32[r + k]
-  }
+  INIT_LIST_HEAD(c.bysource)
+  tuple_copy(c.orig >> 2, w)
+  tuple_copy(c.reply >> 2, r)
   c.status = 0
   c.state = 0
+  c.td_end = 0
+  c.masq_index = 0
   init_timer(c.timeout, death_by_timeout_sym, c.addr)
   c.timeout.expires = 0
   return c
@@ -198,11 +242,19 @@ export function ip_conntrack_confirm(skb: sk_buff): boolean {
     list_add(c.orig_list, LIST.ref(bucket(c.orig >> 2)))
     list_add(c.reply_list, LIST.ref(bucket(c.reply >> 2)))
     refcount_inc(c.addr)
-    c.status |= IPS_CONFIRMED
+    set_status(c, IPS_CONFIRMED)
     mod_timer(c.timeout, (jiffies() + c.timeout.expires) | 0)
   }
   write_unlock_bh(ct.lock)
   return first
+}
+
+/** ip_conntrack_attach - a packet made up in answer belongs to the connection of the one that it answers, which others may not know yet. */
+export function ip_conntrack_attach(nskb: sk_buff, skb: sk_buff): void {
+  if (skb.nfct === 0) return
+  nskb.nfctinfo = skb.nfctinfo < IP_CT_IS_REPLY ? IP_CT_RELATED + IP_CT_IS_REPLY : IP_CT_RELATED
+  nskb.nfct = skb.nfct
+  nf_conntrack_get(nskb.nfct)
 }
 
 /** ip_conntrack_each - all that are in the hash, the lock held for reading. */
@@ -217,22 +269,35 @@ export function ip_conntrack_each(f: (c: ip_conntrack) => void): void {
   read_unlock_bh(ct.lock)
 }
 
+/** ip_ct_kill - it ends now, unless somebody else is about to end it. @context softirq, process, of who has a reference */
+export function ip_ct_kill(c: ip_conntrack): boolean {
+  if (!del_timer(c.timeout)) return false
+  death_by_timeout(c.addr)
+  return true
+}
+
+/** ip_ct_iterate_cleanup - connections that `which` says yes to go. @context process, or a halted machine */
+export function ip_ct_iterate_cleanup(which: (c: ip_conntrack) => boolean): void {
+  const all: ip_conntrack[] = []
+  ip_conntrack_each(c => {
+    if (!which(c)) return
+    refcount_inc(c.addr)
+    all.push(c)
+  })
+  for (const c of all) {
+    ip_ct_kill(c)
+    nf_conntrack_put(c.addr)
+  }
+}
 /** ip_conntrack_flush - every connection that is in the hash goes. @context process, or a halted machine */
 export function ip_conntrack_flush(): void {
-  const all: number[] = []
-  ip_conntrack_each(c => {
-    refcount_inc(c.addr)
-    all.push(c.addr)
-  })
-  for (const addr of all) {
-    if (del_timer(CONNTRACK.ref(addr).timeout)) death_by_timeout(addr)
-    nf_conntrack_put(addr)
-  }
+  ip_ct_iterate_cleanup(() => true)
 }
 
 /** ip_conntrack_core_init - @context process, the module's init */
 export function ip_conntrack_core_init(): void {
   rwlock_init(ct.lock)
+  store(ct.addr + DESTROYED, 0)
   ct.rnd = config('seed') ^ jiffies() ^ hz()
   for (let k = 0; k < CONNTRACK_BUCKETS; k++) INIT_LIST_HEAD(LIST.ref(ct.hash + k * 8))
   ct.alive = 1

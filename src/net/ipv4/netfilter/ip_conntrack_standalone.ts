@@ -1,18 +1,16 @@
 /**
- * ip_conntrack_standalone.ts - packets meet their connections: hooks, protocols, the match `state` (ip_conntrack_standalone.c and
- * ip_conntrack_proto_*.c). A module. Locks: see the charter of ip_conntrack.ts.
+ * ip_conntrack_standalone.ts - packets meet their connections: hooks, ICMP errors, the match `state` (ip_conntrack_standalone.c).
+ * A module. Locks: see the charter of ip_conntrack.ts.
  */
 import { bytes, embed, type Layout, layout, own, Struct } from '../../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../../abi/section.js'
-import type { Sym } from '../../../abi/symbol.js'
-import { symbol } from '../../../abi/symbol.js'
+import { call, type Sym, symbol } from '../../../abi/symbol.js'
 import { hz } from '../../../arch/machine.js'
 import { RAM } from '../../../arch/ram.js'
 import { jiffies } from '../../../irq/timer.js'
 import { csum_fold, csum_partial } from '../../../lib/checksum.js'
 import { define_module } from '../../../sched/module.js'
 import { local_bh_disable, local_bh_enable } from '../../../sync/bh.js'
-import { write_lock_bh, write_unlock_bh } from '../../../sync/rwlock.js'
 import {
   NF_ACCEPT,
   NF_DROP,
@@ -31,7 +29,7 @@ import {
   nf_register_hook,
   nf_unregister_hook,
 } from '../../core/netfilter.js'
-import { nf_conntrack_put } from '../../core/skbuff.js'
+import { nf_reset, skb_orphan } from '../../core/skbuff.js'
 import type { net_device, sk_buff } from '../../core/types.js'
 import {
   IP_MF,
@@ -39,17 +37,15 @@ import {
   IPPROTO_ICMP,
   IPPROTO_TCP,
   IPPROTO_UDP,
-  ip_daddr,
   ip_frag_off,
   ip_hdrlen,
-  ip_ntoa,
   ip_protocol,
-  ip_saddr,
 } from '../../wire/ipv4.js'
 import { ip_defrag } from '../ip_defrag.js'
+import { ip_fragment } from '../ip_fragment.js'
+import { IP_DEFRAG_CONNTRACK_IN, IP_DEFRAG_CONNTRACK_OUT } from '../ipq.js'
 import {
   CONNTRACK,
-  ct,
   IP_CT_ESTABLISHED,
   IP_CT_IS_REPLY,
   IP_CT_NEW,
@@ -57,15 +53,15 @@ import {
   IPS_ASSURED,
   IPS_SEEN_REPLY,
   init_conntrack,
-  type ip_conntrack,
   ip_conntrack_confirm,
   ip_conntrack_core_init,
   ip_conntrack_each,
   ip_conntrack_find_get,
   ip_conntrack_flush,
-  ip_ct_refresh,
-  TUPLE_WORDS,
+  set_status,
 } from './ip_conntrack.js'
+import { proto_new, proto_packet, TCP_STATES } from './ip_conntrack_proto.js'
+import { ip_ct_get_tuple, ip_ct_invert_tuple, print_tuple, TUPLE_WORDS } from './ip_conntrack_tuple.js'
 import { define_match, NO, YES } from './ip_tables.js'
 import { transport } from './ipt_matches.js'
 import { extension_module } from './ipt_module.js'
@@ -74,7 +70,7 @@ const i32 = RAM.i32
 const u8 = RAM.u8
 const dv = RAM.dv
 
-// ---- tuples -----------------------------------------------------------------------------------------------------------
+// ---- which connection -------------------------------------------------------------------------------------------------
 
 class scratch extends Struct {
   declare orig: number
@@ -89,117 +85,6 @@ const tuples = DEFINE_PER_CPU('ct_scratch', SCRATCH)
 const ORIG = tuples.mine.orig >> 2
 const REPLY = tuples.mine.reply >> 2
 
-/** Types of questions, and of their answers. */
-const ANSWER: Record<number, number> = { 8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17 }
-const QUESTIONS = [8, 13, 15, 17]
-
-/** get_tuple - of the packet whose IP header is at `iph` and whose next one is at `h`, and of its answer. @returns false: neither */
-function get_tuple(iph: number, h: number): boolean {
-  const proto = ip_protocol(iph)
-  const saddr = ip_saddr(iph)
-  const daddr = ip_daddr(iph)
-  let [a, b, ra, rb] = [0, 0, 0, 0]
-  if (proto === IPPROTO_TCP || proto === IPPROTO_UDP) {
-    a = rb = dv.getUint16(h)
-    b = ra = dv.getUint16(h + 2)
-  } else if (proto === IPPROTO_ICMP) {
-    const answer = ANSWER[u8[h]]
-    if (answer === undefined) return false
-    a = ra = dv.getUint16(h + 4)
-    b = u8[h] | (u8[h + 1] << 8)
-    rb = answer | (u8[h + 1] << 8)
-  }
-  const words = [saddr, daddr, a, b, proto, daddr, saddr, ra, rb, proto]
-  for (let k = 0; k < TUPLE_WORDS; k++) {
-    i32[ORIG + k] = words[k]!
-    i32[REPLY + k] = words[TUPLE_WORDS + k]!
-  }
-  return true
-}
-
-// ---- protocols --------------------------------------------------------------------------------------------------------
-
-const TCP_STATES = [
-  'NONE',
-  'SYN_SENT',
-  'SYN_RECV',
-  'ESTABLISHED',
-  'FIN_WAIT',
-  'CLOSE_WAIT',
-  'LAST_ACK',
-  'TIME_WAIT',
-  'CLOSE',
-  'LISTEN',
-]
-const TCP_TIMEOUTS = [30 * 60, 120, 60, 5 * 86400, 120, 60, 30, 120, 10, 120] // seconds
-const ES = 3
-const IV = -1 // no such segment can come
-const IG = -2 // it may be out of time: it changes nothing
-const NONE = new Array<number>(10).fill(IV)
-const CL = [IV, 8, 8, 8, 8, 8, 8, 8, 8, IV]
-const FIN = [IV, IV, 4, 4, 6, 6, 6, 7, 8, IV]
-/** tcp_conntracks: by direction, by kind of segment (SYN, SYN and ACK, FIN, ACK, RST, nothing), by state. */
-const TCP_NEXT = [
-  [[1, 1, IG, IG, IG, IG, IG, 1, 1, IV], NONE, FIN, [ES, IV, ES, ES, 5, 5, 7, 7, 8, IV], CL, NONE],
-  [NONE, [IV, 2, 2, IG, IG, IG, IG, IG, IG, IV], FIN, [IV, IV, 2, ES, 5, 5, 7, 7, 8, IV], CL, NONE],
-]
-function tcp_kind(flags: number): number {
-  if ((flags & 4) !== 0) return 4
-  if ((flags & 2) !== 0) return (flags & 16) !== 0 ? 1 : 0
-  if ((flags & 1) !== 0) return 2
-  return (flags & 16) !== 0 ? 3 : 5
-}
-
-/** tcp_packet - @returns NF_ACCEPT, or -NF_ACCEPT: not of this connection */
-function tcp_packet(c: ip_conntrack, flags: number, dir: number): number {
-  write_lock_bh(ct.lock)
-  const old = c.state
-  const next = TCP_NEXT[dir]![tcp_kind(flags)]![old]!
-  if (next === IV) {
-    write_unlock_bh(ct.lock)
-    return -NF_ACCEPT
-  }
-  const state = next === IG ? old : next
-  c.state = state
-  if (state === ES && (old === ES || old === 2)) c.status |= IPS_ASSURED
-  const replied = (c.status & IPS_SEEN_REPLY) !== 0
-  write_unlock_bh(ct.lock)
-  if (!replied && (flags & 4) !== 0 && dir === 1) {
-    ip_ct_refresh(c, 0) // a refusal: what follows is another connection
-    return NF_ACCEPT
-  }
-  if (next !== IG) ip_ct_refresh(c, TCP_TIMEOUTS[state]! * hz())
-  return NF_ACCEPT
-}
-
-function udp_packet(c: ip_conntrack): void {
-  const replied = (c.status & IPS_SEEN_REPLY) !== 0
-  ip_ct_refresh(c, (replied ? 180 : 30) * hz())
-  if (!replied || (c.status & IPS_ASSURED) !== 0) return
-  write_lock_bh(ct.lock)
-  c.status |= IPS_ASSURED
-  write_unlock_bh(ct.lock)
-}
-
-/** Let the protocol see a packet. @returns NF_ACCEPT or -NF_ACCEPT */
-function proto_packet(c: ip_conntrack, iph: number, h: number, dir: number): number {
-  const proto = ip_protocol(iph)
-  if (proto === IPPROTO_TCP) return tcp_packet(c, u8[h + 13], dir)
-  if (proto === IPPROTO_UDP) udp_packet(c)
-  else ip_ct_refresh(c, (proto === IPPROTO_ICMP ? 30 : 600) * hz())
-  return NF_ACCEPT
-}
-
-/** May a packet that belongs to nothing begin a connection? */
-function may_begin(iph: number, h: number): boolean {
-  const proto = ip_protocol(iph)
-  if (proto === IPPROTO_TCP) {
-    const next = TCP_NEXT[0]![tcp_kind(u8[h + 13])]![0]!
-    return next !== IV && next !== IG
-  }
-  return proto !== IPPROTO_ICMP || QUESTIONS.includes(u8[h])
-}
-
 /** icmp_error - the connection that an ICMP error is about. @returns true: the packet is an error, and has it if there is one */
 function icmp_error(skb: sk_buff, hook: number): boolean {
   const h = transport(skb, 8)
@@ -210,11 +95,17 @@ function icmp_error(skb: sk_buff, hook: number): boolean {
   const inner = start + 8
   const hlen = len >= 28 ? ip_hdrlen(inner) : 0
   if (hlen < 20 || len < 8 + hlen + 8 || (ip_frag_off(inner) & IP_OFFSET) !== 0) return true
-  if (!get_tuple(inner, inner + hlen)) return true
-  const found = ip_conntrack_find_get(ORIG) // of the packet that it is about: the error goes the other way
+  ip_ct_get_tuple(inner, inner + hlen, ORIG)
+  if (!ip_ct_invert_tuple(REPLY, ORIG)) return true
+  let found = ip_conntrack_find_get(REPLY) // it goes the way of the answers to the packet that it is about
+  let reply = found & 1
+  if (found === 0 && hook === NF_IP_LOCAL_OUT) {
+    found = ip_conntrack_find_get(ORIG) // our own, about a packet whose source was still to be translated
+    reply = ~found & 1
+  }
   if (found === 0) return true
   skb.nfct = found & ~1
-  skb.nfctinfo = IP_CT_RELATED + ((found & 1) === 0 ? IP_CT_IS_REPLY : 0)
+  skb.nfctinfo = IP_CT_RELATED + (reply !== 0 ? IP_CT_IS_REPLY : 0)
   return true
 }
 
@@ -233,10 +124,11 @@ function track(hook: number, skb: sk_buff): number {
   const proto = ip_protocol(skb.nh)
   if (proto === IPPROTO_ICMP && icmp_error(skb, hook)) return NF_ACCEPT
   const h = transport(skb, proto === IPPROTO_TCP ? 20 : proto === IPPROTO_UDP || proto === IPPROTO_ICMP ? 8 : 0)
-  if (h === 0 || !get_tuple(skb.nh, h)) return NF_ACCEPT // INVALID
+  if (h === 0) return NF_ACCEPT // INVALID
+  ip_ct_get_tuple(skb.nh, h, ORIG)
   let found = ip_conntrack_find_get(ORIG)
   if (found === 0) {
-    if (!may_begin(skb.nh, h)) return NF_ACCEPT
+    if (!ip_ct_invert_tuple(REPLY, ORIG) || !proto_new(skb.nh, h)) return NF_ACCEPT
     const fresh = init_conntrack(ORIG, REPLY)
     if (fresh === null) return NF_DROP
     found = fresh.addr
@@ -246,17 +138,22 @@ function track(hook: number, skb: sk_buff): number {
   skb.nfct = c.addr
   if (dir === 1) skb.nfctinfo = IP_CT_ESTABLISHED + IP_CT_IS_REPLY
   else skb.nfctinfo = (c.status & IPS_SEEN_REPLY) !== 0 ? IP_CT_ESTABLISHED : IP_CT_NEW
-  if (proto_packet(c, skb.nh, h, dir) < 0) {
-    skb.nfct = 0
-    nf_conntrack_put(c.addr)
-    return NF_ACCEPT
+  const ret = proto_packet(c, skb, h, dir)
+  if (ret < 0) {
+    nf_reset(skb)
+    return -ret
   }
-  if (dir === 1 && (c.status & IPS_SEEN_REPLY) === 0) {
-    write_lock_bh(ct.lock)
-    c.status |= IPS_SEEN_REPLY
-    write_unlock_bh(ct.lock)
-  }
-  return NF_ACCEPT
+  if (dir === 1) set_status(c, IPS_SEEN_REPLY)
+  return ret
+}
+
+/** ip_ct_gather_frags - @consumes skb @returns the whole datagram, or null: not yet. @context softirq, process */
+export function ip_ct_gather_frags(skb: sk_buff, user: number): sk_buff | null {
+  skb_orphan(skb)
+  local_bh_disable()
+  const whole = ip_defrag(skb, user)
+  local_bh_enable()
+  return whole
 }
 
 /** ip_conntrack_defrag - connections are of whole datagrams; the whole goes on behind this hook. */
@@ -268,9 +165,8 @@ function ip_conntrack_defrag(
   okfn: Sym<nf_okfn>,
 ): number {
   if ((ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) === 0) return NF_ACCEPT
-  local_bh_disable()
-  const whole = ip_defrag(skb)
-  local_bh_enable()
+  const user = hook === NF_IP_PRE_ROUTING ? IP_DEFRAG_CONNTRACK_IN : IP_DEFRAG_CONNTRACK_OUT
+  const whole = ip_ct_gather_frags(skb, user)
   if (whole !== null) nf_hook_slow(hook, whole, indev, outdev, okfn, NF_IP_PRI_CONNTRACK_DEFRAG + 1)
   return NF_STOLEN
 }
@@ -280,13 +176,21 @@ function ip_confirm(_hook: number, skb: sk_buff): number {
   return skb.nfct === 0 || ip_conntrack_confirm(skb) ? NF_ACCEPT : NF_DROP
 }
 
+/** ip_refrag - the same on the way out, and what was gathered is cut again. @consumes skb on NF_STOLEN */
+function ip_refrag(hook: number, skb: sk_buff, _in: unknown, _out: unknown, okfn: Sym<nf_okfn>): number {
+  if (ip_confirm(hook, skb) !== NF_ACCEPT) return NF_DROP
+  if (skb.len <= skb.dst!.mtu) return NF_ACCEPT
+  ip_fragment(skb, call(okfn)) // no hook comes behind this one
+  return NF_STOLEN
+}
+
 class ct_hooks extends Struct {
   declare defrag_in: nf_hook_ops
   declare defrag_out: nf_hook_ops
   declare track_in: nf_hook_ops
   declare track_out: nf_hook_ops
   declare confirm_in: nf_hook_ops
-  declare confirm_out: nf_hook_ops
+  declare refrag: nf_hook_ops
 }
 const HOOKS: Layout<ct_hooks> = layout('ct_hooks', ct_hooks, {
   defrag_in: embed(NF_HOOK_OPS),
@@ -294,15 +198,16 @@ const HOOKS: Layout<ct_hooks> = layout('ct_hooks', ct_hooks, {
   track_in: embed(NF_HOOK_OPS),
   track_out: embed(NF_HOOK_OPS),
   confirm_in: embed(NF_HOOK_OPS),
-  confirm_out: embed(NF_HOOK_OPS),
+  refrag: embed(NF_HOOK_OPS),
 })
 const hooks = DEFINE_STATIC('ip_conntrack_hooks', HOOKS)
 const defrag_sym = symbol('ip_conntrack_defrag', ip_conntrack_defrag)
 const in_sym = symbol('ip_conntrack_in', ip_conntrack_in)
 const confirm_sym = symbol('ip_confirm', ip_confirm)
+const refrag_sym = symbol('ip_refrag', ip_refrag)
 const POINTS = [
   [hooks.confirm_in, confirm_sym, NF_IP_LOCAL_IN, NF_IP_PRI_LAST - 1],
-  [hooks.confirm_out, confirm_sym, NF_IP_POST_ROUTING, NF_IP_PRI_LAST],
+  [hooks.refrag, refrag_sym, NF_IP_POST_ROUTING, NF_IP_PRI_LAST],
   [hooks.defrag_in, defrag_sym, NF_IP_PRE_ROUTING, NF_IP_PRI_CONNTRACK_DEFRAG],
   [hooks.defrag_out, defrag_sym, NF_IP_LOCAL_OUT, NF_IP_PRI_CONNTRACK_DEFRAG],
   [hooks.track_in, in_sym, NF_IP_PRE_ROUTING, NF_IP_PRI_CONNTRACK],
@@ -339,14 +244,6 @@ define_match(
 extension_module('state', ['match'], ['ip_conntrack'])
 
 const NAMES: Record<number, string> = { [IPPROTO_ICMP]: 'icmp', [IPPROTO_TCP]: 'tcp', [IPPROTO_UDP]: 'udp' }
-function tuple_text(w: number, proto: number): string {
-  const addresses = `src=${ip_ntoa(i32[w])} dst=${ip_ntoa(i32[w + 1])} `
-  if (proto === IPPROTO_ICMP) return `${addresses}type=${i32[w + 3] & 255} code=${i32[w + 3] >> 8} id=${i32[w + 2]} `
-  return proto === IPPROTO_TCP || proto === IPPROTO_UDP
-    ? `${addresses}sport=${i32[w + 2]} dport=${i32[w + 3]} `
-    : addresses
-}
-
 /** ip_conntrack_text - /proc/net/ip_conntrack. */
 export function ip_conntrack_text(): string {
   const lines: string[] = []
@@ -357,7 +254,7 @@ export function ip_conntrack_text(): string {
     const unreplied = (c.status & IPS_SEEN_REPLY) === 0 ? '[UNREPLIED] ' : ''
     const assured = (c.status & IPS_ASSURED) !== 0 ? '[ASSURED] ' : ''
     lines.push(
-      `${head}${tuple_text(c.orig >> 2, proto)}${unreplied}${tuple_text(c.reply >> 2, proto)}${assured}use=${c.general.use}\n`,
+      `${head}${print_tuple(c.orig >> 2)}${unreplied}${print_tuple(c.reply >> 2)}${assured}use=${c.general.use}\n`,
     )
   })
   return lines.join('')

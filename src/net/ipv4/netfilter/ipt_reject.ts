@@ -4,7 +4,7 @@ import { csum_partial, csum_tcpudp_magic } from '../../../lib/checksum.js'
 import { E_PROTO, IPT_INV_PROTO } from '../../../lib/iptables.js'
 import { fate_made } from '../../core/fate.js'
 import { NF_DROP, NF_IP_FORWARD } from '../../core/netfilter.js'
-import { alloc_skb, nf_conntrack_get, skb_put, skb_reserve } from '../../core/skbuff.js'
+import { alloc_skb, skb_put, skb_reserve } from '../../core/skbuff.js'
 import { ACCT_LOCAL, type sk_buff } from '../../core/types.js'
 import { ETH_P_IP } from '../../wire/eth.js'
 import { ICMP_DEST_UNREACH } from '../../wire/icmp.js'
@@ -30,6 +30,7 @@ import { ip_local_out } from '../ip_output.js'
 import { ip_rt_put } from '../route.js'
 import { ip_route_output_key } from '../route_output.js'
 import { RTABLE } from '../types.js'
+import { ip_conntrack_attach } from './ip_conntrack.js'
 import { define_target } from './ip_tables.js'
 import { transport } from './ipt_matches.js'
 import { extension_module } from './ipt_module.js'
@@ -104,10 +105,7 @@ function send_reset(skb: sk_buff, hook: number): void {
   nskb.dev = rt.dst.dev
   nskb.protocol = ETH_P_IP
   build_reset(nskb, skb, start, len - doff)
-  // It belongs to the connection that it ends.
-  nskb.nfct = skb.nfct
-  nskb.nfctinfo = skb.nfctinfo
-  nf_conntrack_get(nskb.nfct)
+  ip_conntrack_attach(nskb, skb)
   nskb.acct = ACCT_LOCAL
   fate_made()
   ip_local_out(nskb)

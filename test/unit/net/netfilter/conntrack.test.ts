@@ -82,6 +82,23 @@ test('TCP: handshake, end, and segments of no connection', () => {
   expect([inside(ipFrame(tcp(16, 2000, 80), { ...out, protocol: 6 })), state()]).toEqual([1, 'TIME_WAIT'])
 })
 
+test('TCP: a SYN behind all that was sent opens a closed connection again, an old one does not', () => {
+  const seq = (frame: Uint8Array, n: number): Uint8Array => {
+    const f = frame.slice()
+    new DataView(f.buffer).setUint32(38, n)
+    return f
+  }
+  const seen = (): string[] => ip_conntrack_text().match(/(?<=^tcp +6 \d+ )\w+(?= .*sport=2000 dport=80)/gm) ?? []
+  const at = (flags: number, n: number): Uint8Array => seq(ipFrame(tcp(flags, 2000, 80), { ...out, protocol: 6 }), n)
+  expect(seen()).toEqual(['TIME_WAIT'])
+  // Who closed it first may open it again with any number; the last test's client did.
+  expect([inside(at(2, 0)), seen()]).toEqual([1, ['SYN_SENT']])
+  const answer = (flags: number): Uint8Array => ipFrame(tcp(flags, 80, 2000), { ...back, protocol: 6 })
+  expect([outside(answer(18)), inside(at(16, 1)), outside(answer(20)), seen()]).toEqual([1, 1, 1, ['CLOSE']])
+  expect([inside(at(2, 0)), seen()]).toEqual([0, ['CLOSE']])
+  expect([inside(at(2, 2)), seen()]).toEqual([1, ['SYN_SENT']])
+})
+
 test('an ICMP error about a connection is related to it, one about nothing is invalid; an echo reply needs its echo', () => {
   const about = (sport: number): Uint8Array => udpFrame({ ...out, sport, dport: 53 }, counting(8)).subarray(14, 50)
   expect(outside(icmpFrame(back, 3, 3, 0, about(1000)))).toBe(1)
