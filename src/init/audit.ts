@@ -35,7 +35,6 @@ import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
 import { all_tasks } from '../sched/sched.js'
 import { waits_of_ended_tasks } from '../sched/wait.js'
-import { local_bh_disable, local_bh_enable } from '../sync/bh.js'
 
 export interface LeakReport {
   name: string
@@ -106,9 +105,7 @@ export function leak_audit(): LeakReport[] {
   modules_post_mortem()
   rtnetlink_exit()
   unix_exit()
-  local_bh_disable() // as softirqs and timers give pieces up
   ipfrag_exit()
-  local_bh_enable()
   for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
   for (let dev = first_netdev(); dev !== null; dev = dev.next) {
     BUG_ON(dev_close(dev).next().done !== true, 'audit sleeps')
