@@ -26,6 +26,7 @@ export const ESPIPE = 29
 export const EPIPE = 32
 export const EDOM = 33
 export const ERANGE = 34
+export const ENAMETOOLONG = 36
 export const ENOSYS = 38
 export const ELOOP = 40
 export const ENONET = 64

@@ -8,6 +8,7 @@ import type { Call } from '../net/core/socket.js'
 import { get_user } from '../sched/mm.js'
 import { cond_resched, current, need_resched } from '../sched/sched.js'
 import { PF_SYSCALL } from '../sched/task.js'
+import { sys_creat } from './creat.js'
 import { syscall_enter, syscall_exit } from './entry.js'
 import { sys_close, sys_dup, sys_dup2, sys_fcntl, sys_ioctl, sys_read, sys_readv, sys_write, sys_writev } from './fs.js'
 import {
@@ -47,6 +48,7 @@ type SystemCall = (a: number, b: number, c: number, d: number, e: number, f: num
 export const __NR_read = 3
 export const __NR_write = 4
 export const __NR_close = 6
+export const __NR_creat = 8
 export const __NR_unlink = 10
 export const __NR_getpid = 20
 export const __NR_setuid = 23
@@ -121,6 +123,7 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_read]: sys_read,
   [__NR_write]: sys_write,
   [__NR_close]: sys_close,
+  [__NR_creat]: sys_creat,
   [__NR_unlink]: sys_unlink,
   [__NR_getpid]: sys_getpid,
   [__NR_setuid]: sys_setuid,

@@ -14,6 +14,7 @@ import {
   __NR_bind,
   __NR_close,
   __NR_connect,
+  __NR_creat,
   __NR_dup,
   __NR_dup2,
   __NR_fcntl,
@@ -82,6 +83,13 @@ export function load32(addr: number): number {
 }
 export function store32(addr: number, value: number): void {
   mem(addr, 4).set([value & 255, (value >> 8) & 255, (value >> 16) & 255, value >>> 24])
+}
+/** string - in memory, with its 0. */
+export function string(text: string): number {
+  const bytes = new TextEncoder().encode(text)
+  const at = sbrk(bytes.length + 1)
+  mem(at, bytes.length).set(bytes)
+  return at
 }
 /** A variable that lies in memory, for calls that want its address. */
 export function variable(value = 0): number {
@@ -178,6 +186,8 @@ export function sockaddr_un(addr: number, name: string): number {
 
 export const read = (fd: number, buf: number, count: number): Libc => syscall(__NR_read, fd, buf, count)
 export const write = (fd: number, buf: number, count: number): Libc => syscall(__NR_write, fd, buf, count)
+/** creat - a file for writing; the host of the machine keeps it under this name. */
+export const creat = (path: number): Libc => syscall(__NR_creat, path)
 export const close = (fd: number): Libc => syscall(__NR_close, fd)
 export const dup = (fd: number): Libc => syscall(__NR_dup, fd)
 export const dup2 = (fd: number, to: number): Libc => syscall(__NR_dup2, fd, to)
