@@ -34,6 +34,7 @@ import { unix_exit } from '../net/unix/unix_table.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
 import { all_tasks } from '../sched/sched.js'
+import { exit_sighand } from '../sched/signal.js'
 import { waits_of_ended_tasks } from '../sched/wait.js'
 
 export interface LeakReport {
@@ -72,6 +73,7 @@ const AUDITED = new RegExp(
     'mm_struct',
     'user_memory',
     'kernel_stack',
+    'sighand_struct',
     'irqaction',
     'timer_box',
     'rcu_synchronize',
@@ -127,7 +129,10 @@ export function leak_audit(): LeakReport[] {
 function programs_end(): void {
   socks_disown()
   BUG_ON(files_post_mortem().next().done !== true, 'audit sleeps')
-  for (const p of all_tasks()) exit_mm(p)
+  for (const p of all_tasks()) {
+    exit_mm(p)
+    exit_sighand(p)
+  }
   sleeps_end()
 }
 

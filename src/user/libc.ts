@@ -38,7 +38,6 @@ import {
   __NR_setsockopt,
   __NR_setuid,
   __NR_shutdown,
-  __NR_sigpending,
   __NR_socket,
   __NR_socketpair,
   __NR_unlink,
@@ -160,8 +159,8 @@ export function set_timeout(fd: number, us: number): Libc {
   const whole = Math.max(1, Math.ceil(us))
   return with_words([Math.floor(whole / 1e6), whole % 1e6], at => setsockopt(fd, 1, 20, at, 8))
 }
-/** Words in memory for one call. */
-function* with_words(words: number[], f: (at: number) => Libc): Libc {
+/** with_words - words in memory for one call. */
+export function* with_words(words: number[], f: (at: number) => Libc): Libc {
   const mm = task_mm(current())!
   const at = malloc(words.length * 4)
   const top = mm.brk
@@ -204,7 +203,8 @@ export const getpid = (): Libc => syscall(__NR_getpid)
 export const getuid = (): Libc => syscall(__NR_getuid)
 export const setuid = (uid: number): Libc => syscall(__NR_setuid, uid)
 export const alarm = (seconds: number): Libc => syscall(__NR_alarm, seconds)
-export const nanosleep = (ns: number): Libc => syscall(__NR_nanosleep, ns)
+/** `rmtp`: where the timespec goes that was left when a signal came. */
+export const nanosleep = (ns: number, rmtp = 0): Libc => syscall(__NR_nanosleep, ns, rmtp)
 /** The machine's clock as us, in place of a timeval. */
 export function* gettimeofday(): Libc {
   const mm = task_mm(current())!
@@ -216,5 +216,3 @@ export function* gettimeofday(): Libc {
   return us
 }
 export const sched_yield = (): Libc => syscall(__NR_sched_yield)
-/** The lowest signal that came and was not asked for yet; 0: none. */
-export const took_signal = (): Libc => syscall(__NR_sigpending)

@@ -3,6 +3,7 @@ import { register_program } from '../syscall/exec.js'
 import { arping_main } from './arping.js'
 import { echo_main } from './echo.js'
 import { ip_program_main } from './ip.js'
+import { kill_main } from './kill.js'
 import { host_main, named_main } from './named.js'
 import { ping_main } from './ping.js'
 import { routed_main } from './routed.js'
@@ -23,3 +24,4 @@ register_program('named', named_main)
 register_program('host', host_main)
 register_program('tcpdump', tcpdump_main)
 register_program('arping', arping_main)
+register_program('kill', kill_main)

@@ -39,6 +39,7 @@ import {
   SOL_PACKET,
   sockaddr_ll,
 } from './libpacket.js'
+import { on_signals, SIGINT, SIGTERM } from './libsignal.js'
 import { type Message, MSG_TRUNC, message } from './msg.js'
 import { compile, type Filter, FilterError } from './pcap_filter.js'
 import { arguments_of, fprintf, getopt, number_option, perror, printf, STDERR, STDOUT, write_all } from './stdio.js'
@@ -225,6 +226,7 @@ export function* tcpdump_main(argc: number, argv: number): Libc {
     STDERR,
     `tcpdump: listening on ${device}, link-type EN10MB (Ethernet), capture size ${p.snaplen} bytes\n`,
   )
+  yield* on_signals(SIGINT, SIGTERM) // they end the wait for a packet
   const counts = { captured: 0 }
   err = yield* capture(p, fd, out, lo, counts)
   if (err < 0) yield* perror(`tcpdump: ${err === -ENETDOWN ? device : 'recvmsg'}`, err)
