@@ -30,6 +30,7 @@ import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rtnetlink_exit } from '../net/netlink/rtnetlink.js'
+import { unix_files_in_flight, unix_gc } from '../net/unix/garbage.js'
 import { unix_exit } from '../net/unix/unix_table.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
@@ -128,7 +129,8 @@ export function leak_audit(): LeakReport[] {
 /** The programs that the halt found running never go on: what they have open is closed, and their memory is free. */
 function programs_end(): void {
   socks_disown()
-  BUG_ON(files_post_mortem().next().done !== true, 'audit sleeps')
+  BUG_ON(files_post_mortem(unix_files_in_flight()).next().done !== true, 'audit sleeps')
+  BUG_ON(unix_gc().next().done !== true, 'audit sleeps')
   for (const p of all_tasks()) {
     exit_mm(p)
     exit_sighand(p)
