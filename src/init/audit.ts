@@ -61,6 +61,8 @@ const AUDITED = new RegExp(
     'ipq',
     'in_device',
     'in_ifaddr',
+    'ip_mc_list',
+    'ip_mc_socklist',
     'ip_conntrack',
     'ipt_table_info',
     'nf_info',

@@ -33,6 +33,7 @@ import {
   ip_options_undo,
   MAX_IPOPTLEN,
 } from './ip_options_sock.js'
+import { IP_MULTICAST_IF, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, ip_mc_setsockopt } from './mc_sock.js'
 import { IPCB, RTABLE } from './types.js'
 
 const u8 = RAM.u8
@@ -155,7 +156,8 @@ export function* ip_setsockopt(sk: sock, level: number, optname: number, optval:
     val = u8[at]
   }
   yield* lock_sock(sk)
-  const err = optname === IP_OPTIONS_OPT ? set_ip_options(sk, optval, optlen) : set_option(sk, optname, val, optlen)
+  let err: number | null = yield* ip_mc_setsockopt(sk, optname, val, optval, optlen)
+  err ??= optname === IP_OPTIONS_OPT ? set_ip_options(sk, optval, optlen) : set_option(sk, optname, val, optlen)
   release_sock(sk)
   return err
 }
@@ -186,6 +188,10 @@ function get_option(sk: sock, optname: number): number | null {
       return (inet.cmsg_flags & IP_CMSG_TTL) !== 0 ? 1 : 0
     case IP_RECVTOS:
       return (inet.cmsg_flags & IP_CMSG_TOS) !== 0 ? 1 : 0
+    case IP_MULTICAST_TTL:
+      return inet.mc_ttl
+    case IP_MULTICAST_LOOP:
+      return inet.mc_loop
     case IP_MTU: {
       const dst = sk_dst_check(sk)
       if (dst === null) return -ENOTCONN
@@ -209,6 +215,14 @@ export function* ip_getsockopt(sk: sock, level: number, optname: number, optval:
     const err = get_ip_options(sk, optval, optlen, len)
     release_sock(sk)
     return err
+  }
+  if (optname === IP_MULTICAST_IF) {
+    const { mc_addr } = inet_sk(sk)
+    release_sock(sk)
+    const at = scratch()
+    dv.setInt32(at, mc_addr)
+    len = Math.min(4, len)
+    return put_user(len, optlen) || (copy_to_user(optval, at, len) === 0 ? 0 : -EFAULT)
   }
   const val = get_option(sk, optname)
   release_sock(sk)
