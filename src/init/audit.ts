@@ -61,6 +61,7 @@ const AUDITED = new RegExp(
     'ipq',
     'in_device',
     'in_ifaddr',
+    'ip_ra_chain',
     'ip_mc_list',
     'ip_mc_socklist',
     'ip_conntrack',

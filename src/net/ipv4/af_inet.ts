@@ -52,6 +52,7 @@ import { inet_ioctl } from './inet_ioctl.js'
 import { inet_sock_destruct_sym, sk_common_release } from './inet_life.js'
 import { IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
 import { inet_add_protocol } from './ip_input.js'
+import { ip_ra_init } from './ip_ra.js'
 import { ip_mc_drop_socket } from './mc_sock.js'
 import { raw_hash_init, raw_prot_sym } from './raw.js'
 import { set_sockaddr_in, sin_addr, sin_family, sin_port, udp_prot_sym } from './udp.js'
@@ -254,6 +255,7 @@ export function inet_init(): void {
   raw_hash_init()
   devinet_ioctl_init()
   igmp_init(config('seed'))
+  ip_ra_init()
   inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)
   sock_register(AF_INET, inet_create_sym)
 }

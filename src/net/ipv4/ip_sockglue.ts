@@ -33,6 +33,7 @@ import {
   ip_options_undo,
   MAX_IPOPTLEN,
 } from './ip_options_sock.js'
+import { ip_ra_control } from './ip_ra.js'
 import { IP_MULTICAST_IF, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, ip_mc_setsockopt } from './mc_sock.js'
 import { IPCB, RTABLE } from './types.js'
 
@@ -45,6 +46,7 @@ export const IP_TOS = 1
 export const IP_TTL = 2
 export const IP_HDRINCL = 3
 export const IP_OPTIONS_OPT = 4
+export const IP_ROUTER_ALERT = 5
 export const IP_RECVOPTS = 6
 export const IP_RETOPTS = 7
 export const IP_RECVERR = 11
@@ -102,6 +104,8 @@ function set_option(sk: sock, optname: number, val: number, optlen: number): num
       if (sk.sk_type !== SOCK_RAW) return -ENOPROTOOPT
       inet.hdrincl = val !== 0 ? 1 : 0
       return 0
+    case IP_ROUTER_ALERT:
+      return ip_ra_control(sk, val !== 0)
     case IP_RECVOPTS:
       return cmsg_flag(inet, IP_CMSG_RECVOPTS, val !== 0)
     case IP_RETOPTS:
