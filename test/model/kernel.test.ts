@@ -131,7 +131,7 @@ test.each([
 
 test.each(['sigsuspend', 'recv'])('a signal comes while a process is about to sleep in %s: never lost', async call => {
   const args = { call, signals: 3, ticks: 1 }
-  const options = { schedules: 150, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
+  const options = { schedules: 80, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
   const result = await look('signal', options)
-  expect(result).toMatchObject({ findings: [], schedules: 150, cut: 0, outcomes: { '3 seen': 150 } })
+  expect(result).toMatchObject({ findings: [], schedules: 80, cut: 0, outcomes: { '3 seen': 80 } })
 })
