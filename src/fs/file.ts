@@ -289,15 +289,16 @@ export function set_close_on_exec(fd: number, on: boolean): void {
 
 /**
  * files_post_mortem - close what the tasks of a halted machine have open, also what they were in the middle of a call with.
- * @context a halted machine
+ * `sent`: files that lie in messages, one entry for each time. @context a halted machine
  */
-export function* files_post_mortem(): Generator<void, void, void> {
+export function* files_post_mortem(sent: readonly number[]): Generator<void, void, void> {
   const tables = new Set(all_tasks().flatMap(p => (p.files === 0 ? [] : [p.files])))
   const open = [...tables].flatMap(at => {
     const fds = FILES.ref(at).fd >> 2
     return Array.from({ length: NR_OPEN }, (_, fd) => i32[fds + fd]).filter(addr => addr !== 0)
   })
-  for (const addr of open) FILE.ref(addr).f_count = open.filter(other => other === addr).length
+  const held = [...open, ...sent]
+  for (const addr of held) FILE.ref(addr).f_count = held.filter(other => other === addr).length
   for (const at of tables) {
     FILES.ref(at).count = 1
     yield* put_files_struct(FILES.ref(at))
@@ -305,7 +306,7 @@ export function* files_post_mortem(): Generator<void, void, void> {
   for (const p of all_tasks()) i32[p.$w + TASK_FILES] = 0
 }
 const TASK_FILES = TASK.offset('files') >> 2
-/** file_count - references, for tests. */
+/** file_count - references. */
 export function file_count(filp: file): number {
   return load(filp.addr)
 }

@@ -6,7 +6,7 @@
 
 import { hz } from '../arch/machine.js'
 import { jiffies_to_usecs, MAX_SCHEDULE_TIMEOUT, schedule_timeout, usecs_to_jiffies } from '../irq/timer.js'
-import { EBADF, EFAULT, EINTR, EINVAL } from '../lib/errno.js'
+import { EBADF, EFAULT, EINTR, EINVAL, ERESTARTNOHAND } from '../lib/errno.js'
 import { FD_SETSIZE, OPEN_MAX } from '../lib/limits.js'
 import { get_user, put_user } from '../sched/mm.js'
 import {
@@ -204,7 +204,7 @@ function put_timeout(tvp: number, left: number): void {
   put_user(jiffies_to_usecs(left % hz()), tvp + 4)
 }
 
-/** sys_select - @returns bits that are set, 0: the time is over, -EBADF, -EINVAL, -EFAULT, -EINTR, -ENOMEM */
+/** sys_select - @returns bits that are set, 0: the time is over, -EBADF, -EINVAL, -EFAULT, -ERESTARTNOHAND, -ENOMEM */
 export function* sys_select(n: number, inp: number, outp: number, exp: number, tvp: number): Call {
   const timeout = select_timeout(tvp)
   if (timeout < 0) return timeout
@@ -224,7 +224,7 @@ export function* sys_select(n: number, inp: number, outp: number, exp: number, t
   }
   put_timeout(tvp, left)
   if (ret < 0) return ret
-  if (ret === 0 && signal_pending(current())) return -EINTR
+  if (ret === 0 && signal_pending(current())) return -ERESTARTNOHAND
   const bad = places.some((place, k) => set_fd_set(place, results[k]!) !== 0)
   return bad ? -EFAULT : ret
 }

@@ -30,10 +30,12 @@ import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rtnetlink_exit } from '../net/netlink/rtnetlink.js'
+import { unix_files_in_flight, unix_gc } from '../net/unix/garbage.js'
 import { unix_exit } from '../net/unix/unix_table.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
 import { all_tasks } from '../sched/sched.js'
+import { exit_sighand } from '../sched/signal.js'
 import { waits_of_ended_tasks } from '../sched/wait.js'
 
 export interface LeakReport {
@@ -59,6 +61,9 @@ const AUDITED = new RegExp(
     'ipq',
     'in_device',
     'in_ifaddr',
+    'ip_ra_chain',
+    'ip_mc_list',
+    'ip_mc_socklist',
     'ip_conntrack',
     'ipt_table_info',
     'nf_info',
@@ -72,6 +77,7 @@ const AUDITED = new RegExp(
     'mm_struct',
     'user_memory',
     'kernel_stack',
+    'sighand_struct',
     'irqaction',
     'timer_box',
     'rcu_synchronize',
@@ -126,8 +132,12 @@ export function leak_audit(): LeakReport[] {
 /** The programs that the halt found running never go on: what they have open is closed, and their memory is free. */
 function programs_end(): void {
   socks_disown()
-  BUG_ON(files_post_mortem().next().done !== true, 'audit sleeps')
-  for (const p of all_tasks()) exit_mm(p)
+  BUG_ON(files_post_mortem(unix_files_in_flight()).next().done !== true, 'audit sleeps')
+  BUG_ON(unix_gc().next().done !== true, 'audit sleeps')
+  for (const p of all_tasks()) {
+    exit_mm(p)
+    exit_sighand(p)
+  }
   sleeps_end()
 }
 

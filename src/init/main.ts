@@ -66,6 +66,7 @@ import { kthread_init } from '../sched/kthread.js'
 import { modules_init } from '../sched/module.js'
 import { printk_init } from '../sched/printk.js'
 import { cpu_loop, forget_tasks, kernel_thread, sched_init } from '../sched/sched.js'
+import { signals_init } from '../sched/signal.js'
 import { exec, program_names } from '../syscall/exec.js'
 import '../user/programs.js' // they enter themselves into the table of programs
 import { screend_sym } from '../user/screend.js'
@@ -238,6 +239,7 @@ export function init_subsystems(ncpus: number): void {
   boot_args.carved = true
   sched_init(ncpus)
   kthread_init()
+  signals_init()
   printk_init()
   modules_init()
   irq_init()

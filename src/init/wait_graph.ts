@@ -47,6 +47,7 @@ import {
   TASK_DEAD,
   TASK_INTERRUPTIBLE,
   TASK_RUNNING,
+  TASK_STOPPED,
   TASK_UNINTERRUPTIBLE,
   TASK_ZOMBIE,
   type task_struct,
@@ -64,6 +65,7 @@ const STATES: Record<number, string | undefined> = {
   [TASK_RUNNING]: 'ready to run',
   [TASK_INTERRUPTIBLE]: 'sleeps, interruptible',
   [TASK_UNINTERRUPTIBLE]: 'sleeps',
+  [TASK_STOPPED]: 'was stopped by a signal',
   [TASK_ZOMBIE]: 'zombie',
   [TASK_DEAD]: 'has ended',
 }

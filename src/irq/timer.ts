@@ -414,8 +414,11 @@ export function* schedule_timeout_interruptible(timeout: number): Generator<void
   return yield* schedule_timeout(timeout)
 }
 
-/** Sleep as long as that, or until a signal comes; one that is pending already does not let it sleep at all. */
-function* sleep_interruptible(timeout: number): Generator<void, number, void> {
+/**
+ * sleep_interruptible - so many jiffies, or until a signal comes; one that is pending already does not let it sleep at all.
+ * @context process @returns jiffies left
+ */
+export function* sleep_interruptible(timeout: number): Generator<void, number, void> {
   let left = timeout
   while (left > 0 && !signal_pending(current())) left = yield* schedule_timeout_interruptible(left)
   return left

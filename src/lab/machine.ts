@@ -19,7 +19,7 @@ import { HISTOGRAM_SLOTS } from '../lib/histogram.js'
 import { table_blob } from '../lib/iptables.js'
 import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
-import { ConsoleReader, type ConsoleRecord } from './consoleReader.js'
+import { ConsoleReader, type ConsoleRecord, type HostFile } from './consoleReader.js'
 import { MachinePanic, RunError } from './errors.js'
 import { linked, linkedWorker } from './image.js'
 import { saveIptables } from './iptables/save.js'
@@ -298,6 +298,11 @@ export class Machine {
   /** What programs wrote since the last call, in order. Call it often: a program that finds the console full sleeps. */
   console(): ConsoleRecord[] {
     return this.consoleReader.drain()
+  }
+
+  /** Files that programs created (`creat`), as far as they were written; they are kept on the host, by the name that was given. */
+  files(): HostFile[] {
+    return this.consoleReader.files()
   }
 
   private get consoleReader(): ConsoleReader {

@@ -54,6 +54,8 @@ export interface TapHooks {
   /** The machine is up, and these are its devices on the host. */
   ready?: (taps: readonly string[]) => void
   capture?: (tap: string, bytes: Uint8Array) => void
+  /** A file that a program wrote, whole, at the end. */
+  file?: (name: string, bytes: Uint8Array) => void
   /** What a program says, as it comes. */
   output?: (text: string) => void
 }
@@ -128,6 +130,7 @@ async function serve(machine: Machine, config: TapRunConfig, { signal, output }:
 async function finish(machine: Machine, config: TapRunConfig, seconds: number, hooks: TapHooks): Promise<TapResult> {
   await machine.halt()
   const captures = await machine.captures()
+  for (const { name, bytes } of machine.files()) hooks.file?.(name, bytes)
   const leaks = await machine.audit()
   const { ports, fates } = takeSample(machine)
   config.ports.forEach(({ tap }, k) => {

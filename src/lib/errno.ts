@@ -26,6 +26,7 @@ export const ESPIPE = 29
 export const EPIPE = 32
 export const EDOM = 33
 export const ERANGE = 34
+export const ENAMETOOLONG = 36
 export const ENOSYS = 38
 export const ELOOP = 40
 export const ENONET = 64
@@ -57,5 +58,12 @@ export const EHOSTUNREACH = 113
 export const EALREADY = 114
 export const EINPROGRESS = 115
 export const EREMOTEIO = 121
-/** Never seen by a program: the call begins anew, or was interrupted. */
+// Never seen by a program: what becomes of a call that a signal interrupted.
+/** Begins anew if there is no handler, or it was installed with SA_RESTART; EINTR otherwise. */
 export const ERESTARTSYS = 512
+/** Begins anew in any case. */
+export const ERESTARTNOINTR = 513
+/** Begins anew if there is no handler; EINTR otherwise. */
+export const ERESTARTNOHAND = 514
+/** Goes on by what the task's restart block says if there is no handler; EINTR otherwise. */
+export const ERESTART_RESTARTBLOCK = 516

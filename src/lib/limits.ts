@@ -71,6 +71,8 @@ export const INET_PEER_THRESHOLD = 4096 + 128 // from here on unused ones go soo
 export const MAX_FIB_TABLES = 64 // beside local and main, and those two
 export const MAX_FIB_RULES = 256
 export const MAX_IFADDRS = 256
+export const MAX_MC_GROUPS = 1024 // of all interfaces, and memberships of all sockets
+export const IGMP_MAX_MEMBERSHIPS = 20 // of one socket
 export const MAX_IPQS = 512 // datagrams that are being put together
 
 /** Frames that a panic has a look at: those of the panic itself do not count. */

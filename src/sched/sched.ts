@@ -68,7 +68,7 @@ const COST_WAKE_UP = cost('wake_up_process')
 const i32 = RAM.i32
 const u8 = RAM.u8
 const STATE = TASK.offset('state')
-const SIGNALS = TASK.offset('pending')
+const SIGPENDING = TASK.offset('sigpending')
 const CURRENT = (cpu_area(Math.max(cpu_id, 0)) + CPU_CURRENT) >> 2
 
 /** Priority of nice 0. */
@@ -157,9 +157,9 @@ function try_to_wake_up(p: task_struct, states: number): boolean {
   charge_cost(COST_WAKE_UP)
   const q = runqueues.cpu(p.cpu)
   const flags = spin_lock_irqsave(q.lock)
-  const slept = (p.state & states) !== 0
+  const slept = (load(p.addr + STATE) & states) !== 0 // the sleeper sets it without rq.lock
   if (slept) {
-    p.state = TASK_RUNNING
+    store(p.addr + STATE, TASK_RUNNING)
     if (p.on_rq === 0) {
       p.on_rq = 1
       q.nr_running++
@@ -221,6 +221,7 @@ export function kernel_thread(
   p.arg = arg
   for (let k = 0; k < Math.min(15, name.length); k++) u8[p.comm + k] = name.charCodeAt(k)
   INIT_LIST_HEAD(p.run_list)
+  INIT_LIST_HEAD(p.tasks)
   p.time_slice = task_timeslice(p)
   counts.forks++
   if (options.asleep !== true) wake_up_process(p)
@@ -240,9 +241,9 @@ export function current_or_null(): task_struct | null {
 export function set_current_state(state: number): void {
   store(current().addr + STATE, state)
 }
-/** __set_current_state - where no waker can be, or a lock keeps it out. @context process */
+/** __set_current_state - where nothing is looked at next. A signal may come at any time, so it is whole. @context process */
 export function __set_current_state(state: number): void {
-  current().state = state
+  store(current().addr + STATE, state)
 }
 export function need_resched(): boolean {
   return rq.need_resched !== 0
@@ -328,7 +329,7 @@ function pick(): task_struct | null {
 function put_prev(p: task_struct, done: boolean): void {
   const flags = spin_lock_irqsave(rq.lock)
   dequeue_task(rq, p)
-  if (p.state === TASK_INTERRUPTIBLE && load(p.addr + SIGNALS) !== 0) p.state = TASK_RUNNING // one came before it slept
+  if (p.state === TASK_INTERRUPTIBLE && load(p.addr + SIGPENDING) !== 0) p.state = TASK_RUNNING // one came before it slept
   if (done || p.state !== TASK_RUNNING) {
     p.on_rq = 0
     rq.nr_running--

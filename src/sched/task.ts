@@ -12,6 +12,7 @@ export type Program = (arg: number) => Stack
 export const TASK_RUNNING = 0
 export const TASK_INTERRUPTIBLE = 1
 export const TASK_UNINTERRUPTIBLE = 2
+export const TASK_STOPPED = 4
 export const TASK_ZOMBIE = 16
 export const TASK_DEAD = 32
 
@@ -38,7 +39,14 @@ export class task_struct extends Struct {
   declare at_rest: number
   declare begun: number
   declare exit_wait: number
+  declare tasks: list_head
+  declare sighand: number
   declare pending: number
+  declare blocked: number
+  declare sigpending: number
+  declare restart_fn: number
+  declare restart_arg0: number
+  declare restart_arg1: number
   declare itimers: number
   declare mm: number
   declare files: number
@@ -65,7 +73,14 @@ export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   at_rest: own(word), // sleeps at the top of its program: begun anew it would do the same
   begun: own(word), // has run at least once
   exit_wait: word, // address of the completion of who waits for the exit
-  pending: atomic(word), // signals, bit 0 for signal 1
+  tasks: by('tasklist_lock', embed(LIST)), // processes that kill finds
+  sighand: konst(word), // address of its handlers, 0: those of kernel threads (sched/signal.ts)
+  pending: by('siglock', word), // signals, bit 0 for signal 1
+  blocked: by('siglock', word), // by the task itself, a word at a time
+  sigpending: atomic(word), // TIF_SIGPENDING: one is pending that is not blocked; set under siglock, looked at without
+  restart_fn: own(word), // how a call goes on that a signal interrupted (ERESTART_RESTARTBLOCK)
+  restart_arg0: own(word),
+  restart_arg1: own(word),
   itimers: word, // address of its interval timers, 0: none (irq/itimer.ts)
   mm: konst(word), // address of its memory, 0: a kernel thread (sched/mm.ts)
   files: own(word), // address of its descriptor table (fs/file.ts)

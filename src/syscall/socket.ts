@@ -6,13 +6,16 @@ import { symbol } from '../abi/symbol.js'
 import { RAM } from '../arch/ram.js'
 import {
   __fput,
+  FILE,
   fd_install,
   fget,
   type file,
+  file_count,
   type file_operations,
   fput,
   fput_test,
   get_empty_filp,
+  get_file,
   get_unused_fd,
   O_NONBLOCK,
   O_RDWR,
@@ -23,6 +26,7 @@ import { UIO_MAXIOV } from '../lib/limits.js'
 import { kfree, kmalloc } from '../mm/kmalloc.js'
 import { dev_ioctl, SIOCDEVPRIVATE } from '../net/core/dev_ioctl.js'
 import { verify_iovec } from '../net/core/iovec.js'
+import { scm_files } from '../net/core/scm.js'
 import { SOL_SOCKET, sock_getsockopt, sock_setsockopt } from '../net/core/sock_opt.js'
 import {
   MAX_SOCK_ADDR,
@@ -138,6 +142,17 @@ const socket_file_ops: file_operations = {
   release: filp => sock_release(socket_of(filp)),
 }
 const socket_file_ops_sym = symbol('socket_file_ops', socket_file_ops)
+
+Object.assign(scm_files, {
+  fget: fd => fget(fd)?.addr ?? 0,
+  get: at => get_file(FILE.ref(at)),
+  put: at => fput(FILE.ref(at)),
+  count: at => file_count(FILE.ref(at)),
+  sk_of: at => (FILE.ref(at).f_op === socket_file_ops_sym ? (socket_of(FILE.ref(at)).sk?.addr ?? 0) : 0),
+  get_unused_fd,
+  put_unused_fd,
+  install: (fd, at) => fd_install(fd, FILE.ref(at)),
+} satisfies typeof scm_files)
 
 /** sock_map_fd - the socket as a descriptor. @returns it, -EMFILE, -ENFILE; then the socket stays the caller's */
 function sock_map_fd(sock: socket): number {

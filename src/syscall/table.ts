@@ -3,23 +3,38 @@
  * behind it, as in 2.6.11, or by the numbers that later kernels gave each of them.
  */
 import { sys_poll, sys_select } from '../fs/select.js'
-import { EFAULT, EINTR, EINVAL, ENOSYS, ERESTARTSYS } from '../lib/errno.js'
+import { EFAULT, EINVAL, ENOSYS, ERESTART_RESTARTBLOCK } from '../lib/errno.js'
 import type { Call } from '../net/core/socket.js'
 import { get_user } from '../sched/mm.js'
 import { cond_resched, current, need_resched } from '../sched/sched.js'
+import { signal_pending } from '../sched/signal.js'
 import { PF_SYSCALL } from '../sched/task.js'
+import { sys_creat } from './creat.js'
+import { is_restart, signal_return } from './do_signal.js'
 import { syscall_enter, syscall_exit } from './entry.js'
 import { sys_close, sys_dup, sys_dup2, sys_fcntl, sys_ioctl, sys_read, sys_readv, sys_write, sys_writev } from './fs.js'
 import {
   sys_alarm,
+  sys_getitimer,
   sys_getpid,
   sys_gettimeofday,
   sys_getuid,
   sys_nanosleep,
+  sys_restart_syscall,
   sys_sched_yield,
+  sys_setitimer,
   sys_setuid,
-  sys_sigpending,
 } from './process.js'
+import {
+  sys_exit,
+  sys_kill,
+  sys_pause,
+  sys_rt_sigaction,
+  sys_rt_sigpending,
+  sys_rt_sigprocmask,
+  sys_rt_sigsuspend,
+  sys_rt_sigtimedwait,
+} from './signal.js'
 import {
   sys_accept,
   sys_bind,
@@ -44,20 +59,26 @@ import { sys_unlink } from './unlink.js'
 /** A call returns its value or negative errno at once, or is a generator because it may sleep. */
 type SystemCall = (a: number, b: number, c: number, d: number, e: number, f: number) => number | Call
 
+export const __NR_restart_syscall = 0
+export const __NR_exit = 1
 export const __NR_read = 3
 export const __NR_write = 4
 export const __NR_close = 6
+export const __NR_creat = 8
 export const __NR_unlink = 10
 export const __NR_getpid = 20
 export const __NR_setuid = 23
 export const __NR_getuid = 24
 export const __NR_alarm = 27
+export const __NR_pause = 29
+export const __NR_kill = 37
 export const __NR_dup = 41
 export const __NR_ioctl = 54
 export const __NR_fcntl = 55
 export const __NR_dup2 = 63
-export const __NR_sigpending = 73
 export const __NR_gettimeofday = 78
+export const __NR_setitimer = 104
+export const __NR_getitimer = 105
 export const __NR_select = 142
 export const __NR_poll = 168
 export const __NR_socketcall = 102
@@ -65,6 +86,11 @@ export const __NR_readv = 145
 export const __NR_writev = 146
 export const __NR_sched_yield = 158
 export const __NR_nanosleep = 162
+export const __NR_rt_sigaction = 174
+export const __NR_rt_sigprocmask = 175
+export const __NR_rt_sigpending = 176
+export const __NR_rt_sigtimedwait = 177
+export const __NR_rt_sigsuspend = 179
 export const __NR_socket = 359
 export const __NR_socketpair = 360
 export const __NR_bind = 361
@@ -118,9 +144,12 @@ function sys_socketcall(which: number, args: number): number | Call {
 }
 
 const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
+  [__NR_restart_syscall]: sys_restart_syscall,
+  [__NR_exit]: sys_exit,
   [__NR_read]: sys_read,
   [__NR_write]: sys_write,
   [__NR_close]: sys_close,
+  [__NR_creat]: sys_creat,
   [__NR_unlink]: sys_unlink,
   [__NR_getpid]: sys_getpid,
   [__NR_setuid]: sys_setuid,
@@ -130,7 +159,15 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_ioctl]: sys_ioctl,
   [__NR_fcntl]: sys_fcntl,
   [__NR_dup2]: sys_dup2,
-  [__NR_sigpending]: sys_sigpending,
+  [__NR_pause]: sys_pause,
+  [__NR_kill]: sys_kill,
+  [__NR_setitimer]: sys_setitimer,
+  [__NR_getitimer]: sys_getitimer,
+  [__NR_rt_sigaction]: sys_rt_sigaction,
+  [__NR_rt_sigprocmask]: sys_rt_sigprocmask,
+  [__NR_rt_sigpending]: sys_rt_sigpending,
+  [__NR_rt_sigtimedwait]: sys_rt_sigtimedwait,
+  [__NR_rt_sigsuspend]: sys_rt_sigsuspend,
   [__NR_gettimeofday]: sys_gettimeofday,
   [__NR_select]: sys_select,
   [__NR_poll]: sys_poll,
@@ -157,18 +194,27 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
 }
 
 /**
- * syscall - into the kernel, and back. There are no signal handlers yet, so a signal ends a call as one that was caught without
- * SA_RESTART does. @context process, in user mode @returns value, or negative errno
+ * syscall - into the kernel, and back: signals that came meanwhile are seen to on the way. @context process, in user mode
+ * @returns value, or negative errno
  */
 export function* syscall(nr: number, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0): Call {
   syscall_enter()
   const p = current()
   p.flags |= PF_SYSCALL
-  const call = sys_call_table[nr]
-  let ret = call === undefined ? -ENOSYS : call(a, b, c, d, e, f)
-  if (typeof ret !== 'number') ret = yield* ret
-  if (need_resched()) yield* cond_resched()
-  p.flags &= ~PF_SYSCALL
-  syscall_exit()
-  return ret === -ERESTARTSYS ? -EINTR : ret
+  let call = sys_call_table[nr]
+  for (;;) {
+    let ret = call === undefined ? -ENOSYS : call(a, b, c, d, e, f)
+    if (typeof ret !== 'number') ret = yield* ret
+    if (need_resched()) yield* cond_resched()
+    if (signal_pending(p) || is_restart(ret)) ret = yield* signal_return(ret)
+    if (is_restart(ret)) {
+      if (ret === -ERESTART_RESTARTBLOCK) call = sys_restart_syscall
+      syscall_exit()
+      syscall_enter() // the program executes the instruction once more
+      continue
+    }
+    p.flags &= ~PF_SYSCALL
+    syscall_exit()
+    return ret
+  }
 }

@@ -14,6 +14,7 @@ import {
   __NR_bind,
   __NR_close,
   __NR_connect,
+  __NR_creat,
   __NR_dup,
   __NR_dup2,
   __NR_fcntl,
@@ -37,7 +38,6 @@ import {
   __NR_setsockopt,
   __NR_setuid,
   __NR_shutdown,
-  __NR_sigpending,
   __NR_socket,
   __NR_socketpair,
   __NR_unlink,
@@ -82,6 +82,13 @@ export function load32(addr: number): number {
 }
 export function store32(addr: number, value: number): void {
   mem(addr, 4).set([value & 255, (value >> 8) & 255, (value >> 16) & 255, value >>> 24])
+}
+/** string - in memory, with its 0. */
+export function string(text: string): number {
+  const bytes = new TextEncoder().encode(text)
+  const at = sbrk(bytes.length + 1)
+  mem(at, bytes.length).set(bytes)
+  return at
 }
 /** A variable that lies in memory, for calls that want its address. */
 export function variable(value = 0): number {
@@ -152,8 +159,8 @@ export function set_timeout(fd: number, us: number): Libc {
   const whole = Math.max(1, Math.ceil(us))
   return with_words([Math.floor(whole / 1e6), whole % 1e6], at => setsockopt(fd, 1, 20, at, 8))
 }
-/** Words in memory for one call. */
-function* with_words(words: number[], f: (at: number) => Libc): Libc {
+/** with_words - words in memory for one call. */
+export function* with_words(words: number[], f: (at: number) => Libc): Libc {
   const mm = task_mm(current())!
   const at = malloc(words.length * 4)
   const top = mm.brk
@@ -178,6 +185,8 @@ export function sockaddr_un(addr: number, name: string): number {
 
 export const read = (fd: number, buf: number, count: number): Libc => syscall(__NR_read, fd, buf, count)
 export const write = (fd: number, buf: number, count: number): Libc => syscall(__NR_write, fd, buf, count)
+/** creat - a file for writing; the host of the machine keeps it under this name. */
+export const creat = (path: number): Libc => syscall(__NR_creat, path)
 export const close = (fd: number): Libc => syscall(__NR_close, fd)
 export const dup = (fd: number): Libc => syscall(__NR_dup, fd)
 export const dup2 = (fd: number, to: number): Libc => syscall(__NR_dup2, fd, to)
@@ -194,7 +203,8 @@ export const getpid = (): Libc => syscall(__NR_getpid)
 export const getuid = (): Libc => syscall(__NR_getuid)
 export const setuid = (uid: number): Libc => syscall(__NR_setuid, uid)
 export const alarm = (seconds: number): Libc => syscall(__NR_alarm, seconds)
-export const nanosleep = (ns: number): Libc => syscall(__NR_nanosleep, ns)
+/** `rmtp`: where the timespec goes that was left when a signal came. */
+export const nanosleep = (ns: number, rmtp = 0): Libc => syscall(__NR_nanosleep, ns, rmtp)
 /** The machine's clock as us, in place of a timeval. */
 export function* gettimeofday(): Libc {
   const mm = task_mm(current())!
@@ -206,5 +216,3 @@ export function* gettimeofday(): Libc {
   return us
 }
 export const sched_yield = (): Libc => syscall(__NR_sched_yield)
-/** The lowest signal that came and was not asked for yet; 0: none. */
-export const took_signal = (): Libc => syscall(__NR_sigpending)

@@ -1,5 +1,5 @@
-/** libpacket.ts - what programs need for packet sockets (netpacket/packet.h). */
-import { mem } from './libc.js'
+/** libpacket.ts - what programs need for packet sockets (netpacket/packet.h, and struct ifreq of net/if.h). */
+import { ioctl, type Libc, load32, malloc, mem } from './libc.js'
 
 export const AF_PACKET = 17
 export const SOL_PACKET = 263
@@ -9,6 +9,8 @@ export const PACKET_STATISTICS = 6
 export const PACKET_MR_MULTICAST = 0
 export const PACKET_MR_PROMISC = 1
 export const PACKET_MR_ALLMULTI = 2
+export const PACKET_HOST = 0
+export const PACKET_MULTICAST = 2
 export const PACKET_OUTGOING = 4
 export const ETH_P_ALL = 3
 export const ETH_P_IP = 0x0800
@@ -59,4 +61,42 @@ export function packet_mreq(addr: number, ifindex: number, type: number, address
   b.set([ifindex & 255, (ifindex >> 8) & 255, 0, 0, type, 0, address.length, 0])
   b.set(address, 8)
   return addr
+}
+
+const SIOCGIFNAME = 0x8910
+const SIOCGIFFLAGS = 0x8913
+const SIOCGIFINDEX = 0x8933
+export const IFF_UP = 0x1
+export const IFF_LOOPBACK = 0x8
+export const IFF_NOARP = 0x80
+
+/** A request about a device by its name. @returns the word that it asks for, or a negative errno */
+function* ifreq(fd: number, cmd: number, name: string): Libc {
+  const at = malloc(32)
+  const b = mem(at, 32)
+  b.fill(0)
+  b.set([...name].slice(0, 15).map(c => c.charCodeAt(0)))
+  const err = yield* ioctl(fd, cmd, at)
+  return err < 0 ? err : load32(at + 16)
+}
+/** if_nametoindex - @returns index, or a negative errno */
+export function if_nametoindex(fd: number, name: string): Libc {
+  return ifreq(fd, SIOCGIFINDEX, name)
+}
+/** if_flags - IFF_*, or a negative errno */
+export function* if_flags(fd: number, name: string): Libc {
+  const flags = yield* ifreq(fd, SIOCGIFFLAGS, name)
+  return flags < 0 && flags > -1000 ? flags : flags & 0xffff
+}
+/** if_indextoname - or '': there is no such device. */
+export function* if_indextoname(fd: number, index: number): Generator<void, string, void> {
+  const at = malloc(32)
+  mem(at + 16, 4).set([index & 255, (index >> 8) & 255, 0, 0])
+  if ((yield* ioctl(fd, SIOCGIFNAME, at)) < 0) return ''
+  const name = mem(at, 16)
+  return new TextDecoder().decode(name.slice(0, name.indexOf(0)))
+}
+/** ether_ntoa - a station address, two digits a byte. */
+export function ether_ntoa(b: ArrayLike<number>): string {
+  return Array.from(b, byte => byte.toString(16).padStart(2, '0')).join(':')
 }

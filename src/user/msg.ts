@@ -20,10 +20,10 @@ export interface Message {
 
 const CONTROL = 256
 
-/** message - over memory of the program's. */
-export function message(buf: number): Message {
+/** message - over memory of the program's, with room for a name of so many bytes. */
+export function message(buf: number, namelen = 16): Message {
   const at = malloc(28)
-  const name = malloc(16)
+  const name = malloc(namelen)
   const iov = malloc(8)
   const control = malloc(CONTROL)
   return {
@@ -31,7 +31,7 @@ export function message(buf: number): Message {
     reset(len) {
       store32(iov, buf)
       store32(iov + 4, len)
-      ;[name, 16, iov, 1, control, CONTROL, 0].forEach((word, k) => {
+      ;[name, namelen, iov, 1, control, CONTROL, 0].forEach((word, k) => {
         store32(at + 4 * k, word)
       })
       return at

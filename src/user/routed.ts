@@ -19,7 +19,6 @@ import {
   sockaddr_in,
   socket,
   store32,
-  took_signal,
   variable,
 } from './libc.js'
 import {
@@ -42,6 +41,7 @@ import {
   rtnl_open,
   u32,
 } from './libnetlink.js'
+import { on_signals, SIGALRM, SIGINT, SIGTERM } from './libsignal.js'
 import {
   INFINITY,
   RIP_PORT,
@@ -281,10 +281,11 @@ export function* routed_main(argc: number, argv: number): Libc {
     yield* perror('routed', d)
     return 1
   }
+  const came = yield* on_signals(SIGALRM, SIGINT, SIGTERM)
   if (run > 0) yield* alarm(run)
   yield* look_at_interfaces(d)
   yield* ask(d)
-  while ((yield* took_signal()) === 0) {
+  while (came() === 0) {
     yield* turn(d)
     yield* nanosleep(LOOK_MS * 1e6)
     d.now += LOOK_MS / 1000

@@ -71,6 +71,7 @@ const ERRORS: Record<number, string | undefined> = {
   24: 'Too many open files',
   25: 'Inappropriate ioctl for device',
   32: 'Broken pipe',
+  36: 'File name too long',
   38: 'Function not implemented',
   64: 'Machine is not on the network',
   71: 'Protocol error',

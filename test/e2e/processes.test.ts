@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import type { ConsoleRecord } from '../../src/lab/consoleReader.js'
 import { RunError } from '../../src/lab/errors.js'
 import { Machine, type MachineConfig } from '../../src/lab/machine.js'
+import { parsePcap } from '../../src/lab/pcap.js'
 import { readProfile } from '../../src/lab/profile.js'
 
 function config(part: Partial<MachineConfig>): MachineConfig {
@@ -65,6 +66,56 @@ test('virtual: the same each time, to the last bit', async () => {
   expect(first.said.at(-1)).toEqual([1, 1, 'and last\n'])
   expect(first.atMs).toBeGreaterThan(30)
   expect(await play({ profile })).toEqual(first)
+})
+
+test('signals on a machine of two CPUs: handlers, default actions, and a capture that is ended by one', async () => {
+  // Processes have their numbers in the order of the list; where these begin is seen from what the first one says.
+  const started = [
+    { argv: ['tcpdump', '-i', 'lo', '-w', 'lo.pcap', 'icmp'], cpu: 1 },
+    { argv: ['udpechod', '7'], cpu: 1 },
+    { argv: ['udpsink', '-w', '60'], cpu: 0 },
+    { argv: ['ping', '-c', '2', '-i', '0.02', '127.0.0.1'], delayMs: 20 },
+  ]
+  const profile = readProfile('modern')
+  const pids = async (): Promise<number[]> => {
+    const machine = new Machine(
+      config({ profile, ramMiB: 96, processes: [...started, { argv: ['kill', '30000'], delayMs: 400 }] }),
+    )
+    try {
+      await machine.powerOn()
+      const seen = new Map<number, number>()
+      await machine.pass(500)
+      for (const r of machine.console()) seen.set(r.process, r.pid)
+      await machine.halt()
+      return started.map((_, k) => seen.get(0)! + k)
+    } finally {
+      await machine.destroy()
+    }
+  }
+  const [dump, echod, sink] = (await pids()).map(String)
+  const killers = [
+    { argv: ['kill', '-INT', dump!], delayMs: 200 },
+    { argv: ['kill', '-STOP', sink!], delayMs: 200 },
+    { argv: ['kill', sink!], delayMs: 220 }, // waits until it goes on
+    { argv: ['kill', '-9', echod!], cpu: 1, delayMs: 230 },
+    { argv: ['kill', '-CONT', sink!], cpu: 1, delayMs: 240 },
+    { argv: ['kill', echod!], uid: 7, delayMs: 100 },
+  ]
+  const machine = new Machine(config({ profile, ramMiB: 96, processes: [...started, ...killers] }))
+  try {
+    await machine.powerOn()
+    let complaints = ''
+    const codes = await machine.processes(1000, r => (complaints += r.fd === 2 ? r.text : ''))
+    expect(codes).toEqual([0, 128 + 9, 128 + 15, 0, 0, 0, 0, 0, 0, 1])
+    expect(complaints).toContain(`kill: ${echod}: Operation not permitted\n`)
+    expect(complaints).toContain('4 packets captured\n')
+    const [file] = machine.files()
+    expect([file!.name, parsePcap(file!.bytes, 'lo.pcap').lengths.length]).toEqual(['lo.pcap', 4])
+    await machine.halt()
+    expect(await machine.audit()).toEqual([])
+  } finally {
+    await machine.destroy()
+  }
 })
 
 test.each([

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
+import { parsePcap } from '../../src/lab/pcap.js'
 import { readProfile } from '../../src/lab/profile.js'
 import { runScenario, type ScenarioResult } from '../../src/lab/scenario/run.js'
 import { parseScenario, type ScenarioSpec } from '../../src/lab/scenario/schema.js'
@@ -87,6 +88,32 @@ describe('the command', () => {
     const json = JSON.parse(readFileSync(join(dir, 'r.json'), 'utf8')) as ScenarioResult
     expect(json.schema).toBe('softnet.scenario/1')
     if (hasTshark) for (const file of ['pmtu-a.pcap', 'pmtu-b.pcap']) expect(complaints(join(dir, file))).toBe('')
+  })
+  test('files that programs write appear on this host; tshark takes what tcpdump -w wrote for sound', () => {
+    const { status, stdout } = softnet(join(examples, 'tcpdump.yaml'))
+    expect([status, stdout]).toEqual([
+      0,
+      expect.stringContaining('ARP (0x0806), length 42: Request who-has 10.1.0.2 tell'),
+    ])
+    const file = join(dir, 'echoes.pcap')
+    expect(parsePcap(readFileSync(file), file).lengths.length).toBe(8)
+    if (!hasTshark) return
+    expect(complaints(file)).toBe('')
+    const fields = ['-Y', 'icmp', '-T', 'fields', '-e', 'icmp.type', '-e', 'icmp.seq']
+    const echoes = spawnSync('tshark', ['-r', file, ...fields], { encoding: 'utf8' }).stdout
+    expect(echoes).toBe('8\t1\n0\t1\n8\t2\n0\t2\n')
+  })
+  test('two hosts that write one file are told so', () => {
+    const text = readFileSync(join(examples, 'tcpdump.yaml'), 'utf8').replace(
+      'tcpdump -e -c 4',
+      'tcpdump -w echoes.pcap -c 4',
+    )
+    writeFileSync(
+      join(dir, 'twice.yaml'),
+      text.replace('- { run: arping -c 2', '- tcpdump -c 1 -w echoes.pcap\n      - { run: arping -c 2'),
+    )
+    const { status, stderr } = softnet('twice.yaml')
+    expect([status, stderr]).toEqual([2, expect.stringMatching(/^softnet: .*name the same file: echoes.pcap$/m)])
   })
   test('exit code 1 when a program does not end as expected', () => {
     const text = readFileSync(join(examples, 'ping.yaml'), 'utf8').replace('expect: 1', 'expect: 0')

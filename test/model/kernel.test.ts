@@ -146,3 +146,10 @@ test.each([
   const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 80_000, hangSeconds: 60 }
   expect(await look('packet', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
 })
+
+test.each(['sigsuspend', 'recv'])('a signal comes while a process is about to sleep in %s: never lost', async call => {
+  const args = { call, signals: 3, ticks: 1 }
+  const options = { schedules: 80, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
+  const result = await look('signal', options)
+  expect(result).toMatchObject({ findings: [], schedules: 80, cut: 0, outcomes: { '3 seen': 80 } })
+})

@@ -1,6 +1,7 @@
 /**
  * console.ts - the console of the machine: what programs write lies in a ring in RAM, as records that say who wrote, and the
- * host takes them out while the machine runs. Reading gives the end of the file.
+ * host takes them out while the machine runs. Reading gives the end of the file. Files that programs create go the same way:
+ * there is no disk, so the host keeps them.
  *
  * Lock charter
  *   console.lock guards head and the ring from head on to tail; nothing is called under it but the copies. Records are written
@@ -10,12 +11,20 @@
 import { atomic, by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
-import { load, store } from '../../arch/atomic.js'
+import { fetch_add, load, store } from '../../arch/atomic.js'
 import { cpu_id } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
-import { type file, type file_operations, get_empty_filp, O_NONBLOCK, O_RDWR } from '../../fs/file.js'
+import {
+  type file,
+  type file_operations,
+  get_empty_filp,
+  O_NONBLOCK,
+  O_RDWR,
+  O_WRONLY,
+  release_unused,
+} from '../../fs/file.js'
 import { tick_hooks } from '../../irq/timer.js'
-import { EAGAIN, EFAULT, EINVAL, ENOTTY, ERESTARTSYS } from '../../lib/errno.js'
+import { EAGAIN, EBADF, EFAULT, EINVAL, ENOTTY, ERESTARTSYS } from '../../lib/errno.js'
 import { CONSOLE_CHUNK, CONSOLE_RING, UIO_MAXIOV } from '../../lib/limits.js'
 import { copy_from_user, get_user } from '../../sched/mm.js'
 import { current, schedule } from '../../sched/sched.js'
@@ -35,14 +44,19 @@ import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } fro
 
 const i32 = RAM.i32
 const MASK = CONSOLE_RING - 1
-/** Of a record: bytes of text, pid, index of the process, descriptor. The text follows, and then nothing up to a whole word. */
+/**
+ * Of a record: bytes of text, pid, index of the process, descriptor. The text follows, and then nothing up to a whole word.
+ * Of a file: its number instead of a process, and FILE_RECORD; its first record is its name.
+ */
 const HEADER = 16
+const FILE_RECORD = 3
 
 export class console_ring extends Struct {
   declare lock: spinlock_t
   declare wait: wait_queue_head_t
   declare head: number
   declare tail: number
+  declare nr_files: number
   declare ring: number
 }
 const CONSOLE: Layout<console_ring> = layout('console', console_ring, {
@@ -50,11 +64,13 @@ const CONSOLE: Layout<console_ring> = layout('console', console_ring, {
   wait: embed(WAIT_QUEUE_HEAD), // of who waits for room
   head: atomic(word), // written under the lock; bytes ever written; both only grow, around 2^32
   tail: atomic(word), // bytes ever taken out: the host's
+  nr_files: atomic(word), // that were ever created: the next one's number
   ring: by('lock', bytes(CONSOLE_RING)),
 })
 const con = DEFINE_STATIC('console', CONSOLE)
 const HEAD = CONSOLE.offset('head')
 const TAIL = CONSOLE.offset('tail')
+const NR_FILES = CONSOLE.offset('nr_files')
 
 /** A chunk and its header take so much at most. */
 const ENOUGH = HEADER + CONSOLE_CHUNK
@@ -155,7 +171,31 @@ const console_fops: file_operations = {
 }
 const console_fops_sym = symbol('console_fops', console_fops)
 
-/** console_open - a file for descriptor `fd` (0 to 3) of process `index`. @returns owned file, or null */
+const host_fops: file_operations = {
+  ...console_fops,
+  *read() {
+    return -EBADF
+  },
+  *readv() {
+    return -EBADF
+  },
+}
+const host_fops_sym = symbol('host_fops', host_fops)
+
+/**
+ * host_create - a file to write, empty, which the host keeps under the name of `len` bytes at the user's `path`. @context process
+ * @returns address of the owned file, 0: no memory, -EFAULT, -ERESTARTSYS
+ */
+export function* host_create(path: number, len: number): Generator<void, number, void> {
+  const filp = get_empty_filp(host_fops_sym, (fetch_add(con.addr + NR_FILES, 1) << 2) | FILE_RECORD, O_WRONLY)
+  if (filp === null) return 0
+  const n = yield* con_write(filp, path, len)
+  if (n === len) return filp.addr
+  release_unused(filp)
+  return n < 0 ? n : -ERESTARTSYS
+}
+
+/** console_open - a file for descriptor `fd` (0 to 2) of process `index`. @returns owned file, or null */
 export function console_open(index: number, fd: number): file | null {
   return get_empty_filp(console_fops_sym, (index << 2) | fd, O_RDWR)
 }

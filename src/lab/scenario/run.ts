@@ -44,6 +44,8 @@ export interface ScenarioHooks {
   line?: (host: string, text: string) => void
   progress?: (seconds: number) => void
   capture?: (file: string, bytes: Uint8Array) => void
+  /** A file that a program of a host wrote, whole, at the end. */
+  file?: (host: string, name: string, bytes: Uint8Array) => void
 }
 
 /** How often the host looks at consoles with a real clock, ms; and in virtual time, ms of that. */
@@ -199,6 +201,7 @@ class Run {
       const frames = c.host === name ? captured[c.port] : null
       if (frames) writeCapture(bytes => this.hooks.capture?.(c.file, bytes), frames)
     }
+    for (const f of machine.files()) this.hooks.file?.(name, f.name, f.bytes)
     const report = machine.config.lockdep === true ? machine.ram.lockdepReport() : ''
     if (report !== '') throw new MachinePanic(`host ${name}: lockdep: ${report}`)
     const leaks = await machine.audit()

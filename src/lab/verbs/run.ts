@@ -135,6 +135,7 @@ async function scenario(file: string, options: RunOptions, signal: AbortSignal):
       signal,
       ...(json === '-' ? {} : { line: (host: string, text: string) => process.stdout.write(`${host}: ${text}\n`) }),
       capture: (name: string, bytes: Uint8Array) => files.get(`capture ${name}`)?.write(bytes),
+      file: (host: string, name: string, bytes: Uint8Array) => files.late(`${name} of host ${host}`, name, bytes),
     }
     const result = await runScenario(spec, profile, hooks)
     const failed =

@@ -191,6 +191,7 @@ async function tap(options: TapOptions, config: TapRunConfig, signal: AbortSigna
       ready: taps => announce(config, taps),
       ...(json === '-' ? {} : { output: (text: string) => process.stdout.write(text) }),
       capture: (name, bytes) => files.get(`--capture ${name}`)?.write(bytes),
+      file: (name, bytes) => files.late(`${name} of a program`, name, bytes),
     })
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()

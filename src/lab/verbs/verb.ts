@@ -188,20 +188,14 @@ export function profileInput(name: string): string | undefined {
 /** OutputFiles - the files that a run writes at its end: opened first, so that a bad path costs no run. */
 export class OutputFiles {
   readonly #files = new Map<string, AtomicFile>()
+  readonly #reads: Set<string | null>
+  /** What names a file, by the file. */
+  readonly #names = new Map<string, string>()
 
   /** `paths` by the flags that name them; `inputs`: what the run reads, which it must not overwrite. */
   constructor(paths: Record<string, string | undefined>, inputs: readonly (string | undefined)[] = []) {
-    const reads = new Set(inputs.map(path => (path === undefined ? null : fileIdentity(path))))
-    const seen = new Map<string, string>()
-    for (const [flag, path] of Object.entries(paths)) {
-      if (path === '') throw new UsageError(`${flag}: the name of the file is empty`)
-      const identity = path === undefined || path === '-' ? null : fileIdentity(path)
-      if (identity === null) continue
-      if (reads.has(identity)) throw new UsageError(`${flag} ${path}: is read and written in one run`)
-      const other = seen.get(identity)
-      if (other !== undefined) throw new UsageError(`${other} and ${flag} name the same file: ${path}`)
-      seen.set(identity, flag)
-    }
+    this.#reads = new Set(inputs.map(path => (path === undefined ? null : fileIdentity(path))))
+    for (const [flag, path] of Object.entries(paths)) if (path !== undefined && path !== '-') this.#claim(flag, path)
     try {
       for (const [flag, path] of Object.entries(paths))
         if (path !== undefined && path !== '-') this.#files.set(flag, new AtomicFile(path))
@@ -209,6 +203,24 @@ export class OutputFiles {
       this.discard()
       throw error
     }
+  }
+
+  #claim(flag: string, path: string): void {
+    if (path === '') throw new UsageError(`${flag}: the name of the file is empty`)
+    const identity = fileIdentity(path)
+    if (identity === null) return
+    if (this.#reads.has(identity)) throw new UsageError(`${flag} ${path}: is read and written in one run`)
+    const other = this.#names.get(identity)
+    if (other !== undefined) throw new UsageError(`${other} and ${flag} name the same file: ${path}`)
+    this.#names.set(identity, flag)
+  }
+
+  /** A file that nobody knew of before the run: what a program of the machine wrote. `what` is for errors. */
+  late(what: string, path: string, bytes: Uint8Array): void {
+    this.#claim(what, path)
+    const file = new AtomicFile(path)
+    this.#files.set(what, file)
+    file.write(bytes)
   }
 
   get(flag: string): AtomicFile | undefined {

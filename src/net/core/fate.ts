@@ -43,6 +43,7 @@ export const DROP_REASONS = [
   'ip_not_forwarding',
   'icmp_malformed',
   'icmp_ignored',
+  'igmp_malformed',
   'udp_malformed',
   'udp_checksum',
   'udp_no_port',

@@ -1,4 +1,4 @@
-/** scm.ts - control messages: what else recvmsg tells of a packet. */
+/** scm.ts - control messages: what else recvmsg tells of a packet; and what it takes to pass files in them. */
 import { RAM } from '../../arch/ram.js'
 import { EFAULT } from '../../lib/errno.js'
 import { copy_to_user, put_user } from '../../sched/mm.js'
@@ -42,4 +42,22 @@ export function sock_recv_timestamp(msg: msghdr, sk: sock, skb: sk_buff): void {
   if (sk.sk_rcvtstamp !== 0) put_cmsg(msg, SOL_SOCKET, SCM_TIMESTAMP, 8, tv)
   i32[sk.sk_stamp >> 2] = i32[tv >> 2]
   i32[(sk.sk_stamp >> 2) + 1] = i32[(tv >> 2) + 1]
+}
+
+/** What socket families may do with files, whose floor is above theirs: filled when that one is loaded. Files are addresses. */
+export const scm_files = {
+  /** The file of a descriptor, with one more reference; 0: it is not open. */
+  fget: (_fd: number): number => 0,
+  get: (_file: number): void => {},
+  /** @consumes a reference */
+  *put(_file: number): Generator<void, void, void> {},
+  /** References of a file. */
+  count: (_file: number): number => 0,
+  /** The sock of a file that is a socket; 0: it is none. */
+  sk_of: (_file: number): number => 0,
+  /** A descriptor that is reserved, or -EMFILE. */
+  get_unused_fd: (): number => 0,
+  put_unused_fd: (_fd: number): void => {},
+  /** @consumes a reference of the file */
+  install: (_fd: number, _file: number): void => {},
 }

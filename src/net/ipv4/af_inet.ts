@@ -4,7 +4,9 @@
  * Lock charter
  *   Addresses and ports of a socket are changed by who owns it (lock_sock); its port also under its protocol's hash lock.
  */
+
 import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { config } from '../../arch/machine.js'
 import {
   EACCES,
   EADDRINUSE,
@@ -45,10 +47,13 @@ import { devinet_ioctl_init } from './devinet_ioctl.js'
 import { udp_poll } from './dgram_poll.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
+import { igmp_init } from './igmp.js'
 import { inet_ioctl } from './inet_ioctl.js'
 import { inet_sock_destruct_sym, sk_common_release } from './inet_life.js'
 import { IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
 import { inet_add_protocol } from './ip_input.js'
+import { ip_ra_init } from './ip_ra.js'
+import { ip_mc_drop_socket } from './mc_sock.js'
 import { raw_hash_init, raw_prot_sym } from './raw.js'
 import { set_sockaddr_in, sin_addr, sin_family, sin_port, udp_prot_sym } from './udp.js'
 import { udp_hash_init } from './udp_hash.js'
@@ -86,6 +91,7 @@ function inet_create(sock: socket, asked: number): number {
   const inet = inet_sk(sk)
   inet.uc_ttl = -1
   inet.mc_ttl = 1
+  inet.mc_loop = 1
   inet.pmtudisc = IP_PMTUDISC_WANT
   sk.sk_protocol = protocol
   sk.sk_backlog_rcv = prot_of(sk).backlog_rcv as Sym<(sk: sock) => number>
@@ -100,6 +106,7 @@ function* inet_release(sock: socket): Call {
   const sk = sock.sk
   if (sk === null) return 0
   sock.sk = null
+  yield* ip_mc_drop_socket(sk)
   yield* prot_of(sk).close(sk, sk.sk_lingertime)
   return 0
 }
@@ -247,6 +254,8 @@ export function inet_init(): void {
   udp_hash_init()
   raw_hash_init()
   devinet_ioctl_init()
+  igmp_init(config('seed'))
+  ip_ra_init()
   inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)
   sock_register(AF_INET, inet_create_sym)
 }

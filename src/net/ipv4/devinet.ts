@@ -50,6 +50,7 @@ import {
 } from './devconf.js'
 import { fib_add_ifaddr } from './fib_frontend.js'
 import { RT_SCOPE_HOST, RT_SCOPE_LINK, RT_SCOPE_UNIVERSE } from './fib_types.js'
+import { ip_mc_destroy_dev } from './igmp.js'
 import { rtmsg_ifa } from './rtnl_addr.js'
 
 const i32 = RAM.i32
@@ -85,12 +86,16 @@ export const IFA: Layout<in_ifaddr> = layout('in_ifaddr', in_ifaddr, {
 export class in_device extends Struct {
   declare dev: net_device | null
   declare ifa_list: in_ifaddr | null
+  declare mc_list: number
+  declare mr_v1_seen: number
   declare cnf: ipv4_devconf
   declare rcu: rcu_head
 }
 export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   dev: konst(ptr(() => NETDEV)),
   ifa_list: rcu(ptr(() => IFA)), // primary addresses first
+  mc_list: by('igmp.lock', word), // address of the first of its multicast groups (ip_mc.ts)
+  mr_v1_seen: by('igmp.lock', word), // jiffies until when a router of IGMP version 1 is about; 0: none was heard
   cnf: embed(IPV4_DEVCONF),
   rcu: embed(RCU_HEAD),
 })
@@ -112,8 +117,8 @@ const CHAIN: Layout<inetaddr_box> = layout('inetaddr_chain', inetaddr_box, {
 const box = DEFINE_STATIC('inetaddr_chain', CHAIN)
 const inetaddr_chain = box.chain
 
-/** Cached routes know what held before. */
-function rt_flush(): void {
+/** rt_flush - cached routes know what held before. */
+export function rt_flush(): void {
   call(box.flush)()
 }
 
@@ -217,6 +222,8 @@ export function inetdev_init(dev: net_device): in_device | null {
   if (in_dev === null) return null
   in_dev.dev = dev
   in_dev.ifa_list = null
+  in_dev.mc_list = 0
+  in_dev.mr_v1_seen = 0
   devconf_copy(in_dev.cnf, ipv4_devconf_dflt)
   dev_hold(dev)
   rcu_assign_pointer(dev.addr + IP_PTR, in_dev.addr)
@@ -227,6 +234,7 @@ export function inetdev_init(dev: net_device): in_device | null {
 export function inetdev_destroy(dev: net_device): void {
   const in_dev = in_dev_get(dev)
   if (in_dev === null) return
+  ip_mc_destroy_dev(in_dev)
   while (in_dev.ifa_list !== null) inet_del_ifa(in_dev, in_dev.ifa_list)
   rcu_assign_pointer(dev.addr + IP_PTR, 0)
   call_rcu_bh(in_dev.rcu, in_dev_rcu_put_sym)

@@ -52,6 +52,10 @@ export class inet_sock extends Struct {
   declare cmsg_flags: number
   declare id: number
   declare mc_ttl: number
+  declare mc_loop: number
+  declare mc_index: number
+  declare mc_addr: number
+  declare mc_list: number
   declare pmtudisc: number
   declare recverr: number
   declare freebind: number
@@ -74,6 +78,10 @@ export const INET_SOCK: Layout<inet_sock> = layout('inet_sock', inet_sock, {
   cmsg_flags: by('sk_lock', word),
   id: by('sk_lock', word), // identification of packets that are not to be cut
   mc_ttl: by('sk_lock', word),
+  mc_loop: word, // what it sends to a group comes back to this machine; looked at without the lock
+  mc_index: by('sk_lock', word), // where multicast goes out, 0: as the route says
+  mc_addr: by('sk_lock', word),
+  mc_list: by('rtnl', word), // address of the first of its memberships (mc_sock.ts)
   pmtudisc: by('sk_lock', word),
   recverr: by('sk_lock', word),
   freebind: by('sk_lock', word),

@@ -8,6 +8,7 @@ import { dst_hold } from '../core/dst.js'
 import { sk_dst_check, sk_dst_set, sock_flag } from '../core/sock.js'
 import { OPT_SCRATCH } from '../core/sock_opt.js'
 import { MSG_DONTROUTE, type msghdr, SOCK_BROADCAST, type sock } from '../core/sock_types.js'
+import { ipv4_is_multicast } from '../wire/ipv4.js'
 import { inet_sk } from './inet_sock.js'
 import { IP_OPTIONS, ip_options_get, MAX_IPOPTLEN } from './ip_options_sock.js'
 import { ip_rt_put } from './route.js'
@@ -97,6 +98,12 @@ export function ip_dgram_route(sk: sock, to: Destination, flags: number): number
   if (opt !== null && opt.srr !== 0) {
     if (daddr === 0) return -EINVAL
     daddr = opt.faddr
+    to.connected = false
+  }
+  if (ipv4_is_multicast(daddr)) {
+    const inet = inet_sk(sk)
+    if (to.oif === 0) to.oif = inet.mc_index
+    if (to.saddr === 0) to.saddr = inet.mc_addr
     to.connected = false
   }
   const cacheable = to.connected && (tos & RTO_ONLINK) === 0

@@ -11,6 +11,7 @@ import { ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_SR_FAILED, ICMP_TIME_EXCEEDED } f
 import { ip_decrease_ttl, ip_tos, ip_ttl } from '../wire/ipv4.js'
 import { icmp_send } from './icmp.js'
 import { ip_forward_options } from './ip_options.js'
+import { ip_call_ra_chain } from './ip_ra.js'
 import { ip_stats } from './mib.js'
 import { ip_rt_send_redirect } from './route_slow.js'
 import { IPCB, RTABLE, RTCF_DOREDIRECT } from './types.js'
@@ -29,6 +30,7 @@ const LL_RESERVED_SPACE = 16
 /** ip_forward - @context softirq @consumes skb */
 export function ip_forward(skb: sk_buff): number {
   tick(COST_FORWARD)
+  if (IPCB.ref(skb.cb).router_alert !== 0 && ip_call_ra_chain(skb)) return 0
   if (skb.pkt_type !== PACKET_HOST) {
     kfree_skb(skb, OTHER_HOST)
     return 1

@@ -10,16 +10,20 @@ import { drop_reason, fate_received } from '../core/fate.js'
 import { NF_HOOK, NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING } from '../core/netfilter.js'
 import { neigh_resolve_output } from '../core/nud.js'
 import { __skb_pull, kfree_skb, skb_clone } from '../core/skbuff.js'
+import { AF_INET, SOCK } from '../core/sock_types.js'
 import { ACCT_RX, CHECKSUM_UNNECESSARY, PACKET_LOOPBACK, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
-import { set_ip_check, set_ip_tot_len } from '../wire/ipv4.js'
+import { ip_ttl, set_ip_check, set_ip_tot_len } from '../wire/ipv4.js'
+import { inet_sk } from './inet_sock.js'
 import { ip_fragment } from './ip_fragment.js'
 import { ip_stats } from './mib.js'
+import { RTABLE, RTCF_BROADCAST, RTCF_LOCAL, RTCF_MULTICAST } from './types.js'
 
 const COST_OUTPUT = cost('ip_output')
 
 const u8 = RAM.u8
 const dv = RAM.dv
+const TTL_EXCEEDED = drop_reason('ip_ttl_exceeded')
 const UNRESOLVED = drop_reason('neigh_unresolved')
 
 /** ip_output - dst.output of a route: cut what does not fit. @context process, softirq @consumes skb */
@@ -44,14 +48,26 @@ function ip_dev_loopback_xmit(skb: sk_buff): number {
 }
 const ip_dev_loopback_xmit_sym = symbol('ip_dev_loopback_xmit', ip_dev_loopback_xmit)
 
-/** ip_mc_output - dst.output of a route to everybody on a link, this machine too. @context process, softirq @consumes skb */
+/** Does its sender want to hear it himself? */
+function mc_loop(skb: sk_buff): boolean {
+  const sk = skb.sk === 0 ? null : SOCK.ref(skb.sk)
+  return sk === null || sk.sk_family !== AF_INET || inet_sk(sk).mc_loop !== 0
+}
+
+/** ip_mc_output - dst.output of a route to everybody on a link or to a group, this machine too. @context process, softirq @consumes skb */
 function ip_mc_output(skb: sk_buff): number {
   tick(COST_OUTPUT)
   ip_stats.OutRequests++
   skb.dev = skb.dst!.dev
   skb.protocol = ETH_P_IP
-  const copy = skb_clone(skb)
+  const { rt_flags } = RTABLE.ref(skb.dst!.addr)
+  const back = (rt_flags & RTCF_BROADCAST) !== 0 || ((rt_flags & RTCF_LOCAL) !== 0 && mc_loop(skb))
+  const copy = back ? skb_clone(skb) : null
   if (copy !== null) NF_HOOK(NF_IP_POST_ROUTING, copy, null, copy.dev, ip_dev_loopback_xmit_sym)
+  if ((rt_flags & RTCF_MULTICAST) !== 0 && ip_ttl(skb.nh) === 0) {
+    kfree_skb(skb, TTL_EXCEEDED) // for this machine alone
+    return 0
+  }
   if (skb.len > skb.dst!.mtu) return ip_fragment(skb, ip_finish_output)
   return ip_finish_output(skb)
 }

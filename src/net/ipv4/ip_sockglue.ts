@@ -33,6 +33,8 @@ import {
   ip_options_undo,
   MAX_IPOPTLEN,
 } from './ip_options_sock.js'
+import { ip_ra_control } from './ip_ra.js'
+import { IP_MULTICAST_IF, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, ip_mc_setsockopt } from './mc_sock.js'
 import { IPCB, RTABLE } from './types.js'
 
 const u8 = RAM.u8
@@ -44,6 +46,7 @@ export const IP_TOS = 1
 export const IP_TTL = 2
 export const IP_HDRINCL = 3
 export const IP_OPTIONS_OPT = 4
+export const IP_ROUTER_ALERT = 5
 export const IP_RECVOPTS = 6
 export const IP_RETOPTS = 7
 export const IP_RECVERR = 11
@@ -101,6 +104,8 @@ function set_option(sk: sock, optname: number, val: number, optlen: number): num
       if (sk.sk_type !== SOCK_RAW) return -ENOPROTOOPT
       inet.hdrincl = val !== 0 ? 1 : 0
       return 0
+    case IP_ROUTER_ALERT:
+      return ip_ra_control(sk, val !== 0)
     case IP_RECVOPTS:
       return cmsg_flag(inet, IP_CMSG_RECVOPTS, val !== 0)
     case IP_RETOPTS:
@@ -155,7 +160,8 @@ export function* ip_setsockopt(sk: sock, level: number, optname: number, optval:
     val = u8[at]
   }
   yield* lock_sock(sk)
-  const err = optname === IP_OPTIONS_OPT ? set_ip_options(sk, optval, optlen) : set_option(sk, optname, val, optlen)
+  let err: number | null = yield* ip_mc_setsockopt(sk, optname, val, optval, optlen)
+  err ??= optname === IP_OPTIONS_OPT ? set_ip_options(sk, optval, optlen) : set_option(sk, optname, val, optlen)
   release_sock(sk)
   return err
 }
@@ -186,6 +192,10 @@ function get_option(sk: sock, optname: number): number | null {
       return (inet.cmsg_flags & IP_CMSG_TTL) !== 0 ? 1 : 0
     case IP_RECVTOS:
       return (inet.cmsg_flags & IP_CMSG_TOS) !== 0 ? 1 : 0
+    case IP_MULTICAST_TTL:
+      return inet.mc_ttl
+    case IP_MULTICAST_LOOP:
+      return inet.mc_loop
     case IP_MTU: {
       const dst = sk_dst_check(sk)
       if (dst === null) return -ENOTCONN
@@ -209,6 +219,14 @@ export function* ip_getsockopt(sk: sock, level: number, optname: number, optval:
     const err = get_ip_options(sk, optval, optlen, len)
     release_sock(sk)
     return err
+  }
+  if (optname === IP_MULTICAST_IF) {
+    const { mc_addr } = inet_sk(sk)
+    release_sock(sk)
+    const at = scratch()
+    dv.setInt32(at, mc_addr)
+    len = Math.min(4, len)
+    return put_user(len, optlen) || (copy_to_user(optval, at, len) === 0 ? 0 : -EFAULT)
   }
   const val = get_option(sk, optname)
   release_sock(sk)

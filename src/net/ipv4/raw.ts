@@ -55,6 +55,7 @@ import { type Destination, destination_of, free_options, ip_cmsg_send, ip_dgram_
 import { ip_local_error, ip_recv_error } from './ip_errqueue.js'
 import { ip_select_ident } from './ip_ident.js'
 import { dst_output_sym, ip_send_check } from './ip_output.js'
+import { ip_ra_control } from './ip_ra.js'
 import { ip_cmsg_recv, ip_getsockopt, ip_setsockopt } from './ip_sockglue.js'
 import { ip_stats } from './mib.js'
 import { RAW_SOCK, raw_sk, raw_v4_hash, raw_v4_unhash } from './raw_hash.js'
@@ -258,6 +259,7 @@ function* raw_close(sk: sock, _timeout: number): Call {
   yield* lock_sock(sk)
   ip_flush_pending_frames(sk) // 2.6.11 forgets what MSG_MORE left
   release_sock(sk)
+  ip_ra_control(sk, false)
   raw_v4_unhash(sk)
   sk_common_release(sk)
   return 0

@@ -123,7 +123,7 @@ function icmp_filter(sk: sock, skb: sk_buff): boolean {
 }
 
 /** raw_rcv - with its IP header, as raw sockets get packets. @context softirq @consumes skb */
-function raw_rcv(sk: sock, skb: sk_buff): void {
+export function raw_rcv(sk: sock, skb: sk_buff): void {
   skb_push(skb, skb.data - skb.nh)
   if (sock_queue_rcv_skb(sk, skb) < 0) kfree_skb(skb, SOCKET_FULL)
 }

@@ -15,7 +15,7 @@ import {
   ipv4_is_multicast,
   ipv4_is_zeronet,
 } from '../wire/ipv4.js'
-import { inet_select_addr } from './devinet.js'
+import { in_dev_get, inet_select_addr } from './devinet.js'
 import { fib_select_default } from './fib_default.js'
 import { ip_dev_find } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
@@ -33,6 +33,7 @@ import {
   RTN_UNICAST,
 } from './fib_types.js'
 import { ip_local_deliver_sym } from './ip_input.js'
+import { ip_check_mc } from './ip_mc.js'
 import { ip_mc_output_sym, ip_output_sym } from './ip_output.js'
 import {
   ip_rt_put,
@@ -167,7 +168,14 @@ function classify(s: Search): number {
   if (dev.ip_ptr === 0) return -1
   let flags = (dev.flags & IFF_LOOPBACK) !== 0 ? RTCF_LOCAL : 0
   if (s.type === RTN_BROADCAST) flags |= RTCF_BROADCAST | RTCF_LOCAL
-  else if (s.type === RTN_MULTICAST) flags |= RTCF_MULTICAST // nobody here listens to a group
+  else if (s.type === RTN_MULTICAST) {
+    flags |= RTCF_MULTICAST | (ip_check_mc(in_dev_get(dev)!, s.daddr, 0) ? RTCF_LOCAL : 0)
+    // Without a route of its own a group goes out where the default route does, but not to its gateway.
+    if (s.fi !== null && res.prefixlen < 4) {
+      s.gw = 0
+      s.fi = null
+    }
+  }
   return flags
 }
 
@@ -188,8 +196,9 @@ function make_route(s: Search, daddr: number, saddr: number, tos: number, oif: n
   rth.rt_spec_dst = s.saddr
   rth.dst.input = (flags & RTCF_LOCAL) !== 0 ? ip_local_deliver_sym : ip_error_sym
   rth.dst.output = ip_output_sym
-  if ((flags & RTCF_LOCAL) !== 0 && (flags & RTCF_BROADCAST) === 0) rth.rt_spec_dst = s.daddr
-  if ((flags & RTCF_BROADCAST) !== 0 && (dev.flags & IFF_LOOPBACK) === 0) rth.dst.output = ip_mc_output_sym
+  const to_all = RTCF_BROADCAST | RTCF_MULTICAST
+  if ((flags & RTCF_LOCAL) !== 0 && (flags & to_all) === 0) rth.rt_spec_dst = s.daddr
+  if ((flags & to_all) !== 0 && (dev.flags & IFF_LOOPBACK) === 0) rth.dst.output = ip_mc_output_sym
   rt_set_dev(rth, dev)
   rt_set_nexthop(rth, s.fi)
   const hashed = rt_intern_hash(rth)

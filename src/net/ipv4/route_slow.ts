@@ -24,8 +24,15 @@ import {
   ICMP_REDIR_HOST,
   ICMP_REDIRECT,
 } from '../wire/icmp.js'
-import { ipv4_is_badclass, ipv4_is_loopback, ipv4_is_multicast, ipv4_is_zeronet } from '../wire/ipv4.js'
-import { in_dev_forwards, in_dev_orconf, inet_addr_onlink, inet_select_addr } from './devinet.js'
+import {
+  ip_protocol,
+  ipv4_is_badclass,
+  ipv4_is_local_multicast,
+  ipv4_is_loopback,
+  ipv4_is_multicast,
+  ipv4_is_zeronet,
+} from '../wire/ipv4.js'
+import { in_dev_forwards, in_dev_get, in_dev_orconf, inet_addr_onlink, inet_select_addr } from './devinet.js'
 import { fib_validate_source } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
 import { fib_lookup } from './fib_rules.js'
@@ -36,16 +43,26 @@ import {
   RT_SCOPE_UNIVERSE,
   RTN_BROADCAST,
   RTN_LOCAL,
+  RTN_MULTICAST,
   RTN_UNICAST,
   RTN_UNREACHABLE,
 } from './fib_types.js'
 import { icmp_send } from './icmp.js'
 import { ip_forward_sym } from './ip_forward.js'
 import { ip_local_deliver_sym } from './ip_input.js'
+import { ip_check_mc } from './ip_mc.js'
 import { ip_output_sym } from './ip_output.js'
 import { ip_stats } from './mib.js'
 import { rt_alloc, rt_cache_input, rt_intern_hash, rt_key, rt_set_dev, rt_set_nexthop, rt_stat } from './route.js'
-import { RTABLE, RTCF_BROADCAST, RTCF_DIRECTSRC, RTCF_DOREDIRECT, RTCF_LOCAL, type rtable } from './types.js'
+import {
+  RTABLE,
+  RTCF_BROADCAST,
+  RTCF_DIRECTSRC,
+  RTCF_DOREDIRECT,
+  RTCF_LOCAL,
+  RTCF_MULTICAST,
+  type rtable,
+} from './types.js'
 
 const COST_SLOW = cost('ip_route_input_slow')
 
@@ -104,7 +121,8 @@ function local_input(skb: sk_buff, daddr: number, saddr: number, tos: number, fl
   rth.dst.input = ip_local_deliver_sym
   rth.dst.output = ip_error_sym
   rth.rt_flags = flags | RTCF_LOCAL
-  rth.rt_type = (flags & RTCF_BROADCAST) !== 0 ? RTN_BROADCAST : RTN_LOCAL
+  rth.rt_type =
+    (flags & RTCF_BROADCAST) !== 0 ? RTN_BROADCAST : (flags & RTCF_MULTICAST) !== 0 ? RTN_MULTICAST : RTN_LOCAL
   rth.rt_spec_dst = spec_dst
   rth.dst.mtu = skb.dev!.mtu
   rt_set_dev(rth, skb.dev!)
@@ -117,6 +135,15 @@ function brd_input(skb: sk_buff, daddr: number, saddr: number, tos: number): num
   if (saddr !== 0 && fib_validate_source(saddr, 0, tos, 0, dev) < 0) return martian_source()
   rt_stat.in_brd++
   return local_input(skb, daddr, saddr, tos, RTCF_BROADCAST, inet_select_addr(dev, saddr, RT_SCOPE_LINK))
+}
+
+/** To a group that somebody here listens to. */
+function mc_input(skb: sk_buff, daddr: number, saddr: number, tos: number): number {
+  if (skb.protocol !== ETH_P_IP) return INPUT_ERROR
+  const dev = skb.dev!
+  if (saddr === 0 ? !ipv4_is_local_multicast(daddr) : fib_validate_source(saddr, 0, tos, 0, dev) < 0)
+    return martian_source()
+  return local_input(skb, daddr, saddr, tos, RTCF_MULTICAST, inet_select_addr(dev, saddr, RT_SCOPE_LINK))
 }
 
 /** Nowhere to go: the answer is cached as a route that tells the sender so. */
@@ -145,9 +172,16 @@ export function ip_route_input_slow(skb: sk_buff, daddr: number, saddr: number, 
   if (dev.ip_ptr === 0) return INPUT_ERROR
   if (ipv4_is_multicast(saddr) || ipv4_is_badclass(saddr) || ipv4_is_loopback(saddr)) return martian_source()
   if (daddr === -1 || (saddr === 0 && daddr === 0)) return brd_input(skb, daddr, saddr, tos)
+  if (ipv4_is_multicast(daddr)) {
+    const in_dev = in_dev_get(dev)
+    const protocol = skb.protocol === ETH_P_IP ? ip_protocol(skb.nh) : 0
+    return in_dev !== null && ip_check_mc(in_dev, daddr, protocol)
+      ? mc_input(skb, daddr, saddr, tos)
+      : martian_destination()
+  }
   if (ipv4_is_zeronet(saddr)) return martian_source()
-  if (ipv4_is_multicast(daddr) || ipv4_is_badclass(daddr) || ipv4_is_zeronet(daddr) || ipv4_is_loopback(daddr)) {
-    return martian_destination() // nobody here listens to multicast yet
+  if (ipv4_is_badclass(daddr) || ipv4_is_zeronet(daddr) || ipv4_is_loopback(daddr)) {
+    return martian_destination()
   }
   const err = fib_lookup(daddr, saddr, tos, dev.ifindex, 0, RT_SCOPE_UNIVERSE, res, skb.nfmark)
   if (err !== 0) {

@@ -68,7 +68,7 @@ import {
 } from '../core/sock_types.js'
 import type { Call } from '../core/socket.js'
 import { CHECKSUM_HW, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, SKB, type sk_buff } from '../core/types.js'
-import { IPPROTO_UDP, ip_saddr } from '../wire/ipv4.js'
+import { IPPROTO_UDP, ip_saddr, ipv4_is_multicast } from '../wire/ipv4.js'
 import { set_udp_header, udp_source } from '../wire/udp.js'
 import { udp_ioctl } from './dgram_poll.js'
 import { sk_common_release } from './inet_life.js'
@@ -355,7 +355,10 @@ export function* ip4_datagram_connect(sk: sock, addr: number, addr_len: number):
 function connect_locked(sk: sock, daddr: number, dport: number): number {
   const inet = inet_sk(sk)
   sk_dst_reset(sk)
-  const found = ip_route_connect(daddr, inet.saddr, conn_flags(sk), sk.sk_bound_dev_if)
+  const group = ipv4_is_multicast(daddr)
+  const oif = sk.sk_bound_dev_if !== 0 || !group ? sk.sk_bound_dev_if : inet.mc_index
+  const saddr = inet.saddr !== 0 || !group ? inet.saddr : inet.mc_addr
+  const found = ip_route_connect(daddr, saddr, conn_flags(sk), oif)
   if (found < 0) return found
   const rt = RTABLE.ref(found)
   if ((rt.rt_flags & RTCF_BROADCAST) !== 0 && !sock_flag(sk, SOCK_BROADCAST)) {

@@ -4,6 +4,7 @@
  * Lock charter
  *   unix_sock.lock guards who a socket is connected to, and that it is not released while a message is queued on it. Only one is
  *   held at a time. The receive queue's lock, sk_callback_lock and what it takes are taken under it.
+ *   unix_gc.lock (garbage.ts) is taken under it, too.
  *   A connected socket has a reference of its peer. A message is charged to its sender, who lives until it is received.
  */
 
@@ -31,7 +32,6 @@ import {
 } from '../../lib/errno.js'
 import { MAX_DGRAM_QLEN } from '../../lib/limits.js'
 import { kfree } from '../../mm/kmalloc.js'
-import { copy_from_user, KSTACK_WORDS, task_kstack } from '../../sched/mm.js'
 import { current, schedule } from '../../sched/sched.js'
 import { signal_pending } from '../../sched/signal.js'
 import { TASK_INTERRUPTIBLE } from '../../sched/task.js'
@@ -45,10 +45,15 @@ import {
   wake_up_all,
 } from '../../sched/wait.js'
 import { read_lock, read_unlock, rwlock_init, write_lock, write_unlock } from '../../sync/rwlock.js'
-import { datagram_poll, skb_copy_datagram_iovec, skb_free_datagram, skb_recv_datagram } from '../core/datagram.js'
+import {
+  datagram_poll,
+  skb_copy_datagram_iovec,
+  skb_free_datagram,
+  skb_recv_datagram,
+  skb_recv_datagram_fast,
+} from '../core/datagram.js'
 import { memcpy_fromiovecend } from '../core/iovec.js'
-import { put_cmsg } from '../core/scm.js'
-import { skb_dequeue, skb_queue_tail } from '../core/skb_queue.js'
+import { skb_dequeue } from '../core/skb_queue.js'
 import { attach_cb, consume_skb, skb_put } from '../core/skbuff.js'
 import { sk_alloc, sock_flag, sock_hold, sock_init_data, sock_orphan, sock_put } from '../core/sock.js'
 import {
@@ -60,12 +65,12 @@ import {
   sysctl_rmem_default,
   sysctl_wmem_default,
 } from '../core/sock_mem.js'
-import { OPT_SCRATCH, SOL_SOCKET } from '../core/sock_opt.js'
 import {
   AF_UNIX,
   AF_UNSPEC,
   MSG_DONTWAIT,
   MSG_OOB,
+  MSG_PEEK,
   MSG_TRUNC,
   type msghdr,
   RCV_SHUTDOWN,
@@ -79,7 +84,21 @@ import {
 } from '../core/sock_types.js'
 import { type Call, type proto_ops, sock_register } from '../core/socket.js'
 import { SKB, SKB_HEAD, type sk_buff } from '../core/types.js'
+import {
+  scm_destroy,
+  unix_detach_fds,
+  unix_free_message,
+  unix_gc,
+  unix_gc_init,
+  unix_insert_socket,
+  unix_queue,
+  unix_recv_begin,
+  unix_recv_end,
+  unix_remove_socket,
+  unix_tot_inflight,
+} from './garbage.js'
 import { SUN_PATH, UCRED, UNIX_SOCK, unix_sk } from './types.js'
+import { scm_attach, type scm_cookie, scm_fp_dup, scm_recv, scm_release, scm_send, scratch } from './unix_scm.js'
 import {
   unix_autobind,
   unix_bind_name,
@@ -89,18 +108,12 @@ import {
   unix_unhash,
 } from './unix_table.js'
 
-const i32 = RAM.i32
 const dv = RAM.dv
 attach_cb(UCRED as unknown as Layout<Struct>)
 
 const PEER = UNIX_SOCK.offset('peer')
 const ERR = SOCK.offset('sk_err')
-const SCM_CREDENTIALS = 2
-const CMSG_HDR = 12
 
-function scratch(): number {
-  return task_kstack(current()).words + KSTACK_WORDS - OPT_SCRATCH
-}
 function peer_of(sk: sock): number {
   return load(sk.addr + PEER)
 }
@@ -130,18 +143,21 @@ function unix_create(sock: socket, protocol: number): number {
   const u = unix_sk(sk)
   rwlock_init(u.lock)
   init_waitqueue_head(u.peer_wait)
+  u.inflight = 0
+  unix_insert_socket(sk)
   return 0
 }
 const unix_create_sym = symbol('unix_create', unix_create)
 
-function purge(sk: sock): void {
+function* purge(sk: sock): Generator<void, void, void> {
   for (let skb = skb_dequeue(sk.sk_receive_queue); skb !== null; skb = skb_dequeue(sk.sk_receive_queue))
-    consume_skb(skb)
+    yield* unix_free_message(skb)
 }
 
 function* unix_release(sock: socket): Call {
   const { sk } = sock
   if (sk === null) return 0
+  unix_remove_socket(sk)
   sock.sk = null
   unix_unhash(sk)
   const u = unix_sk(sk)
@@ -153,8 +169,9 @@ function* unix_release(sock: socket): Call {
   write_unlock(u.lock)
   wake_up_all(u.peer_wait)
   if (peer !== 0) sock_put(SOCK.ref(peer))
-  purge(sk)
+  yield* purge(sk)
   sock_put(sk)
+  if (unix_tot_inflight() > 0) yield* unix_gc()
   return 0
 }
 
@@ -218,9 +235,9 @@ function unix_may_send(sk: sock, other: sock): boolean {
 }
 
 /** unix_dgram_disconnected - what came from the old peer is lost, and it hears of that if it was connected to us. */
-function unix_dgram_disconnected(sk: sock, other: sock): void {
+function* unix_dgram_disconnected(sk: sock, other: sock): Generator<void, void, void> {
   if (sk.sk_receive_queue.qlen === 0) return
-  purge(sk)
+  yield* purge(sk)
   wake_up_all(unix_sk(sk).peer_wait)
   if (sock_flag(other, SOCK_DEAD) || peer_of(other) !== sk.addr) return
   store(other.addr + ERR, ECONNRESET)
@@ -228,21 +245,21 @@ function unix_dgram_disconnected(sk: sock, other: sock): void {
 }
 
 /** The new peer takes the place of the old one. @consumes a reference of other */
-function set_peer(sk: sock, other: number): void {
+function* set_peer(sk: sock, other: number): Generator<void, void, void> {
   const u = unix_sk(sk)
   write_lock(u.lock)
   const old = peer_of(sk)
   store(sk.addr + PEER, other)
   write_unlock(u.lock)
   if (old === 0) return
-  if (other !== old) unix_dgram_disconnected(sk, SOCK.ref(old))
+  if (other !== old) yield* unix_dgram_disconnected(sk, SOCK.ref(old))
   sock_put(SOCK.ref(old))
 }
 
 function* unix_dgram_connect(sock: socket, addr: number, addr_len: number): Call {
   const sk = sock.sk!
   if (addr_len >= 2 && dv.getUint16(addr, true) === AF_UNSPEC) {
-    set_peer(sk, 0)
+    yield* set_peer(sk, 0)
     return 0
   }
   const len = unix_mkname(addr, addr_len)
@@ -254,7 +271,7 @@ function* unix_dgram_connect(sock: socket, addr: number, addr_len: number): Call
     sock_put(SOCK.ref(other))
     return -EPERM
   }
-  set_peer(sk, other)
+  yield* set_peer(sk, other)
   return 0
 }
 
@@ -280,33 +297,6 @@ function* unix_shutdown(sock: socket, how: number): Call {
 
 // ---- sending --------------------------------------------------------------------------------------------------------
 
-interface Creds {
-  pid: number
-  uid: number
-  gid: number
-}
-
-/** scm_send - who the sender says it is; only root may say what is not so. @returns 0, -EFAULT, -EINVAL, -EPERM */
-function scm_send(msg: msghdr, creds: Creds): number {
-  const at = scratch()
-  const end = msg.msg_control + msg.msg_controllen
-  for (let cm = msg.msg_control; cm !== 0 && cm + CMSG_HDR <= end; ) {
-    if (copy_from_user(at, cm, CMSG_HDR) !== 0) return -EFAULT
-    const [len, level, type] = [i32[at >> 2]!, i32[(at >> 2) + 1]!, i32[(at >> 2) + 2]!]
-    if (len < CMSG_HDR || cm + len > end) return -EINVAL
-    if (level === SOL_SOCKET) {
-      if (type !== SCM_CREDENTIALS || len !== CMSG_HDR + 12) return -EINVAL // no descriptors yet
-      if (copy_from_user(at, cm + CMSG_HDR, 12) !== 0) return -EFAULT
-      const said = { pid: i32[at >> 2]!, uid: i32[(at >> 2) + 1]!, gid: i32[(at >> 2) + 2]! }
-      const root = current().uid === 0
-      if (!root && (said.pid !== creds.pid || said.uid !== creds.uid || said.gid !== creds.gid)) return -EPERM
-      Object.assign(creds, said)
-    }
-    cm += (len + 3) & ~3
-  }
-  return 0
-}
-
 const QLEN = SKB_HEAD.offset('qlen')
 const AGAIN = 1
 const DEAD = 2
@@ -321,7 +311,7 @@ function try_queue(sk: sock, other: sock, skb: sk_buff): number {
   else if (sock_flag(other, SOCK_DEAD)) ret = DEAD
   else if ((other.sk_shutdown & RCV_SHUTDOWN) !== 0) ret = -EPIPE
   else if (peer_of(other) !== sk.addr && queue_full(other)) ret = FULL
-  else skb_queue_tail(other.sk_receive_queue, skb)
+  else unix_queue(other, skb)
   read_unlock(u.lock)
   if (ret === 0) call(other.sk_data_ready)(other, len)
   return ret
@@ -352,14 +342,14 @@ function* unix_wait_for_peer(other: sock, timeo: number): Generator<void, number
 }
 
 /** The receiver is gone: if it was our peer, we are connected to nobody. @returns -ECONNREFUSED, AGAIN: look the name up anew */
-function peer_died(sk: sock, other: sock): number {
+function* peer_died(sk: sock, other: sock): Call {
   const u = unix_sk(sk)
   write_lock(u.lock)
   const was = peer_of(sk) === other.addr
   if (was) store(sk.addr + PEER, 0)
   write_unlock(u.lock)
   if (!was) return AGAIN
-  unix_dgram_disconnected(sk, other)
+  yield* unix_dgram_disconnected(sk, other)
   sock_put(other)
   return -ECONNREFUSED
 }
@@ -380,17 +370,15 @@ function* deliver(sk: sock, skb: sk_buff, first: sock | null, name: number, len:
       ret = signal_pending(current()) ? sock_intr_errno(timeo) : try_queue(sk, other, skb)
     }
     if (ret === FULL) ret = -EAGAIN
-    if (ret === DEAD) ret = peer_died(sk, other)
+    if (ret === DEAD) ret = yield* peer_died(sk, other)
     sock_put(other)
     if (ret !== AGAIN) return ret
   }
 }
 
-function* unix_dgram_sendmsg(sock: socket, msg: msghdr, len: number): Call {
+/** Where it goes: with a reference of the peer, or none and a name. @returns 0, -errno */
+function* send_message(sock: socket, msg: msghdr, len: number, scm: scm_cookie): Call {
   const sk = sock.sk!
-  const creds = { pid: current().pid, uid: current().uid, gid: 0 }
-  const bad = scm_send(msg, creds)
-  if (bad < 0) return bad
   if ((msg.msg_flags & MSG_OOB) !== 0) return -EOPNOTSUPP
   const named = msg.msg_name !== 0 && msg.msg_namelen > 0
   const namelen = named ? unix_mkname(msg.msg_name, msg.msg_namelen) : 0
@@ -406,25 +394,49 @@ function* unix_dgram_sendmsg(sock: socket, msg: msghdr, len: number): Call {
     return got
   }
   const skb = SKB.ref(got)
-  const cred = UCRED.ref(skb.cb)
-  cred.pid = creds.pid
-  cred.uid = creds.uid
-  cred.gid = creds.gid
-  if (memcpy_fromiovecend(skb_put(skb, len), msg.msg_iov, 0, len) !== 0) {
-    err = -EFAULT
-    if (peer !== null) sock_put(peer)
-  } else err = yield* deliver(sk, skb, peer, named ? msg.msg_name + SUN_PATH : 0, namelen, noblock)
+  err = scm_attach(skb, scm)
+  if (err === 0 && memcpy_fromiovecend(skb_put(skb, len), msg.msg_iov, 0, len) !== 0) err = -EFAULT
+  if (err === 0) err = yield* deliver(sk, skb, peer, named ? msg.msg_name + SUN_PATH : 0, namelen, noblock)
+  else if (peer !== null) sock_put(peer)
   if (err === 0) return len
+  const { fp } = UCRED.ref(skb.cb) // it was never in flight
   consume_skb(skb)
+  yield* scm_destroy(fp)
   return err
+}
+
+function* unix_dgram_sendmsg(sock: socket, msg: msghdr, len: number): Call {
+  const scm: scm_cookie = { pid: current().pid, uid: current().uid, gid: 0, files: [] }
+  const bad = yield* scm_send(msg, scm)
+  if (bad < 0) return bad
+  const ret = yield* send_message(sock, msg, len, scm)
+  yield* scm_release(scm) // unless the message has them
+  return ret
 }
 
 // ---- receiving ------------------------------------------------------------------------------------------------------
 
+/** take_message - and its files, out of flight. @context process @returns [address of a packet, list of files]; [0 or -errno, 0] */
+function* take_message(sk: sock, flags: number): Generator<void, [number, number], void> {
+  const looks = flags & ~MSG_DONTWAIT
+  for (;;) {
+    unix_recv_begin()
+    const got = skb_recv_datagram_fast(sk, looks, true)
+    const skb = got > 1 ? SKB.ref(got) : null
+    const fp = skb === null ? 0 : (flags & MSG_PEEK) !== 0 ? scm_fp_dup(skb) : unix_detach_fds(skb)
+    yield* unix_recv_end()
+    if (got !== -EAGAIN || (flags & MSG_DONTWAIT) !== 0) return [got, fp]
+    // Somebody else may take what we waited for.
+    const seen = yield* skb_recv_datagram(sk, looks | MSG_PEEK, false)
+    if (seen <= 0) return [seen, 0]
+    skb_free_datagram(sk, SKB.ref(seen))
+  }
+}
+
 function* unix_dgram_recvmsg(sock: socket, msg: msghdr, size: number, flags: number): Call {
   const sk = sock.sk!
   if ((flags & MSG_OOB) !== 0) return -EOPNOTSUPP
-  const got = yield* skb_recv_datagram(sk, flags & ~MSG_DONTWAIT, (flags & MSG_DONTWAIT) !== 0)
+  const [got, fp] = yield* take_message(sk, flags)
   msg.msg_namelen = 0
   if (got <= 0) return got
   const skb = SKB.ref(got)
@@ -433,7 +445,8 @@ function* unix_dgram_recvmsg(sock: socket, msg: msghdr, size: number, flags: num
   if (size < skb.len) msg.msg_flags |= MSG_TRUNC
   const copied = Math.min(size, skb.len)
   const err = skb_copy_datagram_iovec(skb, 0, msg.msg_iov, copied)
-  if (err === 0 && sock.passcred !== 0) put_cmsg(msg, SOL_SOCKET, SCM_CREDENTIALS, 12, skb.cb)
+  if (err === 0) yield* scm_recv(msg, sock.passcred !== 0, skb.cb, fp)
+  else yield* scm_destroy(fp)
   skb_free_datagram(sk, skb)
   return err !== 0 ? err : copied
 }
@@ -466,5 +479,6 @@ const unix_dgram_ops_sym = symbol('unix_dgram_ops', unix_dgram_ops)
 /** unix_init - @context boot, CPU 0 */
 export function unix_init(): void {
   unix_table_init()
+  unix_gc_init()
   sock_register(AF_UNIX, unix_create_sym)
 }

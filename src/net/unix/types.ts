@@ -16,6 +16,8 @@ export class unix_sock extends Struct {
   declare name: number
   declare namelen: number
   declare peer_wait: wait_queue_head_t
+  declare inflight: number
+  declare gc_mark: number
 }
 export const UNIX_SOCK: Layout<unix_sock> = layout('unix_sock', unix_sock, {
   sk: embed(SOCK),
@@ -24,6 +26,8 @@ export const UNIX_SOCK: Layout<unix_sock> = layout('unix_sock', unix_sock, {
   name: atomic(word), // address of its sun_path (kmalloc), 0: none; it never changes once it is there
   namelen: by('unix_table_lock', word), // bytes of that
   peer_wait: embed(WAIT_QUEUE_HEAD), // of those who find its queue full
+  inflight: by('unix_gc.lock', word), // times that its file lies in a message that is queued somewhere
+  gc_mark: by('unix_gc.lock', word),
 })
 attach_sock(UNIX_SOCK)
 
@@ -36,6 +40,12 @@ export class ucred extends Struct {
   declare pid: number
   declare uid: number
   declare gid: number
+  declare fp: number
 }
-/** UNIXCREDS: who sent a message, in skb.cb. */
-export const UCRED: Layout<ucred> = layout('ucred', ucred, { pid: own(word), uid: own(word), gid: own(word) })
+/** UNIXCB: who sent a message, and the files in it, in skb.cb. */
+export const UCRED: Layout<ucred> = layout('ucred', ucred, {
+  pid: own(word),
+  uid: own(word),
+  gid: own(word),
+  fp: own(word), // address of an scm_fp_list (kmalloc): a count, then addresses of files; 0: none
+})

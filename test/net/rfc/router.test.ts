@@ -3,6 +3,7 @@ import '../../helpers/clock.js' // first: it sets what the kernel's modules find
 import { afterEach, describe, expect, test } from 'vitest'
 import { sysctl_write } from '../../../src/net/core/sysctl.js'
 import { ip_main } from '../../../src/user/ip.js'
+import { close, malloc, recv, set_word, socket } from '../../../src/user/libc.js'
 import {
   checksum,
   counting,
@@ -14,7 +15,7 @@ import {
   udp,
   udpFrame,
 } from '../../helpers/frames.js'
-import { run } from '../../helpers/programs.js'
+import { finish, run, start } from '../../helpers/programs.js'
 import { conserved, Script } from '../../helpers/script.js'
 import { ip } from '../../helpers/solo.js'
 
@@ -315,6 +316,29 @@ describe('RFC 1122 3.3.1: several gateways of this machine itself', () => {
     expect(gateway('99.0.0.3')).toBe('10.0.1.50')
     command('route flush exact default')
   })
+})
+
+test('RFC 2113, row 9: a packet that asks routers to look goes to the program that does, and not on', () => {
+  const alert = ipFrame([1, 2, 3], { src: A, dst: B, protocol: 77, options: [0x94, 4, 0, 0] })
+  expect(out(1, alert)).toHaveLength(1) // nobody looks
+  const p = start(function* () {
+    const fd = yield* socket(2, 3, 77)
+    const udp_fd = yield* socket(2, 2, 0)
+    const wrong = yield* set_word(udp_fd, 0, 5, 1)
+    const set = [yield* set_word(fd, 0, 5, 1), yield* set_word(fd, 0, 5, 1)]
+    const n = yield* recv(fd, malloc(64), 64, 0)
+    set.push(yield* set_word(fd, 0, 5, 0), yield* set_word(fd, 0, 5, 0))
+    yield* close(udp_fd)
+    yield* close(fd)
+    return [wrong, ...set, n]
+  })
+  s.pass(1)
+  expect(out(1, ipFrame([1], { src: A, dst: B, protocol: 78, options: [0x94, 4, 0, 0] }))).toHaveLength(1)
+  expect(out(1, ipFrame([1], { src: A, dst: B, protocol: 77 }))).toHaveLength(1)
+  const f = s.account(() => none(alert))
+  expect([f.delivered, f.forwarded]).toEqual([1, 0])
+  expect(finish(s, p)).toEqual([-22, 0, -98, 0, -2, 27])
+  expect(out(1, alert)).toHaveLength(1)
 })
 
 test('nothing leaks', () => {

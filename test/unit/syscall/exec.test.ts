@@ -21,6 +21,7 @@ import {
   syscall,
   write,
 } from '../../../src/user/libc.js'
+import { on_signals, SIGALRM } from '../../../src/user/libsignal.js'
 import {
   arguments_of,
   c_string,
@@ -129,6 +130,7 @@ test('a full console: EAGAIN for who does not wait, EINTR or a part for whom a s
   program('t_signal', () =>
     fill(function* (buf) {
       yield* fcntl(1, 4, 0)
+      yield* on_signals(SIGALRM)
       me = current()
       got = yield* write(1, buf, CONSOLE_CHUNK)
       return 0
@@ -137,7 +139,7 @@ test('a full console: EAGAIN for who does not wait, EINTR or a part for whom a s
   const index = exec(['t_signal'])
   s.pass(3)
   expect(process_exit_code(index)).toBeNull()
-  send_sig(14, me!)
+  send_sig(SIGALRM, me!)
   s.pass(1)
   expect([process_exit_code(index), got]).toEqual([0, -4])
   reader().drain()

@@ -36,8 +36,8 @@ import {
   sockaddr_in,
   socket,
   store32,
-  took_signal,
 } from '../../../src/user/libc.js'
+import { on_signals, SIGALRM } from '../../../src/user/libsignal.js'
 import { udpFrame } from '../../helpers/frames.js'
 import { finish, run, start } from '../../helpers/programs.js'
 import { Script } from '../../helpers/script.js'
@@ -201,8 +201,9 @@ describe('poll', () => {
   test('a signal ends it', () => {
     const program = function* (): Generator<void, number[], void> {
       const fd = yield* bound(7008)
+      const came = yield* on_signals(SIGALRM)
       yield* alarm(1)
-      return [yield* look(fd, POLLIN, -1), yield* took_signal()]
+      return [yield* look(fd, POLLIN, -1), came()]
     }
     expect(finish(s, start(program), 3000)).toEqual([-EINTR, 14])
   })
