@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
 
 const look = (name: string, options: ExploreOptions) =>
@@ -114,10 +115,26 @@ describe('two processes change routes by netlink and hear of each other', () => 
   })
 })
 
-test.each(['poll', 'select'])('%s waits for two sockets under control: no wake-up is lost', async call => {
-  const args = { call, datagrams: 3, ticks: 1 }
-  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
-  expect(await look('poll', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+describe('poll and select wait for two sockets under control', () => {
+  const options = { kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
+
+  test.each(['poll', 'select'] as const)('%s: no wake-up is lost', async call => {
+    const args: PollArgs = { call, datagrams: 8, ticks: 1 }
+    expect(await look('poll', { ...options, schedules: 40, args })).toMatchObject({
+      findings: [],
+      schedules: 40,
+      cut: 0,
+    })
+  })
+
+  test.each([
+    ['is about to sleep only after it has looked', 'state'],
+    ['looks before it is on the queue', 'queue'],
+  ] as const)('a broken twin that %s sleeps for ever', async (_name, twin) => {
+    const args: PollArgs = { call: 'poll', datagrams: 8, ticks: 1, twin }
+    const { findings } = await look('poll', { ...options, schedules: 40, args })
+    expect(['deadlock', 'lost wakeup', 'stall']).toContain(findings[0]?.detector)
+  })
 })
 
 test.each([
