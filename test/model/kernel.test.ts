@@ -1,7 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import type { ModulesArgs } from './kernel/modules.js'
 import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
+import type { UdpCloseArgs } from './kernel/udpclose.js'
+import type { UpDownArgs } from './kernel/updown.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, ...options })
@@ -144,4 +147,30 @@ test.each([
   const args = { datagrams: 1, ticks: 2, hasty }
   const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 80_000, hangSeconds: 60 }
   expect(await look('packet', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+})
+
+describe('what is taken away while it is used', () => {
+  // A loop that reads the same word eight times may wait for it; the kernel's own say so by cpu_relax().
+  const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60, spinLooks: 8 }
+  const clean = { findings: [], schedules: 40, cut: 0 }
+
+  test.each([0, 1])('a device goes down and up under routes and a connected socket, by CPU %i', async operator => {
+    const args: UpDownArgs = { frames: 3, datagrams: 2, operator, ticks: 2 }
+    expect(await look('updown', { ...options, args })).toMatchObject(clean)
+  })
+
+  test.each([0, 1])(
+    'modules are unloaded while packets are in their hooks and in the queue, by CPU %i',
+    async operator => {
+      const args: ModulesArgs = { frames: 3, rounds: 2, operator, ticks: 2 }
+      expect(await look('modules', { ...options, args })).toMatchObject(clean)
+    },
+  )
+
+  test('a socket is closed while datagrams are delivered to it, and the sender hears of a full device queue', async () => {
+    const args: UdpCloseArgs = { datagrams: 8, rounds: 6, ticks: 2 }
+    const result = await look('udpclose', { ...options, args })
+    expect(result).toMatchObject(clean)
+    expect(result.outcomes['heard of a full queue']).toBeGreaterThan(0)
+  })
 })

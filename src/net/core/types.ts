@@ -206,7 +206,7 @@ export const NETDEV: Layout<net_device> = layout(
     name: by('rtnl', bytes(16)), // zero-terminated; changed under dev_base_lock as well
     ifindex: konst(word),
     state: atomic(word), // __LINK_STATE_* bits
-    flags: by('rtnl', word), // IFF_*
+    flags: atomic(word), // IFF_*: changed under rtnl, looked at by packets without it
     mtu: by('rtnl', word),
     type: konst(word),
     hard_header_len: konst(word),
