@@ -237,7 +237,7 @@ export const NETDEV: Layout<net_device> = layout(
     refcnt: { ...atomic(word), align: 128 },
     quota: own(word), // of the CPU whose poll_list holds it
     poll_list: embed(LIST),
-    qdisc: { ...ptr(() => QDISC), align: 128 }, // RCU for readers; queue_lock to change
+    qdisc: { ...atomic(ptr(() => QDISC)), align: 128 }, // RCU for readers; queue_lock to change
     qdisc_sleeping: ptr(() => QDISC),
     next_sched: ptr(() => NETDEV),
     queue_lock: embed(SPINLOCK),
