@@ -2,6 +2,7 @@
 import { register_program } from '../syscall/exec.js'
 import { echo_main } from './echo.js'
 import { ip_program_main } from './ip.js'
+import { ipq_main } from './ipq.js'
 import { host_main, named_main } from './named.js'
 import { ping_main } from './ping.js'
 import { routed_main } from './routed.js'
@@ -19,3 +20,4 @@ register_program('udpgen', udpgen_main)
 register_program('udpsink', udpsink_main)
 register_program('named', named_main)
 register_program('host', host_main)
+register_program('ipq', ipq_main)
