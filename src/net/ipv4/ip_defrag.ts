@@ -29,6 +29,7 @@ import { del_timer, init_timer, jiffies, mod_timer, TIMER, type timer_list } fro
 import { jhash_3words } from '../../lib/jhash.js'
 import { MAX_IPQS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { refcount_dec, refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import {
   RWLOCK,
@@ -489,10 +490,12 @@ export function ipfrag_init(): void {
 
 /** ipfrag_exit - what is not whole is given up. @context a halted machine */
 export function ipfrag_exit(): void {
+  local_bh_disable() // as the evictor would
   while (!list_empty(table.lru)) {
     const qp = IPQ.container_of('lru_list', table.lru.next)
     refcount_inc(qp.addr + REFCNT)
     ipq_kill(qp)
     ipq_put(qp)
   }
+  local_bh_enable()
 }
