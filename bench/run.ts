@@ -12,6 +12,7 @@ import Table from 'cli-table3'
 import { Command, InvalidArgumentError } from 'commander'
 import { determinism } from './determinism.js'
 import { exploration } from './exploration.js'
+import { hostSchedules } from './hostSchedules.js'
 import { LeftOut, packageRoot } from './lib/comparator.js'
 import { type Measure, type MeasureRow, makeContext, reached } from './lib/measure.js'
 import { MEASURES } from './macro/index.js'
@@ -36,7 +37,7 @@ function integer(text: string): number {
 function parse(): Options {
   const command = new Command('bench')
     .description(
-      'measures the kernel beside its rivals; first word `determinism`: do runs in virtual time differ? `exploration`: does the kernel bear every order of its steps?',
+      'measures the kernel beside its rivals; first word `determinism`: do runs in virtual time differ? `exploration` and `host-schedules`: does the kernel bear every order of its steps?',
     )
     .option('--only <name...>', `only these measures (${MEASURES.map(m => m.name).join(', ')})`)
     .option('--json <file>', 'write the results there instead of bench/results/')
@@ -166,7 +167,11 @@ async function main(): Promise<void> {
 }
 
 /** What the first word may be instead of a measure. */
-const CAMPAIGNS: Record<string, typeof determinism | undefined> = { determinism, exploration }
+const CAMPAIGNS: Record<string, typeof determinism | undefined> = {
+  determinism,
+  exploration,
+  'host-schedules': hostSchedules,
+}
 
 try {
   const write = (prefix: string, file: string | undefined, report: unknown): void =>

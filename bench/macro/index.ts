@@ -7,6 +7,7 @@ import { forward } from './forward.js'
 import { fuzz } from './fuzz.js'
 import { contention, uncontended } from './locks.js'
 import { micro } from './micro.js'
+import { netfilter } from './netfilter.js'
 import { proofs } from './proofs.js'
 import { rcu } from './rcu.js'
 import { replays } from './replays.js'
@@ -16,6 +17,7 @@ import { virtual } from './virtual.js'
 
 export const MEASURES: readonly Measure[] = [
   forward,
+  netfilter,
   uncontended,
   contention,
   rcu,

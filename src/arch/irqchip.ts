@@ -18,9 +18,7 @@
  */
 import { fetch_add, load, READ_ONCE, store } from './atomic.js'
 import { send_vector, VEC_DEVICE } from './machine.js'
-import { IRQ_LINES, PERCPU_BASE, PERCPU_SHIFT, RAM } from './ram.js'
-
-const i32 = RAM.i32
+import { IRQ_LINES, PERCPU_BASE, PERCPU_SHIFT } from './ram.js'
 
 export const LINE_CPU = 0
 export const LINE_ENABLE = 4
@@ -83,8 +81,8 @@ export function vector_irq(vector: number, from: number, cpu: number): number {
   let irq = from
   while (irq < 64 && irq_vector(irq) !== vector) irq++
   for (; irq < 64; irq += VECTORS) {
-    const line = irq_line(irq) >> 2
-    if (i32[line + (LINE_WIRED >> 2)] !== 0 && i32[line] === cpu) return irq
+    const line = irq_line(irq)
+    if (READ_ONCE(line + LINE_WIRED) !== 0 && READ_ONCE(line + LINE_CPU) === cpu) return irq
   }
   return -1
 }

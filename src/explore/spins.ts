@@ -3,13 +3,18 @@
  * does. When all that are left are blocked so, they may look once more, later in time; if that helps nobody it is a stall.
  */
 import type { Cells } from './cells.js'
-import { actorAt } from './strategy.js'
+import { actorAt, BY_SEARCH } from './strategy.js'
 import * as W from './words.js'
 
 /** Rounds of looking once more, when all that are left look at words which nobody changes, before that is a stall. */
 const MAX_IDLE_ROUNDS = 12
 /** The same when nobody looked at the clock: time alone will not help them. */
 const IDLE_ROUNDS_WITHOUT_TIME = 1
+/**
+ * Steps of others after which a blocked actor goes on nevertheless. Who reads the same word some times in a row, for its bytes say,
+ * does not wait for its change; beside an actor that never stops it would not come to its turn again.
+ */
+const MAX_BLOCKED_STEPS = 400
 
 /** Spins - this thread's view of who looks at what. `at`: an actor's record. */
 export class Spins {
@@ -30,9 +35,13 @@ export class Spins {
     if (w[at] === W.STATE_SPINNING) w[at] = W.STATE_READY
   }
 
-  /** May a blocked actor go on, since a word of its loop has changed? */
+  /** May a blocked actor go on, since a word of its loop has changed, or the others had their turn for long? */
   changed(at: number): boolean {
     const w = this.#w
+    if (w[W.STEP]! - w[at + W.A_SPUN_AT]! > MAX_BLOCKED_STEPS && w[W.STRATEGY] !== BY_SEARCH) {
+      this.worked(at)
+      return true
+    }
     for (let k = 0; k < w[at + W.A_LOOKS]!; k++) {
       const look = at + W.A_LOOK + k * 3
       if (this.#cells.version(w[look]!) === w[look + 1]!) continue
@@ -93,6 +102,7 @@ export class Spins {
     w[W.SPUN]!++
     for (let k = 0; k < w[at + W.A_LOOKS]!; k++) w[at + W.A_LOOK + k * 3 + 2] = 0
     w[at] = W.STATE_SPINNING
+    w[at + W.A_SPUN_AT] = w[W.STEP]!
   }
 
   /** The code says itself that it waits (`Atomics.pause`). */

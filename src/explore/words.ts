@@ -171,6 +171,8 @@ export const A_IRQ_WORD = 13
 export const A_IRQ_MASK = 14
 export const A_IRQ_CHOSEN = 15
 export const A_IRQ_ADDRESS = 160
+/** The step at which it was taken to wait for a change of what it looks at. */
+export const A_SPUN_AT = 161
 export const A_LOOK = 16 // cell, version, hits: three words each
 export const MAX_LOOKS = 48
 export const A_GATE = 176 // a line of its own

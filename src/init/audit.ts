@@ -25,7 +25,7 @@ import { ip_fib_exit } from '../net/ipv4/fib_frontend.js'
 import { inet_peers_exit } from '../net/ipv4/inetpeer.js'
 import { ipfrag_exit } from '../net/ipv4/ipq.js'
 import { ip_conntrack_flush } from '../net/ipv4/netfilter/ip_conntrack.js'
-import { ipq_flush } from '../net/ipv4/netfilter/ip_queue.js'
+import { ipq_exit_halted, ipq_flush } from '../net/ipv4/netfilter/ip_queue.js'
 import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
@@ -109,6 +109,7 @@ export function leak_audit(): LeakReport[] {
   ipq_flush()
   programs_end()
   modules_post_mortem()
+  ipq_exit_halted()
   rtnetlink_exit()
   unix_exit()
   ipfrag_exit()

@@ -45,16 +45,24 @@ interface module_text {
   init: Sym<module_init_fn>
   exit: Sym<module_exit_fn>
   uses: string[]
+  alias: string
 }
 const texts: module_text[] = []
 const exported = new Map<string, { owner: module_t; value: Sym<unknown> }>()
 /**
  * define_module - enter a module into the image, at module load of its file.
  * @param uses names of modules whose exports it needs: they are loaded first and cannot go before it
+ * @param alias another name that it is asked for by (MODULE_ALIAS)
  */
 export function define_module(
   name: string,
-  parts: { init: module_init_fn; exit: module_exit_fn; uses?: string[]; exports?: Record<string, Sym<unknown>> },
+  parts: {
+    init: module_init_fn
+    exit: module_exit_fn
+    uses?: string[]
+    alias?: string
+    exports?: Record<string, Sym<unknown>>
+  },
 ): module_t {
   const mod = DEFINE_STATIC(`module:${name}`, MODULE)
   texts.push({
@@ -63,12 +71,13 @@ export function define_module(
     init: symbol(`${name}:init`, parts.init),
     exit: symbol(`${name}:exit`, parts.exit),
     uses: parts.uses ?? [],
+    alias: parts.alias ?? '',
   })
   for (const [key, value] of Object.entries(parts.exports ?? {})) exported.set(key, { owner: mod, value })
   return mod
 }
 function find(name: string): module_text | undefined {
-  return texts.find(t => t.name === name)
+  return texts.find(t => t.name === name || t.alias === name)
 }
 /** try_module_get - hold the module at this address; 0 is the kernel, which stays. @context any @returns false: it is not alive */
 export function try_module_get(mod: number): boolean {

@@ -26,7 +26,7 @@ export const RTM = {
 } as const
 export const RTMGRP = { LINK: 1, NEIGH: 4, IPV4_IFADDR: 0x10, IPV4_ROUTE: 0x40, IPV4_RULE: 0x80 } as const
 
-/** A socket of NETLINK_ROUTE, and memory for what comes. */
+/** A netlink socket, and memory for what comes. */
 export interface Netlink {
   fd: number
   buf: number
@@ -95,9 +95,9 @@ export function attrs(body: Uint8Array, from: number): Map<number, Uint8Array> {
 
 // ---- the socket -----------------------------------------------------------------------------------------------------
 
-/** rtnl_open - listening to these groups. @returns the socket, or a negative errno */
-export function* rtnl_open(groups = 0): Generator<void, Netlink | number, void> {
-  const fd = yield* socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE)
+/** rtnl_open - listening to these groups, of NETLINK_ROUTE if nothing else is said. @returns the socket, or a negative errno */
+export function* rtnl_open(groups = 0, protocol = NETLINK_ROUTE): Generator<void, Netlink | number, void> {
+  const fd = yield* socket(AF_NETLINK, SOCK_RAW, protocol)
   if (fd < 0) return fd
   const nl: Netlink = { fd, buf: malloc(RECEIVE), len: variable(), addr: malloc(16), seq: 0 }
   const err = yield* bind(fd, sockaddr_nl(nl.addr, 0, groups), 12)

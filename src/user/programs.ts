@@ -3,6 +3,7 @@ import { register_program } from '../syscall/exec.js'
 import { arping_main } from './arping.js'
 import { echo_main } from './echo.js'
 import { ip_program_main } from './ip.js'
+import { ipq_main } from './ipq.js'
 import { kill_main } from './kill.js'
 import { host_main, named_main } from './named.js'
 import { ping_main } from './ping.js'
@@ -25,3 +26,4 @@ register_program('host', host_main)
 register_program('tcpdump', tcpdump_main)
 register_program('arping', arping_main)
 register_program('kill', kill_main)
+register_program('ipq', ipq_main)

@@ -171,6 +171,43 @@ describe.runIf(rights).each(['interrupt', 'softnet', 'napi', 'polled'])('a host,
   })
 })
 
+const resolver = has('dig')
+if (!resolver) console.warn('tap: no dig here: the name server is not asked by a real one')
+
+describe.runIf(rights && resolver)('named, asked by programs of the host', () => {
+  let machine: Tapped
+  let result: TapResult | null = null
+  beforeAll(async () => {
+    machine = await Tapped.start(1, '--run', 'named gate.lab=10.1.0.1 www.lab=10.1.0.7 www.lab=10.1.0.8')
+  })
+  afterAll(async () => {
+    if (result === null) await machine.stop()
+  })
+  const dig = (...words: string[]): string => inside(0, 'dig', '@10.1.0.1', '+tries=2', '+time=2', ...words).out
+
+  test('dig gets addresses and names, with EDNS and without, and is told what there is not', () => {
+    expect(dig('+short', 'WWW.lab').trim().split('\n').sort()).toEqual(['10.1.0.7', '10.1.0.8'])
+    expect(dig('+short', '+noedns', 'gate.lab')).toBe('10.1.0.1\n')
+    expect(dig('+short', '-x', '10.1.0.7')).toBe('www.lab.\n')
+    const all = dig('gate.lab')
+    expect(all).toMatch(/status: NOERROR/)
+    expect(all).toMatch(/flags:[^;]* aa[ ;]/)
+    expect(all).not.toMatch(/Warning|malformed/)
+    expect(dig('no.lab')).toMatch(/status: NXDOMAIN/)
+    expect(dig('gate.lab', 'AAAA')).toMatch(/status: NOERROR.*\n.*ANSWER: 0/)
+  })
+  test.runIf(has('nmap'))('nmap finds the host and its name server', () => {
+    expect(inside(0, 'nmap', '-n', '-sn', '-PE', '10.1.0.1').out).toContain('(1 host up)')
+    const { out } = inside(0, 'nmap', '-n', '-Pn', '-sU', '--max-retries', '2', '-p', '53,54', '10.1.0.1')
+    expect(out).toMatch(/53\/udp +open +domain/)
+    expect(out).toMatch(/54\/udp +closed/)
+  })
+  test('nothing leaks', async () => {
+    result = await machine.stop()
+    expect(result.leaks).toEqual([])
+  })
+})
+
 describe('what is wrong is said in one line', () => {
   test.each([
     [[], /--tap: at least one DEVICE/],

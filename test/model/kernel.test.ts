@@ -1,6 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import type { ModulesArgs } from './kernel/modules.js'
+import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
+import type { UdpCloseArgs } from './kernel/udpclose.js'
+import type { UpDownArgs } from './kernel/updown.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, ...options })
@@ -132,10 +136,26 @@ describe('two processes change routes by netlink and hear of each other', () => 
   })
 })
 
-test.each(['poll', 'select'])('%s waits for two sockets under control: no wake-up is lost', async call => {
-  const args = { call, datagrams: 3, ticks: 1 }
-  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
-  expect(await look('poll', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+describe('poll and select wait for two sockets under control', () => {
+  const options = { kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60 }
+
+  test.each(['poll', 'select'] as const)('%s: no wake-up is lost', async call => {
+    const args: PollArgs = { call, datagrams: 8, ticks: 1 }
+    expect(await look('poll', { ...options, schedules: 40, args })).toMatchObject({
+      findings: [],
+      schedules: 40,
+      cut: 0,
+    })
+  })
+
+  test.each([
+    ['is about to sleep only after it has looked', 'state'],
+    ['looks before it is on the queue', 'queue'],
+  ] as const)('a broken twin that %s sleeps for ever', async (_name, twin) => {
+    const args: PollArgs = { call: 'poll', datagrams: 8, ticks: 1, twin }
+    const { findings } = await look('poll', { ...options, schedules: 40, args })
+    expect(['deadlock', 'lost wakeup', 'stall']).toContain(findings[0]?.detector)
+  })
 })
 
 test.each([
@@ -152,4 +172,30 @@ test.each(['sigsuspend', 'recv'])('a signal comes while a process is about to sl
   const options = { schedules: 80, kernel: { megabytes: 64 }, args, maxSteps: 50_000, hangSeconds: 60 }
   const result = await look('signal', options)
   expect(result).toMatchObject({ findings: [], schedules: 80, cut: 0, outcomes: { '3 seen': 80 } })
+})
+
+describe('what is taken away while it is used', () => {
+  // A loop that reads the same word eight times may wait for it; the kernel's own say so by cpu_relax().
+  const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60, spinLooks: 8 }
+  const clean = { findings: [], schedules: 40, cut: 0 }
+
+  test.each([0, 1])('a device goes down and up under routes and a connected socket, by CPU %i', async operator => {
+    const args: UpDownArgs = { frames: 3, datagrams: 2, operator, ticks: 2 }
+    expect(await look('updown', { ...options, args })).toMatchObject(clean)
+  })
+
+  test.each([0, 1])(
+    'modules are unloaded while packets are in their hooks and in the queue, by CPU %i',
+    async operator => {
+      const args: ModulesArgs = { frames: 3, rounds: 2, operator, ticks: 2 }
+      expect(await look('modules', { ...options, args })).toMatchObject(clean)
+    },
+  )
+
+  test('a socket is closed while datagrams are delivered to it, and the sender hears of a full device queue', async () => {
+    const args: UdpCloseArgs = { datagrams: 8, rounds: 6, ticks: 2 }
+    const result = await look('udpclose', { ...options, args })
+    expect(result).toMatchObject(clean)
+    expect(result.outcomes['heard of a full queue']).toBeGreaterThan(0)
+  })
 })

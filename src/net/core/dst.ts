@@ -13,7 +13,7 @@ import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { hz } from '../../arch/machine.js'
 import { init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
-import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
+import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { refcount_dec } from '../../sync/refcount.js'
 import { SPINLOCK, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
 import { neigh_release } from './neighbour.js'
@@ -136,7 +136,7 @@ export function dst_init(): void {
 
 /** dst_gc_now - for the leak audit of a machine at rest: look through the garbage once more. */
 export function dst_gc_now(): void {
-  spin_lock_bh(garbage.lock)
-  spin_unlock_bh(garbage.lock)
+  local_bh_disable() // as the timer would
   dst_run_gc()
+  local_bh_enable()
 }

@@ -8,6 +8,7 @@
 import { by, embed, type Layout, layout, ptr, rcu, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym } from '../../abi/symbol.js'
+import { READ_ONCE } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
 import { EBUSY, EPERM } from '../../lib/errno.js'
 import { MAX_QUEUED_PACKETS } from '../../lib/limits.js'
@@ -131,7 +132,7 @@ export const NF_INFO: Layout<nf_info> = layout('nf_info', nf_info, {
 })
 const info_cache = kmem_cache_create('nf_info', NF_INFO, () => with_hoards(MAX_QUEUED_PACKETS))
 const nf_hooks = DEFINE_STATIC('nf_hooks', LISTS)
-const HEADS = nf_hooks.addr >> 2
+const HEADS = nf_hooks.addr
 const NETFILTER = drop_reason('netfilter')
 
 /** nf_register_hook - lowest priority value runs first. @context process or boot @locks nf_hooks.lock */
@@ -156,7 +157,7 @@ export function* nf_unregister_hook(ops: nf_hook_ops): Generator<void, void, voi
 
 /** nf_hook_active - does anybody listen there? */
 export function nf_hook_active(hook: number): boolean {
-  return i32[HEADS + hook] !== 0
+  return READ_ONCE(HEADS + hook * 4) !== 0
 }
 
 /** NF_HOOK - let the hooks of a point see a packet; okfn takes it on. @consumes skb @returns what okfn says, 0 or -EPERM */
@@ -167,7 +168,7 @@ export function NF_HOOK(
   outdev: net_device | null,
   okfn: Sym<nf_okfn>,
 ): number {
-  if (i32[HEADS + hook] === 0) return call(okfn)(skb)
+  if (READ_ONCE(HEADS + hook * 4) === 0) return call(okfn)(skb)
   return nf_hook_slow(hook, skb, indev, outdev, okfn, INT_MIN)
 }
 
@@ -212,15 +213,7 @@ export function nf_hook_slow(
 ): number {
   rcu_read_lock()
   let ret = 0
-  const verdict = nf_iterate(
-    NF_HOOK_OPS.at(rcu_dereference(nf_hooks.addr + hook * 4)),
-    skb,
-    hook,
-    indev,
-    outdev,
-    okfn,
-    thresh,
-  )
+  const verdict = nf_iterate(NF_HOOK_OPS.at(rcu_dereference(HEADS + hook * 4)), skb, hook, indev, outdev, okfn, thresh)
   if (verdict === NF_ACCEPT) ret = call(okfn)(skb)
   else if (verdict !== NF_STOLEN) {
     kfree_skb(skb, NETFILTER) // what is no verdict at all is a drop: nobody else would free the packet
@@ -292,9 +285,10 @@ function release(info: nf_info): void {
   kmem_cache_free(info_cache, info)
 }
 
-/** Is the hook still in its list? */
+/** Is the hook still in its list? @locks rcu_read_lock */
 function listed(elem: nf_hook_ops, hook: number): boolean {
-  for (let at = NF_HOOK_OPS.at(i32[HEADS + hook]); at !== null; at = at.next) if (at === elem) return true
+  for (let at = NF_HOOK_OPS.at(rcu_dereference(HEADS + hook * 4)); at !== null; at = at.next)
+    if (at === elem) return true
   return false
 }
 

@@ -206,7 +206,7 @@ export const NETDEV: Layout<net_device> = layout(
     name: by('rtnl', bytes(16)), // zero-terminated; changed under dev_base_lock as well
     ifindex: konst(word),
     state: atomic(word), // __LINK_STATE_* bits
-    flags: by('rtnl', word), // IFF_*
+    flags: atomic(word), // IFF_*: changed under rtnl, looked at by packets without it
     mtu: by('rtnl', word),
     type: konst(word),
     hard_header_len: konst(word),
@@ -237,7 +237,7 @@ export const NETDEV: Layout<net_device> = layout(
     refcnt: { ...atomic(word), align: 128 },
     quota: own(word), // of the CPU whose poll_list holds it
     poll_list: embed(LIST),
-    qdisc: { ...ptr(() => QDISC), align: 128 }, // RCU for readers; queue_lock to change
+    qdisc: { ...atomic(ptr(() => QDISC)), align: 128 }, // RCU for readers; queue_lock to change
     qdisc_sleeping: ptr(() => QDISC),
     next_sched: ptr(() => NETDEV),
     queue_lock: embed(SPINLOCK),

@@ -26,6 +26,7 @@ import type { sk_buff } from '../core/types.js'
 import { IP_MF, IP_OFFSET, ip_frag_off, ip_protocol } from '../wire/ipv4.js'
 import { inet_sk } from './inet_sock.js'
 import { ip_defrag } from './ip_defrag.js'
+import { IP_DEFRAG_CALL_RA_CHAIN } from './ipq.js'
 import { raw_rcv } from './raw_hash.js'
 
 const IPPROTO_RAW = 255
@@ -96,7 +97,7 @@ export function ip_call_ra_chain(given: sk_buff): boolean {
     const sk = SOCK.ref(ra.sk!.addr)
     if (!wants(sk, skb)) continue
     if (last === null && (ip_frag_off(skb.nh) & (IP_MF | IP_OFFSET)) !== 0) {
-      const whole = ip_defrag(skb)
+      const whole = ip_defrag(skb, IP_DEFRAG_CALL_RA_CHAIN)
       if (whole === null) {
         read_unlock(chain.lock)
         return true

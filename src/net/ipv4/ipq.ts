@@ -61,6 +61,7 @@ const IPQ_HASHSZ = 64
 
 /** enum ip_defrag_users: pieces that one of them collects are not the others'. */
 export const IP_DEFRAG_LOCAL_DELIVER = 0
+export const IP_DEFRAG_CALL_RA_CHAIN = 1
 export const IP_DEFRAG_CONNTRACK_IN = 2
 export const IP_DEFRAG_CONNTRACK_OUT = 3
 export const IP_DEFRAG_NAT_OUT = 4

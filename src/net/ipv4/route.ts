@@ -12,7 +12,7 @@
 import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
-import { fetch_add, load, store } from '../../arch/atomic.js'
+import { fetch_add, load, READ_ONCE, store } from '../../arch/atomic.js'
 import { PROVE } from '../../arch/boot.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
@@ -220,7 +220,7 @@ function chain_find(
   tos: number,
   mark: number,
 ): number {
-  let r = i32[table.w + (hash << (BUCKET_SHIFT - 2))]
+  let r = READ_ONCE((table.w << 2) + (hash << BUCKET_SHIFT))
   while (r !== 0) {
     if (PROVE) prove_follow(r)
     const w = r >> 2
@@ -233,7 +233,7 @@ function chain_find(
       i32[w + FL_MARK] === mark
     )
       return r
-    r = i32[w]
+    r = READ_ONCE(r)
   }
   return 0
 }

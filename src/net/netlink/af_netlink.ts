@@ -5,9 +5,20 @@
  *   The table's lock and the dumps': nl_table.ts, nl_send.ts. Where a socket is connected to is the program's own affair, as in
  *   2.6.11: threads that change it at once may mix two addresses.
  */
+import { embed, type Layout, layout, Struct } from '../../abi/layout.js'
+import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
+import {
+  NOTIFIER_HEAD,
+  type notifier_block,
+  notifier_call_chain,
+  notifier_chain_register,
+  notifier_chain_unregister,
+  type notifier_head,
+  notifier_head_init,
+} from '../../irq/notifier.js'
 import {
   EFAULT,
   EINVAL,
@@ -20,6 +31,7 @@ import {
   EPROTONOSUPPORT,
   ESOCKTNOSUPPORT,
 } from '../../lib/errno.js'
+import { request_module } from '../../sched/module.js'
 import { current } from '../../sched/sched.js'
 import { init_waitqueue_head, wake_up_all } from '../../sched/wait.js'
 import { spin_lock, spin_lock_init, spin_unlock } from '../../sync/spinlock.js'
@@ -62,6 +74,7 @@ import {
   netlink_autobind,
   netlink_insert,
   netlink_insert_kernel,
+  netlink_lookup,
   netlink_remove,
   netlink_remove_kernel,
   netlink_set_groups,
@@ -101,6 +114,22 @@ function set_sockaddr_nl(addr: number, pid: number, groups: number): void {
   dv.setUint16(addr + 2, 0)
   dv.setInt32(addr + 4, pid, true)
   dv.setInt32(addr + 8, groups, true)
+}
+
+class netlink_globals extends Struct {
+  declare chain: notifier_head
+}
+const GLOBALS: Layout<netlink_globals> = layout('netlink_globals', netlink_globals, { chain: embed(NOTIFIER_HEAD) })
+const netlink_chain = DEFINE_STATIC('netlink_globals', GLOBALS).chain
+
+/** Event: a program's socket with an address is closed; the data is the address of its sock. */
+export const NETLINK_URELEASE = 1
+/** netlink_register_notifier - @context process */
+export function netlink_register_notifier(nb: notifier_block): void {
+  notifier_chain_register(netlink_chain, nb)
+}
+export function netlink_unregister_notifier(nb: notifier_block): void {
+  notifier_chain_unregister(netlink_chain, nb)
 }
 
 // ---- making and ending ----------------------------------------------------------------------------------------------
@@ -159,12 +188,13 @@ function* netlink_release(sock: socket): Call {
   sock_orphan(sk)
   sock.sk = null
   wake_up_all(nlk.wait)
+  if (nlk.pid !== 0 && nlk.groups === 0) notifier_call_chain(netlink_chain, NETLINK_URELEASE, sk.addr)
   purge(sk.sk_write_queue)
   sock_put(sk)
   return 0
 }
 
-/** netlink_kernel_create - the kernel's end of a protocol; `input` handles what programs send. @context boot @returns sock, or null */
+/** netlink_kernel_create - the kernel's end of a protocol; `input` handles what programs send. @context process, boot @returns sock, or null */
 export function netlink_kernel_create(protocol: number, input: netlink_sock['data_ready']): sock | null {
   const sock = sock_alloc()
   if (sock === null) return null
@@ -180,7 +210,7 @@ export function netlink_kernel_create(protocol: number, input: netlink_sock['dat
   return null
 }
 
-/** netlink_kernel_release - for the leak audit, and where making one failed. @context boot, or a halted machine @consumes sk */
+/** netlink_kernel_release - its module goes, making it failed, or the leak audit. @context process, boot, or a halted machine @consumes sk */
 export function netlink_kernel_release(sk: sock): void {
   const sock = SOCKET.ref(sk.sk_socket!.addr)
   netlink_remove_kernel(sk)
@@ -198,6 +228,9 @@ function* netlink_bind(sock: socket, addr: number, addr_len: number): Call {
   if (addr_len < SOCKADDR_NL_SIZE || nl_family(addr) !== AF_NETLINK) return -EINVAL // 2.6.11 takes what lies behind a short one
   const pid = nl_pid(addr)
   const groups = nl_groups(addr)
+  const kernel = netlink_lookup(sk.sk_protocol, 0)
+  if (kernel === null) yield* request_module(`net-pf-${AF_NETLINK}-proto-${sk.sk_protocol}`)
+  else sock_put(kernel)
   if (groups !== 0 && !nonroot_recv(sk.sk_protocol) && !capable()) return -EPERM
   if (nlk.pid !== 0) {
     if (pid !== nlk.pid) return -EINVAL
@@ -336,6 +369,7 @@ const netlink_ops_sym = symbol('netlink_ops', netlink_ops)
 
 /** netlink_init - @context boot, CPU 0 */
 export function netlink_init(): void {
+  notifier_head_init(netlink_chain)
   nl_table_init()
   sock_register(AF_NETLINK, netlink_create_sym)
 }

@@ -224,7 +224,9 @@ export function nl_table_init(): void {
   i32.fill(0, nl_table.hash >> 2, (nl_table.hash >> 2) + MAX_LINKS * PID_HASH)
 }
 
-/** netlink_remove_kernel - for the leak audit. @context a halted machine */
+/** netlink_remove_kernel - no new message finds the kernel's end. @context process, or a halted machine @locks nl_table_lock */
 export function netlink_remove_kernel(sk: sock): void {
+  write_lock_bh(nl_table.lock)
   remove_locked(sk)
+  write_unlock_bh(nl_table.lock)
 }

@@ -1,0 +1,117 @@
+/**
+ * hostSchedules.ts - `npm run bench -- host-schedules`: what a host does with its sockets under control, 1,000 schedules of each:
+ * datagrams, raw, packet and Unix sockets, netlink, poll and select; fragments and neighbours; devices, modules and sockets that go
+ * while they are used. Nothing may be found and no schedule be cut.
+ */
+import { availableParallelism, cpus } from 'node:os'
+import { Command, InvalidArgumentError } from 'commander'
+import { explore, type Finding } from '../src/explore/index.js'
+
+interface Options {
+  schedules: number
+  seed: number
+  only?: string[]
+  json?: string
+}
+
+interface Part {
+  name: string
+  /** A module of test/model/kernel. */
+  scenario: string
+  args: unknown
+}
+
+const part = (name: string, scenario: string, args: unknown): Part => ({ name, scenario, args })
+const PARTS: readonly Part[] = [
+  part('udp', 'udp', { datagrams: 2, ticks: 2, client: 1 }),
+  part('udp-close', 'udpclose', { datagrams: 8, rounds: 6, ticks: 2 }),
+  part('raw', 'raw', { looks: 12 }),
+  part('packet', 'packet', { datagrams: 1, ticks: 2, hasty: false }),
+  part('packet-hasty', 'packet', { datagrams: 1, ticks: 2, hasty: true }),
+  part('unix', 'unix', { messages: 3 }),
+  part('netlink', 'netlink', { routes: 2, ticks: 2, second: 1 }),
+  part('poll', 'poll', { call: 'poll', datagrams: 8, ticks: 1 }),
+  part('select', 'poll', { call: 'select', datagrams: 8, ticks: 1 }),
+  part('fragments', 'frag', { cpus: 2, datagrams: 2, twice: false }),
+  part('fragments-twice', 'frag', { cpus: 2, datagrams: 1, twice: true }),
+  part('arp', 'arp', { cpus: 2, frames: 3, answers: 2 }),
+  part('updown', 'updown', { frames: 3, datagrams: 2, operator: 0, ticks: 2 }),
+  part('modules', 'modules', { frames: 3, rounds: 2, operator: 0, ticks: 2 }),
+]
+
+interface Row {
+  name: string
+  schedules: number
+  /** Choosable steps of all of them. */
+  steps: number
+  longest: number
+  /** Runs that were longer than they may be. */
+  cut: number
+  seconds: number
+  findings: string[]
+  outcomes: Record<string, number>
+}
+
+export interface HostSchedulesReport {
+  schema: 'softnet.host-schedules/1'
+  date: string
+  host: { platform: string; arch: string; cpu: string; cores: number; node: string }
+  seed: number
+  rows: Row[]
+}
+
+function positive(text: string): number {
+  const n = Number(text)
+  if (!Number.isSafeInteger(n) || n < 1) throw new InvalidArgumentError('not a whole number above 0.')
+  return n
+}
+
+async function measure({ name, scenario, args }: Part, schedules: number, seed: number): Promise<Row> {
+  const where = new URL(`../test/model/kernel/${scenario}.js`, import.meta.url)
+  const kernel = { megabytes: 64 }
+  const options = { schedules, seed, kernel, args, maxSteps: 80_000, hangSeconds: 120, spinLooks: 8 }
+  const result = await explore(where, { ...options, throws: false, all: true })
+  const findings = result.findings.map((f: Finding) => `${f.detector}: ${f.sentence} (${f.replay})`)
+  const { steps, longest, cut, seconds, outcomes } = result
+  return { name, schedules: result.schedules, steps, longest, cut, seconds, findings, outcomes }
+}
+
+/** hostSchedules - the campaign; `write` is given the report. @returns the exit code: 1 when something was found or cut */
+export async function hostSchedules(
+  argv: readonly string[],
+  write: (prefix: string, file: string | undefined, report: HostSchedulesReport) => void,
+): Promise<number> {
+  const options = new Command('host-schedules')
+    .description('sockets, fragments and neighbours under control')
+    .option('--schedules <n>', 'of each', positive, 1000)
+    .option('--seed <n>', 'seed', positive, 1)
+    .option('--only <name...>', `only these (${PARTS.map(p => p.name).join(', ')})`)
+    .option('--json <file>', 'write the results there instead of bench/results/')
+    .exitOverride(e => process.exit(e.exitCode === 0 ? 0 : 2))
+    .parse([...argv], { from: 'user' })
+    .opts<Options>()
+  const rows: Row[] = []
+  for (const p of PARTS.filter(p => options.only?.includes(p.name) ?? true)) {
+    const row = await measure(p, options.schedules, options.seed)
+    rows.push(row)
+    const [mean, rate] = [row.steps / row.schedules, row.schedules / row.seconds].map(n => n.toFixed(0))
+    console.log(
+      `${row.name}: ${row.schedules} schedules of ${mean} steps, ${rate} a second, ${row.cut} cut, ${row.findings.length} findings`,
+    )
+    for (const f of row.findings) console.log(`  ${f}`)
+  }
+  write('host-schedules-', options.json, {
+    schema: 'softnet.host-schedules/1',
+    date: new Date().toISOString(),
+    host: {
+      platform: process.platform,
+      arch: process.arch,
+      cpu: cpus()[0]?.model ?? 'unknown',
+      cores: availableParallelism(),
+      node: process.version,
+    },
+    seed: options.seed,
+    rows,
+  })
+  return rows.some(r => r.findings.length > 0 || r.cut > 0) ? 1 : 0
+}
