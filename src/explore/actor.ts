@@ -6,6 +6,7 @@ import type { InterruptLine } from './interrupts.js'
 import type { Memory } from './memory.js'
 import { native } from './native.js'
 import { type Actor, type ActorInfo, detectorOf, messageOf, otherStepOf } from './scenario.js'
+import { originalPlace } from './sourceMaps.js'
 import { actorAt, BY_SEARCH } from './strategy.js'
 import * as W from './words.js'
 
@@ -145,10 +146,10 @@ const BELOW =
 
 /** siteOf - file and line of one line of a stack trace. */
 export function siteOf(frame: string): string {
-  const match = /((?:file:\/\/)?[^\s()]+):(\d+):\d+\)?$/.exec(frame)
+  const match = /((?:file:\/\/)?[^\s()]+):(\d+):(\d+)\)?$/.exec(frame)
   if (match === null) return ''
   const path = match[1]!.replace(/^file:\/\//, '').replace(/\?.*$/, '')
-  return `${decodeURIComponent(path)}:${match[2]}`
+  return originalPlace(decodeURIComponent(path), Number(match[2]), Number(match[3]))
 }
 
 /** here - file and line of the code that runs now, outside the engine. */

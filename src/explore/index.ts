@@ -6,7 +6,9 @@ import { Worker } from 'node:worker_threads'
 import { MEMORIES, type MemoryModel } from './buffers.js'
 import type { Exploration, ExploreConfig } from './conductor.js'
 import type { Finding } from './finding.js'
+import { instrumentedGraph } from './graph.js'
 import { lanes } from './lanes.js'
+import { LINKER_FLAGS } from './linker.js'
 import { type KernelOptions, LOCKS, ScenarioError, scenarioUrl } from './scenario.js'
 import type { StrategyName } from './strategy.js'
 import { STRATEGIES } from './strategy.js'
@@ -158,6 +160,7 @@ class Exploring {
       shrinkBudget: 3000,
       verify: options.verify ?? false,
     }
+    const instrument = options.instrument ?? true
     const races = options.races ?? memory === 'sc'
     this.#data = {
       index: 0,
@@ -165,7 +168,8 @@ class Exploring {
       config,
       maxSteps: options.maxSteps ?? 20_000,
       maxCells: options.kernel === undefined ? MAX_CELLS : KERNEL_CELLS,
-      instrument: options.instrument ?? true,
+      instrument,
+      texts: instrument ? instrumentedGraph(url) : null,
       races,
       plainSteps: options.plainSteps ?? (!races || memory !== 'sc'),
       args: options.args,
@@ -197,7 +201,10 @@ class Exploring {
   }
 
   #start(data: ActorData): Worker {
-    const worker = new Worker(new URL('../../workers/actor.js', import.meta.url), { workerData: data })
+    const worker = new Worker(new URL('../../workers/actor.js', import.meta.url), {
+      workerData: data,
+      ...(data.texts === null ? {} : { execArgv: LINKER_FLAGS }),
+    })
     this.#workers.push(worker)
     const name = (): string => this.#names[data.index] ?? `actor ${data.index}`
     worker.on('message', (m: ActorMessage) => this.#heard(worker, m))

@@ -24,10 +24,39 @@ const ARITHMETIC = /^(\*\*|>>>|<<|>>|[-+*/%&|^])=$/
 
 /** instrument - the source with its element accesses as calls; null when there are none, or it cannot be parsed. */
 export function instrument(source: string, sourceType: 'module' | 'script'): string | null {
-  let program: Program
   const quiet = new Set<number>()
+  const program = parsed(source, sourceType, quiet)
+  return program === null ? null : rewritten(source, program, quiet)
+}
+
+/** A module that has been instrumented, and all that it may import. */
+export interface Instrumented {
+  text: string
+  imports: string[]
+}
+
+/** instrumentModule - as a loader would; null for what cannot be parsed, or may import what only a run shows. */
+export function instrumentModule(source: string): Instrumented | null {
+  const quiet = new Set<number>()
+  const program = parsed(source, 'module', quiet)
+  if (program === null || source.includes('import.meta.resolve')) return null
+  const imports: string[] = []
+  let known = true
+  full(program, given => {
+    const node = given as AnyNode
+    if (!('source' in node) || node.source === null || node.source === undefined) return
+    if (node.source.type === 'Literal' && typeof node.source.value === 'string') imports.push(node.source.value)
+    else known = false
+  })
+  if (!known) return null
+  const text = UNWATCHED.test(source) ? null : rewritten(source, program, quiet)
+  return { text: text ?? source, imports }
+}
+
+/** `quiet`: is given the lines whose accesses are meant to race. */
+function parsed(source: string, sourceType: 'module' | 'script', quiet: Set<number>): Program | null {
   try {
-    program = parse(source, {
+    return parse(source, {
       ecmaVersion: 'latest',
       sourceType,
       preserveParens: true,
@@ -41,6 +70,9 @@ export function instrument(source: string, sourceType: 'module' | 'script'): str
   } catch {
     return null // the host will say what is wrong with it
   }
+}
+
+function rewritten(source: string, program: Program, quiet: ReadonlySet<number>): string | null {
   const text = new MagicString(source)
   const left = accessesLeftAlone(program)
   const counter = { n: 0 }
@@ -175,7 +207,8 @@ interface LoadResult {
 type NextLoad = (url: string, context?: object) => LoadResult
 type Compile = (this: unknown, content: string, filename: string, ...rest: unknown[]) => unknown
 
-function isOurs(url: string): boolean {
+/** isOurs - modules of the explorer and of the lab, which nobody watches. */
+export function isOurs(url: string): boolean {
   if (!url.startsWith('file:')) return true
   const path = fileURLToPath(url)
   return path.startsWith(OWN) && /^(src[\\/](explore|lib|lab)|workers)[\\/]/.test(path.slice(OWN.length))

@@ -1,5 +1,6 @@
 /** scenario.ts - what a scenario is, and how it is loaded. */
 import { pathToFileURL } from 'node:url'
+import { linkedScenario } from './linker.js'
 
 /** What an actor learns of itself. */
 export interface ActorInfo {
@@ -63,11 +64,11 @@ export interface Loaded {
   outcome: ((shared: unknown) => string | number) | null
 }
 
-/** loadScenario - import the module and look at what it exports. */
-export async function loadScenario(url: string): Promise<Loaded> {
+/** loadScenario - import the module and look at what it exports. `texts`: what it consists of, if that is known. */
+export async function loadScenario(url: string, texts: ReadonlyMap<string, string> | null): Promise<Loaded> {
   let module: Record<string, unknown>
   try {
-    module = (await import(url)) as Record<string, unknown>
+    module = texts === null ? ((await import(url)) as Record<string, unknown>) : await linkedScenario(url, texts)
   } catch (error) {
     throw new ScenarioError(`${plain(url)} does not load: ${messageOf(error)}${hint(url, error)}`, 'input', {
       cause: error,

@@ -20,6 +20,8 @@ export interface ActorData {
   maxSteps: number
   maxCells: number
   instrument: boolean
+  /** What the scenario imports, instrumented already, see instrumentedGraph(); or null: this thread's loader does it. */
+  texts: ReadonlyMap<string, string> | null
   races: boolean
   plainSteps: boolean
   spins: number
@@ -58,7 +60,7 @@ export async function actorMain(data: ActorData, port: MessagePort): Promise<voi
 /** The scenario's code sees a controlled world from its first line on; how many actors it has is known only then. */
 async function conduct(data: ActorData, port: MessagePort): Promise<void> {
   const control = new Control(data)
-  const scenario = await loadScenario(data.url)
+  const scenario = await loadScenario(data.url, data.texts)
   const n = scenario.names.length
   const { memory } = data.config
   if (buffersOf(memory, n) < 0)
@@ -110,7 +112,7 @@ function layoutOf(data: ActorData, actors: number): W.Layout {
 
 async function follow(data: ActorData, port: MessagePort): Promise<void> {
   const control = new Control(data)
-  const scenario = await loadScenario(data.url)
+  const scenario = await loadScenario(data.url, data.texts)
   const layout = layoutOf(data, data.actors!)
   const engine = new Engine(data.words!, layout, data.index, data.config.memory)
   const thread = control.over(engine, scenario, data.shared)
@@ -136,7 +138,7 @@ class Control {
     process.cwd = () => directory
     // Compiled code is told by the lines of its source, where it has maps: those of modules that load from here on.
     process.setSourceMapsEnabled(true)
-    if (data.instrument) instrumentModules()
+    if (data.instrument && data.texts === null) instrumentModules()
     this.memory = data.kernel === null ? null : bootCpu(data)
     // Modules that load ask for the time and for chance as well.
     const layout = W.layoutOf(1, 16, 16)
