@@ -42,6 +42,7 @@ import { sysctl_write } from '../net/core/sysctl.js'
 import type { net_device } from '../net/core/types.js'
 import { inet_init } from '../net/ipv4/af_inet.js'
 import { arp_init } from '../net/ipv4/arp.js'
+import { arp_ioctl_init } from '../net/ipv4/arp_ioctl.js'
 import { devinet_init, inet_insert_ifa, inetdev_init } from '../net/ipv4/devinet.js'
 import { ip_fib_init, ip_route_add } from '../net/ipv4/fib_frontend.js'
 import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
@@ -261,6 +262,7 @@ export function init_subsystems(ncpus: number): void {
   net_dev_init(ncpus)
   linkwatch_init()
   arp_init(config('seed'))
+  arp_ioctl_init()
   dst_init()
   inet_initpeers()
   ip_rt_init()

@@ -1,7 +1,6 @@
 /** ioctl: of descriptors, of sockets, of devices and their addresses, as ifconfig uses it; with the errno of each bad argument. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
-import { symbol } from '../../../src/abi/symbol.js'
 import {
   EACCES,
   EADDRNOTAVAIL,
@@ -13,11 +12,13 @@ import {
   ENODEV,
   ENOENT,
   ENOTTY,
+  ENXIO,
   EOPNOTSUPP,
   EPERM,
+  EPFNOSUPPORT,
 } from '../../../src/lib/errno.js'
+import { pneigh_for_each } from '../../../src/net/core/pneigh.js'
 import { SIOCADDRT } from '../../../src/net/ipv4/fib_ioctl.js'
-import { register_arp_ioctl, SIOCGARP } from '../../../src/net/ipv4/inet_ioctl.js'
 import {
   bind,
   fcntl,
@@ -144,15 +145,77 @@ describe('descriptors and sockets', () => {
   ])('%s', (_what, program, errno) => {
     expect(run(s, program)).toBe(errno)
   })
+})
 
-  test('the commands of neighbours are whose that registers them', () => {
-    expect(run(s, () => ask(SIOCGARP, malloc(68)))).toBe(-EINVAL)
-    const arp = symbol('test_arp_ioctl', function* (cmd: number): Libc {
-      return cmd
+describe('neighbours, by a struct arpreq', () => {
+  const [DARP, GARP, SARP] = [0x8953, 0x8954, 0x8955] as const
+  const MAC = [0x02, 0x00, 0x00, 0x00, 0x01, 0x07]
+  /** @returns its place: the address, the hardware's, flags, mask, device */
+  function arpreq(address: string, flags: number, dev: string, { mac = MAC, mask = 0, family = 2 } = {}): number {
+    const at = malloc(68)
+    mem(at, 68).fill(0)
+    sockaddr_in(at, inet_addr(address), 0, family)
+    mem(at + 18, 6).set(mac)
+    store32(at + 32, flags)
+    store32(at + 40, mask)
+    mem(at + 52, 16).set([...dev].map(c => c.charCodeAt(0)))
+    return at
+  }
+  const get = (address: string, dev = 'eth0') =>
+    run(s, function* () {
+      const at = arpreq(address, 0, dev, { mac: [0, 0, 0, 0, 0, 0] })
+      const err = yield* ask(GARP, at)
+      return err === 0 ? [[...mem(at + 18, 6)], load32(at + 32)] : err
     })
-    register_arp_ioctl(arp)
-    expect(run(s, () => ask(SIOCGARP, 0))).toBe(SIOCGARP)
-    register_arp_ioctl(0 as typeof arp)
+  const set = (address: string, flags: number, dev: string, more = {}) =>
+    run(s, () => ask(SARP, arpreq(address, flags, dev, more)))
+  const remove = (address: string, flags: number, dev: string, more = {}) =>
+    run(s, () => ask(DARP, arpreq(address, flags, dev, more)))
+  const [COM, PERM, PUBL, NETMASK, DONTPUB] = [2, 4, 8, 0x20, 0x40] as const
+
+  test('one that was set is found, with its kind; one that was deleted is not valid any more', () => {
+    expect(get('10.0.0.7')).toBe(-ENXIO)
+    expect(set('10.0.0.7', COM, 'eth0')).toBe(0)
+    expect(get('10.0.0.7')).toEqual([MAC, COM])
+    expect(set('10.0.0.7', PERM, '')).toBe(0) // the device that leads there
+    expect(get('10.0.0.7')).toEqual([MAC, PERM | COM])
+    expect(remove('10.0.0.7', 0, 'eth0')).toBe(0)
+    expect(get('10.0.0.7')).not.toEqual([MAC, PERM | COM])
+    expect(remove('10.0.0.9', 0, 'eth0')).toBe(-ENXIO)
+  })
+
+  test('an address that is answered for, and a device that answers for all', () => {
+    expect(set('10.0.0.8', PUBL, 'eth0')).toBe(0)
+    expect(set('10.0.0.8', PUBL, 'eth0')).toBe(0)
+    const proxies: number[] = []
+    pneigh_for_each(n => proxies.push(n.key))
+    expect(proxies).toEqual([ip('10.0.0.8')])
+    expect(remove('10.0.0.8', PUBL, 'eth0')).toBe(0)
+    expect(remove('10.0.0.8', PUBL, 'eth0')).toBe(-ENOENT)
+    expect(set('10.0.0.8', PUBL | NETMASK, 'eth0')).toBe(0) // mask 0: proxy_arp of eth0
+    expect(remove('10.0.0.8', PUBL | NETMASK, 'eth0')).toBe(0)
+    expect(set('10.0.0.8', PUBL | NETMASK, 'eth0', { mask: 0xff })).toBe(-EINVAL)
+    expect(set('10.0.0.8', PUBL | COM, '', { mac: MAC })).toBe(-ENODEV) // no device has that address
+  })
+
+  test.each<[string, () => Libc, number]>([
+    ['a pointer that leads nowhere', () => ask(GARP, BAD), -EFAULT],
+    ['another family', () => ask(GARP, arpreq('10.0.0.7', 0, 'eth0', { family: 1 })), -EPFNOSUPPORT],
+    ['a mask for what is not published', () => ask(SARP, arpreq('10.0.0.7', NETMASK, 'eth0')), -EINVAL],
+    ['not to be published, and not published', () => ask(SARP, arpreq('10.0.0.7', DONTPUB, 'eth0')), -EINVAL],
+    ['a device that is not there', () => ask(SARP, arpreq('10.0.0.7', COM, 'eth9')), -ENODEV],
+    ['asked of no device', () => ask(GARP, arpreq('10.0.0.7', 0, '')), -ENODEV],
+  ])('%s', (_what, program, errno) => {
+    expect(run(s, program)).toBe(errno)
+  })
+
+  test('only root changes them, everybody asks', () => {
+    const got = run(s, function* () {
+      yield* setuid(1000)
+      const req = arpreq('10.0.0.9', COM, 'eth0')
+      return [yield* ask(SARP, req), yield* ask(DARP, req), yield* ask(GARP, req)]
+    })
+    expect(got).toEqual([-EPERM, -EPERM, -ENXIO])
   })
 })
 
