@@ -7,7 +7,8 @@ import { spawn } from 'node:child_process'
 import { availableParallelism, cpus } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
+import { positive } from './lib/positive.js'
 import { type RunRecord, sameRun, sameRunConfig } from './lib/sameRun.js'
 
 interface Options {
@@ -48,12 +49,6 @@ export interface DeterminismReport {
   differing: { name: string; digests: Record<string, number> }[]
   failed: { name: string; error: string }[]
   results: { name: string; hash: string; digest: string; forwarded: number }[]
-}
-
-function positive(text: string): number {
-  const n = Number(text)
-  if (!Number.isSafeInteger(n) || n < 1) throw new InvalidArgumentError('not a whole number above 0.')
-  return n
 }
 
 function parse(args: readonly string[]): Options {

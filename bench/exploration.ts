@@ -4,9 +4,10 @@
  * and leave nothing behind; how many schedules a second that makes is told as well.
  */
 import { availableParallelism, cpus } from 'node:os'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import { explore, type Finding } from '../src/explore/index.js'
 import type { RouterArgs } from '../test/model/kernel/router.js'
+import { positive } from './lib/positive.js'
 
 interface Options {
   schedules: number
@@ -39,12 +40,6 @@ export interface ExplorationReport {
   host: { platform: string; arch: string; cpu: string; cores: number; node: string }
   seed: number
   rows: Row[]
-}
-
-function positive(text: string): number {
-  const n = Number(text)
-  if (!Number.isSafeInteger(n) || n < 1) throw new InvalidArgumentError('not a whole number above 0.')
-  return n
 }
 
 async function measure(args: RouterArgs, schedules: number, seed: number): Promise<Row> {

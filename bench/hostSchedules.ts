@@ -4,8 +4,9 @@
  * while they are used. Nothing may be found and no schedule be cut.
  */
 import { availableParallelism, cpus } from 'node:os'
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import { explore, type Finding } from '../src/explore/index.js'
+import { positive } from './lib/positive.js'
 
 interface Options {
   schedules: number
@@ -58,12 +59,6 @@ export interface HostSchedulesReport {
   host: { platform: string; arch: string; cpu: string; cores: number; node: string }
   seed: number
   rows: Row[]
-}
-
-function positive(text: string): number {
-  const n = Number(text)
-  if (!Number.isSafeInteger(n) || n < 1) throw new InvalidArgumentError('not a whole number above 0.')
-  return n
 }
 
 async function measure({ name, scenario, args }: Part, schedules: number, seed: number): Promise<Row> {

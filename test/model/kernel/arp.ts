@@ -7,7 +7,7 @@ import { configure_network, describe as describeAddress } from '../../../src/ini
 import { HISTOGRAM_SLOTS } from '../../../src/lib/histogram.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
 import { arpFrame, parseArp, udpFrame } from '../../helpers/frames.js'
-import { cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { cpu, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface ArpArgs {
   cpus: number
@@ -17,7 +17,6 @@ export interface ArpArgs {
   answers: number
 }
 
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 const US = ['02:00:00:00:00:01', '02:00:00:00:00:02']
 
 export function setup(args: ArpArgs): ArpArgs {

@@ -20,7 +20,7 @@ import { fib_sync_down_dev, fib_sync_up } from '../../../src/net/ipv4/fib_sync.j
 import { type RouteSpec, RTN_UNICAST } from '../../../src/net/ipv4/fib_types.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { udpFrame } from '../../helpers/frames.js'
-import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { clock_chip, cpu, eth_ports, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface ChangesArgs {
   frames: number
@@ -29,8 +29,6 @@ export interface ChangesArgs {
   /** Ticks of the clock for each CPU. */
   ticks: number
 }
-
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 
 class progress extends Struct {
   declare changed: number
@@ -65,14 +63,7 @@ const operate_sym = symbol('test_operate', operate)
 export function setup(args: ChangesArgs): ChangesArgs {
   power_on(2, { rx_arch: 2, nports: 2, nqueues: 2, slab_poison: 1 })
   configure_network({
-    ports: [0, 1].map(k => ({
-      name: `eth${k}`,
-      mac: { hi: 0x02000000, lo: k + 1 },
-      mtu: 1500,
-      addresses: [{ local: ip(10, 0, k, 1), prefixlen: 24 }],
-      queues: 2,
-      promisc: false,
-    })),
+    ports: eth_ports(2, 2),
     routes: [
       {
         ...{ dst: ip(20, 0, 0, 0), prefixlen: 8, type: 'unicast', metric: 0 },

@@ -6,7 +6,7 @@ import { configure_network, describe as describeAddress } from '../../../src/ini
 import { HISTOGRAM_SLOTS } from '../../../src/lib/histogram.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
 import { counting, fragments, icmp, parse } from '../../helpers/frames.js'
-import { cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { cpu, eth_ports, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface FragArgs {
   cpus: number
@@ -15,21 +15,13 @@ export interface FragArgs {
   twice: boolean
 }
 
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 const PORTS = [0, 1]
 const MTU = 44
 
 export function setup(args: FragArgs): FragArgs {
   power_on(args.cpus, { rx_arch: 2, nports: 2, nqueues: 1, slab_poison: 1 })
   configure_network({
-    ports: PORTS.map(k => ({
-      name: `eth${k}`,
-      mac: { hi: 0x02000000, lo: k + 1 },
-      mtu: 1500,
-      addresses: [{ local: ip(10, 0, k, 1), prefixlen: 24 }],
-      queues: 1,
-      promisc: false,
-    })),
+    ports: eth_ports(2, 1),
     routes: [],
     neighbours: [{ dev: 'eth0', address: ip(10, 0, 0, 2), mac: { hi: 0x02000000, lo: 0x0102 } }],
   })

@@ -12,9 +12,8 @@ import { table_blob } from '../../../src/lib/iptables.js'
 import { DROP_REASONS, packet_fates } from '../../../src/net/core/fate.js'
 import { ipt_replace } from '../../../src/net/ipv4/netfilter/ip_tables_user.js'
 import { type Parsed, parse, udpFrame, wrongChecksums } from '../../helpers/frames.js'
-import { nothing_leaked, power_on } from './machine.js'
+import { ip, nothing_leaked, power_on } from './machine.js'
 
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 const PORTS = [0, 1, 2]
 const OUTSIDE = 2
 const SPORT = 5000

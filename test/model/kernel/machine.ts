@@ -14,7 +14,22 @@ import {
 } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { carve, init_subsystems, leak_audit } from '../../../src/init/main.js'
+import type { PortSetup } from '../../../src/init/setup.js'
 import { cpu_loop, forget_tasks } from '../../../src/sched/sched.js'
+
+export const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
+
+/** eth_ports - NICs eth0, eth1 and so on with the addresses 10.0.k.1/24, for configure_network. */
+export function eth_ports(n: number, queues: number): PortSetup[] {
+  return Array.from({ length: n }, (_, k) => ({
+    name: `eth${k}`,
+    mac: { hi: 0x02000000, lo: k + 1 },
+    mtu: 1500,
+    addresses: [{ local: ip(10, 0, k, 1), prefixlen: 24 }],
+    queues,
+    promisc: false,
+  }))
+}
 
 /** power_on - in `setup`: the configuration, and what CPU 0 lays out for all. */
 export function power_on(ncpus: number, words: Partial<Record<ConfigWord, number>>): void {

@@ -27,7 +27,7 @@ import type { sk_buff } from '../../../src/net/core/types.js'
 import { define_module, delete_module, init_module } from '../../../src/sched/module.js'
 import { kernel_thread, schedule } from '../../../src/sched/sched.js'
 import { udpFrame } from '../../helpers/frames.js'
-import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { clock_chip, cpu, eth_ports, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface ModulesArgs {
   frames: number
@@ -65,7 +65,6 @@ const PATIENCE = 200
 /** `loaded` when they are gone for good. */
 const DONE = 1000
 const ALIVE = 0x600d
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 
 const hook_sym = symbol('test_modules_hook', (_hook: number, _skb: sk_buff): number => {
   const verdict = fetch_add(at('seen'), 1) % 2 === 0 ? NF_ACCEPT : NF_QUEUE
@@ -115,14 +114,7 @@ const operate_sym = symbol('test_modules_operate', function* (rounds: number): G
 export function setup(args: ModulesArgs): ModulesArgs {
   power_on(2, { rx_arch: 2, nports: 2, nqueues: 2, slab_poison: 1 })
   configure_network({
-    ports: [0, 1].map(k => ({
-      name: `eth${k}`,
-      mac: { hi: 0x02000000, lo: k + 1 },
-      mtu: 1500,
-      addresses: [{ local: ip(10, 0, k, 1), prefixlen: 24 }],
-      queues: 2,
-      promisc: false,
-    })),
+    ports: eth_ports(2, 2),
     routes: [],
     neighbours: [{ dev: 'eth1', address: ip(10, 0, 1, 2), mac: { hi: 0x02000000, lo: 0x0102 } }],
   })

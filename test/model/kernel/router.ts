@@ -23,7 +23,7 @@ import { configure_network, describe as describeAddress } from '../../../src/ini
 import { HISTOGRAM_SLOTS } from '../../../src/lib/histogram.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
 import { udpFrame } from '../../helpers/frames.js'
-import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { clock_chip, cpu, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface RouterArgs {
   cpus: number
@@ -35,8 +35,6 @@ export interface RouterArgs {
   /** CPU 1 is stopped and started again meanwhile. */
   hotplug?: boolean
 }
-
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 
 export function setup(args: RouterArgs) {
   power_on(args.cpus, { rx_arch: args.rx, nports: 2, nqueues: args.cpus, slab_poison: 1 })

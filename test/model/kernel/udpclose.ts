@@ -25,7 +25,7 @@ import {
   sockaddr_in,
   socket,
 } from '../../../src/user/libc.js'
-import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { clock_chip, cpu, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface UdpCloseArgs {
   datagrams: number
@@ -53,7 +53,6 @@ const BOUND = r.addr
 const ENDED = r.addr + RESULT.offset('ended')
 const FULL = r.addr + RESULT.offset('full')
 const WRONG = r.addr + RESULT.offset('wrong')
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 const PORT = 700
 const SIZE = 100
 const [SOL_SOCKET, SO_RCVBUF, SOL_IP, IP_RECVERR] = [1, 8, 0, 11]

@@ -23,7 +23,7 @@ import { kernel_thread } from '../../../src/sched/sched.js'
 import { run_program } from '../../../src/syscall/process.js'
 import { close, connect, type Libc, malloc, send, sockaddr_in, socket } from '../../../src/user/libc.js'
 import { arpFrame, parseArp, udpFrame } from '../../helpers/frames.js'
-import { clock_chip, cpu, nothing_leaked, power_on, secondary } from './machine.js'
+import { clock_chip, cpu, eth_ports, ip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface UpDownArgs {
   frames: number
@@ -46,7 +46,6 @@ const r = DEFINE_STATIC('updown_result', RESULT)
 const CHANGED = r.addr + RESULT.offset('changed')
 const ENDED = r.addr + RESULT.offset('ended')
 const WRONG = r.addr + RESULT.offset('wrong')
-const ip = (a: number, b: number, c: number, d: number): number => (a << 24) | (b << 16) | (c << 8) | d
 const MACS = ['02:00:00:00:00:01', '02:00:00:00:00:02']
 /** What a sender is told of a device that is not there at the moment: ENETDOWN, ENETUNREACH, ENOBUFS, EHOSTUNREACH, EINVAL. */
 const EXPECTED = [-100, -101, -105, -113, -22]
@@ -85,14 +84,7 @@ const sender_sym = symbol('test_updown_sender', function* (datagrams: number): L
 export function setup(args: UpDownArgs): UpDownArgs {
   power_on(2, { rx_arch: 2, nports: 2, nqueues: 2, user_procs: 4 })
   configure_network({
-    ports: [0, 1].map(k => ({
-      name: `eth${k}`,
-      mac: { hi: 0x02000000, lo: k + 1 },
-      mtu: 1500,
-      addresses: [{ local: ip(10, 0, k, 1), prefixlen: 24 }],
-      queues: 2,
-      promisc: false,
-    })),
+    ports: eth_ports(2, 2),
     routes: [
       {
         ...{ dst: ip(20, 0, 0, 0), prefixlen: 8, type: 'unicast', metric: 0 },
