@@ -99,8 +99,8 @@ export const TIMER: Layout<timer_list> = layout('timer_list', timer_list, {
 
 const TVR_BITS = 8
 const TVN_BITS = 6
-const TVR_SIZE = 1 << TVR_BITS
-const TVN_SIZE = 1 << TVN_BITS
+export const TVR_SIZE = 1 << TVR_BITS
+export const TVN_SIZE = 1 << TVN_BITS
 
 class tvec_base_t extends Struct {
   declare lock: spinlock_t
