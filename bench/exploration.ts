@@ -3,10 +3,10 @@
  * and 4 CPUs, with a clock that ticks and a CPU that is stopped and started meanwhile. Each schedule must bring every frame out
  * and leave nothing behind; how many schedules a second that makes is told as well.
  */
-import { availableParallelism, cpus } from 'node:os'
 import { Command } from 'commander'
 import { explore, type Finding } from '../src/explore/index.js'
 import type { RouterArgs } from '../test/model/kernel/router.js'
+import { type BenchHost, benchHost } from './lib/host.js'
 import { positive } from './lib/positive.js'
 
 interface Options {
@@ -37,7 +37,7 @@ interface Row {
 export interface ExplorationReport {
   schema: 'softnet.exploration/1'
   date: string
-  host: { platform: string; arch: string; cpu: string; cores: number; node: string }
+  host: BenchHost
   seed: number
   rows: Row[]
 }
@@ -89,13 +89,7 @@ export async function exploration(
   write('exploration-', options.json, {
     schema: 'softnet.exploration/1',
     date: new Date().toISOString(),
-    host: {
-      platform: process.platform,
-      arch: process.arch,
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cores: availableParallelism(),
-      node: process.version,
-    },
+    host: benchHost(),
     seed: options.seed,
     rows,
   })

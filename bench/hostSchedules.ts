@@ -3,9 +3,9 @@
  * datagrams, raw, packet and Unix sockets, netlink, poll and select; fragments and neighbours; devices, modules and sockets that go
  * while they are used. Nothing may be found and no schedule be cut.
  */
-import { availableParallelism, cpus } from 'node:os'
 import { Command } from 'commander'
 import { explore, type Finding } from '../src/explore/index.js'
+import { type BenchHost, benchHost } from './lib/host.js'
 import { positive } from './lib/positive.js'
 
 interface Options {
@@ -56,7 +56,7 @@ interface Row {
 export interface HostSchedulesReport {
   schema: 'softnet.host-schedules/1'
   date: string
-  host: { platform: string; arch: string; cpu: string; cores: number; node: string }
+  host: BenchHost
   seed: number
   rows: Row[]
 }
@@ -98,13 +98,7 @@ export async function hostSchedules(
   write('host-schedules-', options.json, {
     schema: 'softnet.host-schedules/1',
     date: new Date().toISOString(),
-    host: {
-      platform: process.platform,
-      arch: process.arch,
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cores: availableParallelism(),
-      node: process.version,
-    },
+    host: benchHost(),
     seed: options.seed,
     rows,
   })

@@ -33,7 +33,7 @@ const MASQ_INDEX = CONNTRACK.offset('masq_index')
 
 /** A range without addresses. */
 function masquerade(skb: sk_buff, _in: unknown, out: net_device | null, hook: number, info: number): number {
-  if (skb.sk !== 0) return NF_ACCEPT // a local program's has the right source already: FIXME of 2.6.11, which leaves it so
+  if (skb.sk !== 0) return NF_ACCEPT // a local program's has the right source already; 2.6.11 leaves it so, too
   const newsrc = inet_select_addr(out!, RTABLE.ref(skb.dst!.addr).rt_gateway, RT_SCOPE_UNIVERSE)
   if (newsrc === 0) {
     printk(4, `MASQUERADE: ${dev_name(out!)} ate my IP address`)
