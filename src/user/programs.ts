@@ -1,4 +1,4 @@
-/** programs.ts - the programs that a machine can be told to run, by name. Each comes with a section in docs/programs.md. */
+/** programs.ts - the programs that a machine can be told to run, by name. Each comes with a page in docs/programs. */
 import { register_program } from '../syscall/exec.js'
 import { arping_main } from './arping.js'
 import { echo_main } from './echo.js'

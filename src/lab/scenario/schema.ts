@@ -88,7 +88,7 @@ const HOST = z.strictObject({
   rx: z.enum(RX_ARCHS as unknown as [string, ...string[]]).optional(),
   lock: z.enum(LOCK_KINDS as unknown as [string, ...string[]]).optional(),
   forward: z.boolean().optional(),
-  interfaces: z.record(z.string().regex(/^[!"$-.0-<>-~]{1,15}$/, 'is no name of an interface'), INTERFACE),
+  interfaces: z.record(z.string().regex(/^[!"$-.0-<>-~]{1,15}$/, 'is no name of an interface'), INTERFACE).default({}),
   gateway: word(parseHost).optional(),
   routes: z.array(ROUTE).optional(),
   neighbours: z.array(z.strictObject({ address: word(parseAddress), mac: word(parseMac), dev: z.string() })).optional(),

@@ -6,6 +6,7 @@ import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
 import { type CostProfile, readProfile } from '../profile.js'
 import type { ScenarioResult } from '../scenario/run.js'
 import type { ScenarioSpec } from '../scenario/schema.js'
+import { summary } from '../scenario/summary.js'
 import { OutputFiles, oneOf, profileInput, readableFile, type VerbRunner, wholeNumber } from './verb.js'
 
 interface RunOptions {
@@ -75,15 +76,6 @@ function withOptions(spec: ScenarioSpec, o: RunOptions): ScenarioSpec {
         throw new UsageError(`--cpus ${o.cpus}: a program of ${name} wants CPU ${p.cpu}`)
   }
   return result
-}
-
-function summary(r: ScenarioResult): string {
-  const lines = r.programs.map(p => {
-    const how = p.exit === null ? 'was still running' : `ended with ${p.exit}`
-    return `${p.ok ? 'ok    ' : 'FAILED'} ${p.host}: ${p.argv.join(' ')}: ${how}`
-  })
-  const hash = r.hash === undefined ? '' : `, hash ${r.hash.slice(0, 16)}`
-  return [...lines, `${r.seconds.toFixed(3)} s of ${r.clock} time${hash}`].join('\n')
 }
 
 /** Runs of a controlled scenario, unless it is said how many. */
