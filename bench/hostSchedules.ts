@@ -26,6 +26,7 @@ const part = (name: string, scenario: string, args: unknown): Part => ({ name, s
 const PARTS: readonly Part[] = [
   part('udp', 'udp', { datagrams: 2, ticks: 2, client: 1 }),
   part('udp-close', 'udpclose', { datagrams: 8, rounds: 6, ticks: 2 }),
+  part('filter', 'filter', { datagrams: 6, rounds: 4, ticks: 2 }),
   part('raw', 'raw', { looks: 12 }),
   part('packet', 'packet', { datagrams: 1, ticks: 2, hasty: false }),
   part('packet-hasty', 'packet', { datagrams: 1, ticks: 2, hasty: true }),

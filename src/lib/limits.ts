@@ -53,6 +53,7 @@ export const FD_SETSIZE = 1024 // descriptors that select can name
 export const OPEN_MAX = 256 // descriptors of one poll that are always allowed
 export const MAX_POLL_WAITS = 1024 // files that all processes together wait for in select and poll
 export const MAX_FILES = 2048 // open files of the machine
+export const MAX_FILTERS = 32 // sockets with a filter of their own
 export const MAX_SOCKS = 512
 export const SOCK_SLOT = 2048 // the largest socket of all protocols, bytes
 export const UIO_MAXIOV = 1024

@@ -1,72 +1,106 @@
 /**
- * pcap_filter.ts - filter expressions of tcpdump, as functions of an Ethernet frame:
+ * pcap_filter.ts - filter expressions of tcpdump, made into filters of a socket that gets Ethernet frames:
  *
  *   expression := term { (and | or) term }          from left to right, neither binds more tightly
  *   term       := not term | ( expression ) | primitive
  *   primitive  := [ether|ip|arp|tcp|udp] [src|dst|src or dst|src and dst] [host|net|port|portrange] id
  *               | PROTOCOL | [ip|ether] proto N | [ip|ether] broadcast | [ip|ether] multicast | less N | greater N
  *
- * An id without words before it takes those of the one before: `host a or b`.
+ * An id without words before it takes those of the one before: `host a or b`. A frame that is too short for what is asked of it is
+ * not wanted, not even by `not`: the filter ends there.
  */
+import {
+  AND_K,
+  Assembler,
+  type Insn,
+  JEQ,
+  JGE,
+  JGT,
+  JSET,
+  type Label,
+  LD,
+  LD_IND,
+  LD_LEN,
+  LDX_MSH,
+  RET_K,
+} from './bpf.js'
 import { inet_aton, strtol } from './stdio.js'
 
-/** true: the frame is wanted. */
-export type Filter = (frame: Uint8Array) => boolean
+/** Part of an expression: goes on at one of two places. */
+type Test = (a: Assembler, yes: Label, no: Label) => void
 
 export class FilterError extends Error {}
 
 const ETH = 14
 export const ETHERTYPES: Readonly<Record<string, number>> = { ip: 0x0800, arp: 0x0806, rarp: 0x8035, ip6: 0x86dd }
 const PROTOCOLS: Readonly<Record<string, number>> = { icmp: 1, igmp: 2, tcp: 6, udp: 17 }
+/** What has ports: TCP, UDP, SCTP. */
+const WITH_PORTS = [6, 17, 132]
+/** More than any frame has: all of it. */
+const ALL = 262_144
 
-function u16(b: Uint8Array, at: number): number {
-  return at + 2 <= b.length ? b[at]! * 256 + b[at + 1]! : -1
+function and(first: Test, second: Test): Test {
+  return (a, yes, no) => {
+    const more = a.label()
+    first(a, more, no)
+    a.place(more)
+    second(a, yes, no)
+  }
 }
-function u32(b: Uint8Array, at: number): number | null {
-  return at + 4 <= b.length ? (u16(b, at) << 16) | u16(b, at + 2) : null
+function or(first: Test, second: Test): Test {
+  return (a, yes, no) => {
+    const more = a.label()
+    first(a, yes, more)
+    a.place(more)
+    second(a, yes, no)
+  }
 }
-const isIp: Filter = f => u16(f, 12) === 0x0800 && f.length >= ETH + 20
-const isArp: Filter = f => u16(f, 12) === 0x0806 && f.length >= ETH + 28
-function protocol(n: number): Filter {
-  return f => isIp(f) && f[ETH + 9] === n
+function not(inner: Test): Test {
+  return (a, yes, no) => inner(a, no, yes)
 }
-/** Ports: of an unfragmented UDP or TCP packet, or the first fragment. */
-function ports(f: Uint8Array, only: number | null): [src: number, dst: number] | null {
-  if (!isIp(f) || (u16(f, ETH + 6) & 0x1fff) !== 0) return null
-  const proto = f[ETH + 9]!
-  if (only === null ? proto !== 6 && proto !== 17 : proto !== only) return null
-  const at = ETH + (f[ETH]! & 15) * 4
-  return [u16(f, at), u16(f, at + 2)]
+function any(tests: readonly Test[]): Test {
+  return tests.reduce(or)
+}
+
+/** What lies at an offset of the frame has this value, as far as the mask goes. */
+function has(code: number, at: number, value: number, mask = -1): Test {
+  return (a, yes, no) => {
+    a.emit(code, at)
+    if (mask !== -1) a.emit(AND_K, mask)
+    a.branch(JEQ, value, yes, no)
+  }
+}
+function ethertype(n: number): Test {
+  return has(LD.h, 12, n)
+}
+const isIp = ethertype(0x0800)
+function protocol(n: number): Test {
+  return and(isIp, has(LD.b, ETH + 9, n))
 }
 
 /** Which of two ends must match. */
-function ends<T>(dir: string, pair: readonly [T, T], match: (end: T) => boolean): boolean {
-  const [src, dst] = [match(pair[0]), match(pair[1])]
+function ends(dir: string, src: Test, dst: Test): Test {
   if (dir === 'src') return src
   if (dir === 'dst') return dst
-  return dir === 'src and dst' ? src && dst : src || dst
+  return dir === 'src and dst' ? and(src, dst) : or(src, dst)
 }
 
-/** The addresses of an IP packet or of ARP. */
-function addresses(f: Uint8Array, proto: string): [number, number] | null {
-  if (proto !== 'arp' && isIp(f)) return [u32(f, ETH + 12)!, u32(f, ETH + 16)!]
-  if (proto !== 'ip' && isArp(f)) return [u32(f, ETH + 14)!, u32(f, ETH + 24)!]
-  return null
-}
-
-function hostFilter(proto: string, dir: string, id: string): Filter {
+function hostFilter(proto: string, dir: string, id: string): Test {
   if (proto === 'ether') return etherHost(dir, id)
   const [addr, mask] = network(id)
-  return f => {
-    const pair = addresses(f, proto)
-    return pair !== null && ends(dir, pair, a => ((a ^ addr) & mask) === 0)
-  }
+  const pair = (src: number, dst: number): Test => ends(dir, has(LD.w, src, addr, mask), has(LD.w, dst, addr, mask))
+  const ip = and(isIp, pair(ETH + 12, ETH + 16))
+  const arp = and(ethertype(0x0806), pair(ETH + 14, ETH + 24))
+  return proto === 'arp' ? arp : proto === '' ? or(ip, arp) : ip
 }
-function etherHost(dir: string, id: string): Filter {
+function etherHost(dir: string, id: string): Test {
   if (!/^([\da-f]{1,2}:){5}[\da-f]{1,2}$/i.test(id)) throw new FilterError(`'${id}' is no station address`)
   const mac = id.split(':').map(part => Number.parseInt(part, 16))
-  const matches = (f: Uint8Array, at: number): boolean => mac.every((b, k) => f[at + k] === b)
-  return f => ends(dir, [6, 0], at => matches(f, at))
+  return ends(dir, station(6, mac), station(0, mac))
+}
+function station(at: number, mac: readonly number[]): Test {
+  const [a = 0, b = 0, c = 0, d = 0, e = 0, f = 0] = mac
+  return and(has(LD.w, at + 2, (c << 24) | (d << 16) | (e << 8) | f), has(LD.h, at, (a << 8) | b))
 }
 /** ADDRESS, ADDRESS/LENGTH, or the first bytes of a network. */
 function network(id: string): [addr: number, mask: number] {
@@ -80,28 +114,49 @@ function network(id: string): [addr: number, mask: number] {
   if ((addr & ~mask) !== 0) throw new FilterError(`non-network bits set in "${id}"`)
   return [addr, mask]
 }
-function portFilter(proto: string, dir: string, id: string): Filter {
+function portFilter(proto: string, dir: string, id: string): Test {
   const match = /^(\d+)(?:-(\d+))?$/.exec(id)
   const [low, high] = [Number(match?.[1] ?? -1), Number(match?.[2] ?? match?.[1] ?? -1)]
   if (match === null || low > 65535 || high > 65535) throw new FilterError(`'${id}' is no port`)
-  const only = proto === 'udp' ? 17 : proto === 'tcp' ? 6 : null
-  return f => {
-    const pair = ports(f, only)
-    return pair !== null && ends(dir, pair, p => p >= low && p <= high)
+  const only = proto === 'udp' ? [17] : proto === 'tcp' ? [6] : WITH_PORTS
+  // Of a packet that was not cut up, or of the first piece of one.
+  const first: Test = (a, yes, no) => {
+    a.emit(LD.h, ETH + 6)
+    a.branch(JSET, 0x1fff, no, yes)
   }
+  const port =
+    (at: number): Test =>
+    (a, yes, no) => {
+      a.emit(LDX_MSH, ETH)
+      a.emit(LD_IND.h, ETH + at)
+      if (low === high) return a.branch(JEQ, low, yes, no)
+      const more = a.label()
+      a.branch(JGE, low, more, no)
+      a.place(more)
+      a.branch(JGT, high, no, yes)
+    }
+  const known = and(isIp, any(only.map(n => has(LD.b, ETH + 9, n))))
+  return and(and(known, first), ends(dir, port(0), port(2)))
 }
-function protoFilter(proto: string, id: string): Filter {
+function protoFilter(proto: string, id: string): Test {
   const known = proto === 'ether' ? ETHERTYPES[id] : PROTOCOLS[id]
   const n = known ?? strtol(id)
   if (n === null) throw new FilterError(`'${id}' is no protocol`)
-  return proto === 'ether' ? f => u16(f, 12) === n : protocol(n)
+  return proto === 'ether' ? ethertype(n) : protocol(n)
 }
-function groupFilter(proto: string, word: string): Filter {
-  if (proto === 'ip')
-    return word === 'multicast'
-      ? f => isIp(f) && (f[ETH + 16]! & 0xf0) === 0xe0
-      : f => isIp(f) && (f[ETH + 19] === 255 || u32(f, ETH + 16) === 0)
-  return word === 'multicast' ? f => (f[0]! & 1) === 1 : f => f.subarray(0, 6).every(b => b === 255)
+function groupFilter(proto: string, word: string): Test {
+  if (proto === 'ip') {
+    const group: Test = (a, yes, no) => {
+      a.emit(LD.b, ETH + 16)
+      a.branch(JGE, 0xe0, yes, no)
+    }
+    return and(isIp, word === 'multicast' ? group : or(has(LD.b, ETH + 19, 255), has(LD.w, ETH + 16, 0)))
+  }
+  if (word === 'broadcast') return station(0, [255, 255, 255, 255, 255, 255])
+  return (a, yes, no) => {
+    a.emit(LD.b, 0)
+    a.branch(JSET, 1, yes, no)
+  }
 }
 
 interface Qualifiers {
@@ -129,27 +184,23 @@ class Parser {
     return word
   }
 
-  whole(): Filter {
-    const filter = this.expression()
+  whole(): Test {
+    const test = this.expression()
     if (this.at < this.words.length) throw new FilterError(`syntax error at '${this.words[this.at]}'`)
-    return filter
+    return test
   }
 
-  private expression(): Filter {
+  private expression(): Test {
     let left = this.term()
     for (;;) {
       const word = this.take('and', '&&', 'or', '||')
       if (word === null) return left
-      const [a, b] = [left, this.term()]
-      left = word === 'and' || word === '&&' ? f => a(f) && b(f) : f => a(f) || b(f)
+      left = (word === 'and' || word === '&&' ? and : or)(left, this.term())
     }
   }
 
-  private term(): Filter {
-    if (this.take('not', '!') !== null) {
-      const inner = this.term()
-      return f => !inner(f)
-    }
+  private term(): Test {
+    if (this.take('not', '!') !== null) return not(this.term())
     if (this.take('(') === null) return this.primitive()
     const inner = this.expression()
     if (this.take(')') === null) throw new FilterError("syntax error: ')' is missing")
@@ -165,7 +216,7 @@ class Parser {
     return joint === 'or' ? '' : 'src and dst'
   }
 
-  private primitive(): Filter {
+  private primitive(): Test {
     const length = this.take('less', 'greater')
     if (length !== null) return this.length(length)
     const begin = this.at
@@ -182,13 +233,13 @@ class Parser {
     this.last = q
     return this.primitiveOf(q, this.next())
   }
-  private primitiveOf({ proto, dir, type }: Qualifiers, id: string): Filter {
+  private primitiveOf({ proto, dir, type }: Qualifiers, id: string): Test {
     if (type === 'port' || type === 'portrange') return portFilter(proto, dir, id)
     if (type === 'host' && proto !== 'ether' && !/^\d+(\.\d+){3}$/.test(id))
       throw new FilterError(`unknown host '${id}'`)
     const both = hostFilter(proto, dir, id)
     const only = PROTOCOLS[proto]
-    return only === undefined ? both : f => protocol(only)(f) && both(f)
+    return only === undefined ? both : and(protocol(only), both)
   }
   private idFollows(): boolean {
     return (
@@ -196,21 +247,34 @@ class Parser {
       !['and', 'arp', 'broadcast', 'dst', 'ether'].includes(this.words[this.at]!)
     )
   }
-  private alone(proto: string): Filter {
+  private alone(proto: string): Test {
     const type = ETHERTYPES[proto]
-    if (type !== undefined) return f => u16(f, 12) === type
+    if (type !== undefined) return ethertype(type)
     if (PROTOCOLS[proto] === undefined) throw new FilterError(`syntax error after '${proto}'`)
     return protocol(PROTOCOLS[proto])
   }
-  private length(word: string): Filter {
+  private length(word: string): Test {
     const n = strtol(this.next())
     if (n === null) throw new FilterError(`${word}: a number is missing`)
-    return word === 'less' ? f => f.length <= n : f => f.length >= n
+    return (a, yes, no) => {
+      a.emit(LD_LEN)
+      if (word === 'less') a.branch(JGT, n, no, yes)
+      else a.branch(JGE, n, yes, no)
+    }
   }
 }
 
 /** compile - the words of an expression; none of them: everything. Throws FilterError with what is wrong. */
-export function compile(words: readonly string[]): Filter {
+export function compile(words: readonly string[]): Insn[] {
   const tokens = words.join(' ').match(/[()]|!(?!=)|&&|\|\||[^\s()!]+/g) ?? []
-  return tokens.length === 0 ? () => true : new Parser(tokens).whole()
+  const a = new Assembler()
+  const [yes, no] = [a.label(), a.label()]
+  if (tokens.length > 0) new Parser(tokens).whole()(a, yes, no)
+  a.place(yes)
+  a.emit(RET_K, ALL)
+  a.place(no)
+  if (tokens.length > 0) a.emit(RET_K, 0)
+  const insns = a.finish()
+  if (insns === null) throw new FilterError('the expression is too long')
+  return insns
 }

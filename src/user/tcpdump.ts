@@ -4,6 +4,7 @@
  * A file is written as packets come, each whole: a machine that is switched off loses none.
  */
 import { EINTR, ENETDOWN } from '../lib/errno.js'
+import { attach_filter, bpf_image, type Insn } from './bpf.js'
 import {
   bind,
   close,
@@ -24,7 +25,6 @@ import {
   AF_PACKET,
   ETH_P_ALL,
   get_sockaddr_ll,
-  htons,
   IFF_LOOPBACK,
   IFF_UP,
   if_flags,
@@ -41,7 +41,7 @@ import {
 } from './libpacket.js'
 import { on_signals, SIGINT, SIGTERM } from './libsignal.js'
 import { type Message, MSG_TRUNC, message } from './msg.js'
-import { compile, type Filter, FilterError } from './pcap_filter.js'
+import { compile, FilterError } from './pcap_filter.js'
 import { arguments_of, fprintf, getopt, number_option, perror, printf, STDERR, STDOUT, write_all } from './stdio.js'
 import { frame_line, hex_lines } from './tcpdump_print.js'
 
@@ -49,9 +49,8 @@ const SOCK_RAW = 3
 const SOL_SOCKET = 1
 const SO_RCVBUF = 8
 const SO_TIMESTAMP = 29
-const USAGE = 'usage: tcpdump [-enpqtx] [-c count] [-i interface] [-s snaplen] [-w file] [expression]\n'
+const USAGE = 'usage: tcpdump [-denpqtx] [-c count] [-i interface] [-s snaplen] [-w file] [expression]\n'
 const MAX_SNAPLEN = 65_535
-/** What is looked at of a frame, whatever is kept of it. */
 const MAX_FRAME = 65_536
 /** Devices that are looked through for one to listen on. */
 const MAX_IFINDEX = 64
@@ -66,12 +65,14 @@ interface Plan {
   hex: boolean
   promiscuous: boolean
   file: string | undefined
-  filter: Filter
+  filter: readonly Insn[]
+  /** Only tell what the filter is. */
+  dump: boolean
 }
 
 /** What the arguments say, or the complaint. */
 function plan(args: readonly string[]): Plan | string {
-  const o = getopt(args, 'c:ei:npqs:tw:x')
+  const o = getopt(args, 'c:dei:npqs:tw:x')
   const count = number_option(o, 'c', [1, 1e9], 0)
   const snaplen = number_option(o, 's', [0, MAX_SNAPLEN], MAX_SNAPLEN)
   if (o.wrong !== '') return `${o.wrong}\n${USAGE}`
@@ -81,6 +82,7 @@ function plan(args: readonly string[]): Plan | string {
     return {
       ...{ device: o.get('i'), count, snaplen: snaplen || MAX_SNAPLEN, file: o.get('w'), filter: compile(o.rest) },
       ...{ link: o.has('e'), quick: o.has('q'), times: !o.has('t'), hex: o.has('x'), promiscuous: !o.has('p') },
+      dump: o.has('d'),
     }
   } catch (error) {
     if (error instanceof FilterError) return `${error.message}\n`
@@ -101,11 +103,10 @@ function* default_device(fd: number): Generator<void, string, void> {
 
 /** listen - bind to the device, and make it hear everything. @returns 0, or a negative errno */
 function* listen_on(fd: number, device: string, promiscuous: boolean): Libc {
-  if (device === 'any') return 0
-  const index = yield* if_nametoindex(fd, device)
+  const index = device === 'any' ? 0 : yield* if_nametoindex(fd, device)
   if (index < 0) return index
   const err = yield* bind(fd, sockaddr_ll(malloc(SOCKADDR_LL_SIZE), index, ETH_P_ALL), SOCKADDR_LL_SIZE)
-  if (err < 0 || !promiscuous) return err
+  if (err < 0 || !promiscuous || index === 0) return err
   return yield* setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, packet_mreq(malloc(16), index, PACKET_MR_PROMISC), 16)
 }
 
@@ -158,7 +159,6 @@ function* capture(p: Plan, fd: number, out: number, lo: number, counts: Counts):
     const sll = get_sockaddr_ll(m.name)
     // What is sent over the loopback device comes back at once: once is enough.
     if (sll.ifindex === lo && sll.pkttype === PACKET_OUTGOING) continue
-    if (!p.filter(mem(m.buf, Math.min(length, MAX_FRAME)))) continue
     const frame = mem(m.buf, Math.min(length, p.snaplen)).slice()
     counts.captured++
     const us = stamp_of(m)
@@ -202,7 +202,11 @@ function* open_file(p: Plan): Libc {
 export function* tcpdump_main(argc: number, argv: number): Libc {
   const p = plan(arguments_of(argc, argv))
   if (typeof p === 'string') return yield* fail(p)
-  const fd = yield* socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL))
+  if (p.dump) {
+    yield* printf(bpf_image(p.filter))
+    return 0
+  }
+  const fd = yield* socket(AF_PACKET, SOCK_RAW, 0) // hears nothing before it has its filter
   if (fd < 0) {
     yield* perror('tcpdump: socket', fd)
     return 1
@@ -211,6 +215,7 @@ export function* tcpdump_main(argc: number, argv: number): Libc {
   if (device === '') return yield* fail('no suitable device found\n')
   yield* set_word(fd, SOL_SOCKET, SO_RCVBUF, 0x40000)
   let err = yield* set_word(fd, SOL_SOCKET, SO_TIMESTAMP, 1)
+  if (err === 0) err = yield* attach_filter(fd, p.filter)
   if (err === 0) err = yield* listen_on(fd, device, p.promiscuous)
   if (err < 0) {
     yield* perror(`tcpdump: ${device}`, err)

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import type { FilterArgs } from './kernel/filter.js'
 import type { ModulesArgs } from './kernel/modules.js'
 import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
@@ -197,5 +198,17 @@ describe('what is taken away while it is used', () => {
     const result = await look('udpclose', { ...options, args })
     expect(result).toMatchObject(clean)
     expect(result.outcomes['heard of a full queue']).toBeGreaterThan(0)
+  })
+
+  test('filters of a socket come and go while packets run through them', async () => {
+    const args: FilterArgs = { datagrams: 6, rounds: 4, ticks: 2 }
+    const result = await look('filter', { ...options, args })
+    expect(result).toMatchObject(clean)
+    expect(result.outcomes['a filter cut']).toBeGreaterThan(0)
+  })
+  test('a broken twin that does not keep a filter from going is caught', async () => {
+    const args: FilterArgs = { datagrams: 6, rounds: 4, ticks: 2, twin: true }
+    const { findings } = await look('filter', { ...options, args })
+    expect(['data race', 'use after free']).toContain(findings[0]?.detector)
   })
 })

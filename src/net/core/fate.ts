@@ -48,6 +48,7 @@ export const DROP_REASONS = [
   'udp_checksum',
   'udp_no_port',
   'socket_full', // the receive buffer of the socket it is for
+  'socket_filter', // the filter of the socket it is for
   'route_cache_full',
   'neigh_unresolved', // nobody answers for the address of the next stop
   'neigh_queue_full', // waited for such an answer when newer packets came

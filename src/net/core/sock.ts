@@ -41,6 +41,7 @@ import { refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import { read_lock_bh, read_unlock_bh, rwlock_init, write_lock_bh, write_unlock_bh } from '../../sync/rwlock.js'
 import { spin_lock, spin_lock_init, spin_unlock } from '../../sync/spinlock.js'
 import { dst_hold, dst_release } from './dst.js'
+import { sk_filter_free } from './filter.js'
 import { skb_queue_head_init } from './skb_queue.js'
 import { SOCK, SOCK_DEAD, SOCKET_LOCK, type sock, type socket, TCP_CLOSE } from './sock_types.js'
 import { type dst_entry, SKB, type sk_buff } from './types.js'
@@ -103,6 +104,7 @@ export function sk_alloc(family: number, prot: Sym<unknown>): sock | null {
 export function sk_free(sk: sock): void {
   if (sk.sk_destruct !== 0) call(sk.sk_destruct)(sk)
   BUG_ON(!hlist_unhashed(sk.sk_node), 'free of a hashed sock')
+  sk_filter_free(sk)
   kmem_free_addr(sock_cache, sk.addr)
 }
 export function sock_hold(sk: sock): void {
@@ -140,6 +142,7 @@ export function sock_init_data(sock: socket, sk: sock, defaults: sock_callbacks,
   sk.sk_error_report = defaults.error_report
   sk.sk_rcvlowat = 1
   i32[sk.sk_stamp >> 2] = -1 // no packet yet
+  i32.set([0, -1, -1], sk.sk_peercred >> 2) // nobody
   sk.sk_rcvtimeo = MAX_SCHEDULE_TIMEOUT
   sk.sk_sndtimeo = MAX_SCHEDULE_TIMEOUT
 }

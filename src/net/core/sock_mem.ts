@@ -17,6 +17,7 @@ import { TASK_INTERRUPTIBLE } from '../../sched/task.js'
 import { begin_wait, finish_wait, prepare_to_wait, waitqueue_active, wake_up, wake_up_all } from '../../sched/wait.js'
 import { read_lock_bh, read_unlock_bh } from '../../sync/rwlock.js'
 import { fate_delivered } from './fate.js'
+import { sk_filter } from './filter.js'
 import { skb_queue_tail } from './skb_queue.js'
 import { alloc_skb, skb_orphan } from './skbuff.js'
 import { type sock_callbacks, sock_error, sock_flag, sock_hold, sock_put } from './sock.js'
@@ -100,11 +101,14 @@ export function skb_set_owner_r(skb: sk_buff, sk: sock): void {
 
 /**
  * sock_queue_rcv_skb - a packet for the program, unless its buffer is full. In the books it is delivered from here on.
- * @context softirq, process @consumes skb if it returns 0 @returns 0, -ENOMEM
+ * @param header bytes that a filter cannot cut off @context softirq, process @consumes skb if it returns 0
+ * @returns 0, -ENOMEM, -EPERM: its filter does not want it
  */
-export function sock_queue_rcv_skb(sk: sock, skb: sk_buff): number {
+export function sock_queue_rcv_skb(sk: sock, skb: sk_buff, header = 0): number {
   // As many as 2^31 bytes are on no account; the sum before this packet may be just below the limit.
   if (load(sk.addr + RMEM) + skb.truesize >= sk.sk_rcvbuf) return -ENOMEM
+  const err = sk_filter(sk, skb, header)
+  if (err !== 0) return err
   skb.dev = null
   skb_set_owner_r(skb, sk)
   fate_delivered(skb.acct)

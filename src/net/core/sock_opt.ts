@@ -4,9 +4,10 @@ import { now_ns } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { MAX_SCHEDULE_TIMEOUT } from '../../irq/timer.js'
-import { EACCES, EDOM, EFAULT, EINVAL, ENODEV, ENOENT, ENOPROTOOPT, EPERM } from '../../lib/errno.js'
+import { EACCES, EDOM, EFAULT, EINVAL, ENODEV, ENOENT, ENOPROTOOPT, ENOTCONN, EPERM } from '../../lib/errno.js'
 import { copy_from_user, copy_to_user, get_user, KSTACK_WORDS, put_user, task_kstack } from '../../sched/mm.js'
 import { current } from '../../sched/sched.js'
+import { sk_attach_filter, sk_detach_filter } from './filter.js'
 import { dev_get_by_name, dev_put } from './netdevice.js'
 import {
   lock_sock,
@@ -20,6 +21,7 @@ import {
 } from './sock.js'
 import { SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, sysctl_rmem_max, sysctl_wmem_max } from './sock_mem.js'
 import {
+  MAX_SOCK_ADDR,
   SOCK_BROADCAST,
   SOCK_DBG,
   SOCK_KEEPOPEN,
@@ -32,7 +34,7 @@ import {
   type socket,
   TCP_LISTEN,
 } from './sock_types.js'
-import type { Call } from './socket.js'
+import { type Call, sock_ops } from './socket.js'
 import { net_disable_timestamp, net_enable_timestamp } from './stamp.js'
 
 const i32 = RAM.i32
@@ -54,14 +56,19 @@ export const SO_PRIORITY = 12
 export const SO_LINGER = 13
 export const SO_BSDCOMPAT = 14
 export const SO_PASSCRED = 16
+export const SO_PEERCRED = 17
 export const SO_RCVLOWAT = 18
 export const SO_SNDLOWAT = 19
 export const SO_RCVTIMEO = 20
 export const SO_SNDTIMEO = 21
 export const SO_BINDTODEVICE = 25
+export const SO_ATTACH_FILTER = 26
+export const SO_DETACH_FILTER = 27
+export const SO_PEERNAME = 28
 export const SO_TIMESTAMP = 29
 export const SO_ACCEPTCONN = 30
 const IFNAMSIZ = 16
+const UCRED_SIZE = 12
 const INT_MAX = 0x7fffffff
 
 /** Where a call puts what it copies from and to the program: the end of its kernel stack. */
@@ -128,6 +135,14 @@ function bind_to_device(sk: sock, on: boolean, optval: number, optlen: number): 
   sk.sk_bound_dev_if = dev.ifindex
   dev_put(dev)
   return 0
+}
+
+/** A struct sock_fprog: length, and where the instructions are. */
+function attach_filter(sk: sock, optval: number, optlen: number): number {
+  if (optlen !== 8) return -EINVAL
+  const at = scratch()
+  if (copy_from_user(at, optval, 8) !== 0) return -EFAULT
+  return sk_attach_filter(sk, i32[(at >> 2) + 1]!, i32[at >> 2]! & 0xffff)
 }
 
 function set_timestamp(sk: sock, on: boolean): void {
@@ -232,6 +247,10 @@ function set_option(sock: socket, sk: sock, optname: number, val: number, optval
       return 0
     case SO_BINDTODEVICE:
       return bind_to_device(sk, on, optval, optlen)
+    case SO_ATTACH_FILTER:
+      return attach_filter(sk, optval, optlen)
+    case SO_DETACH_FILTER:
+      return sk_detach_filter(sk)
     default:
       return -ENOPROTOOPT
   }
@@ -313,15 +332,28 @@ function get_pair(sk: sock, optname: number, at: number): boolean {
   return true
 }
 
+/** The address of the other end, of which the caller wants no more bytes than there are. */
+function peer_name(sock: socket, optval: number, len: number, optlen: number): number {
+  const at = task_kstack(current()).words + KSTACK_WORDS - MAX_SOCK_ADDR
+  const size = sock_ops(sock).getname(sock, at, true)
+  if (size < 0) return -ENOTCONN
+  if (size < len) return -EINVAL
+  return copy_to_user(optval, at, len) !== 0 ? -EFAULT : put_user(len, optlen)
+}
+
 /** sock_getsockopt - @context process @returns 0, -errno */
 export function sock_getsockopt(sock: socket, optname: number, optval: number, optlen: number): number {
   const len = get_user(optlen)
   if (len === null) return -EFAULT
   if (len < 0) return -EINVAL
   const sk = sock.sk!
+  if (optname === SO_PEERNAME) return peer_name(sock, optval, len, optlen)
   const at = scratch()
   let size = 8
-  if (!get_pair(sk, optname, at)) {
+  if (optname === SO_PEERCRED) {
+    u8.copyWithin(at, sk.sk_peercred, sk.sk_peercred + UCRED_SIZE)
+    size = UCRED_SIZE
+  } else if (!get_pair(sk, optname, at)) {
     const value = get_word(sock, sk, optname)
     if (value === null) return -ENOPROTOOPT
     i32[at >> 2] = value

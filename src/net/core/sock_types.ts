@@ -156,6 +156,7 @@ export class sock extends Struct {
   declare sk_dst_lock: rwlock_t
   declare sk_callback_lock: rwlock_t
   declare sk_lock: socket_lock_t
+  declare sk_filter: number
   declare sk_backlog_head: sk_buff | null
   declare sk_backlog_tail: sk_buff | null
   declare sk_rmem_alloc: number
@@ -172,6 +173,7 @@ export class sock extends Struct {
   declare sk_write_pending: number
   declare sk_queue_shrunk: number
   declare sk_route_caps: number
+  declare sk_peercred: number
   declare sk_rcvtstamp: number
   declare sk_stamp: number
   declare sk_timer: timer_list
@@ -226,6 +228,7 @@ export const SOCK: Layout<sock> = layout('sock', sock, {
   sk_dst_lock: embed(RWLOCK),
   sk_callback_lock: embed(RWLOCK),
   sk_lock: line(embed(SOCKET_LOCK)),
+  sk_filter: atomic(word), // address, followed and changed under sk_lock.slock; 0: the socket wants everything
   sk_backlog_head: by(
     'sk_lock.slock',
     ptr(() => SKB),
@@ -251,6 +254,7 @@ export const SOCK: Layout<sock> = layout('sock', sock, {
   sk_write_pending: by('sk_lock', word),
   sk_queue_shrunk: by('sk_lock', word),
   sk_route_caps: by('sk_lock', word),
+  sk_peercred: own(bytes(12)), // struct ucred of who is at the other end: pid, uid, gid
   sk_rcvtstamp: by('sk_lock', word),
   sk_stamp: bytes(8),
   sk_timer: embed(TIMER),

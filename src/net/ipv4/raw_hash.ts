@@ -11,7 +11,7 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { call } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
-import { EHOSTUNREACH, EMSGSIZE, EPROTO } from '../../lib/errno.js'
+import { EHOSTUNREACH, EMSGSIZE, EPERM, EPROTO } from '../../lib/errno.js'
 import {
   RWLOCK,
   read_lock,
@@ -45,6 +45,7 @@ const i32 = RAM.i32
 const ERR = SOCK.offset('sk_err')
 const NODE = SOCK.offset('sk_node')
 const SOCKET_FULL = drop_reason('socket_full')
+const SOCKET_FILTER = drop_reason('socket_filter')
 
 export class raw_sock extends Struct {
   declare inet: inet_sock
@@ -125,7 +126,8 @@ function icmp_filter(sk: sock, skb: sk_buff): boolean {
 /** raw_rcv - with its IP header, as raw sockets get packets. @context softirq @consumes skb */
 export function raw_rcv(sk: sock, skb: sk_buff): void {
   skb_push(skb, skb.data - skb.nh)
-  if (sock_queue_rcv_skb(sk, skb) < 0) kfree_skb(skb, SOCKET_FULL)
+  const err = sock_queue_rcv_skb(sk, skb)
+  if (err < 0) kfree_skb(skb, err === -EPERM ? SOCKET_FILTER : SOCKET_FULL)
 }
 
 /** raw_v4_wanted - is there any raw socket for the protocol? Looked at without the lock. */

@@ -10,10 +10,11 @@ import { store } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { csum_tcpudp_nofold } from '../../lib/checksum.js'
-import { EHOSTUNREACH, EMSGSIZE, EPROTO } from '../../lib/errno.js'
+import { EHOSTUNREACH, EMSGSIZE, EPERM, EPROTO } from '../../lib/errno.js'
 import { read_lock, read_unlock } from '../../sync/rwlock.js'
 import { __skb_checksum_complete } from '../core/datagram.js'
 import { drop_reason } from '../core/fate.js'
+import { sk_has_filter } from '../core/filter.js'
 import { kfree_skb, pskb_may_pull, pskb_trim, skb_clone } from '../core/skbuff.js'
 import { sock_put } from '../core/sock.js'
 import { sock_queue_rcv_skb } from '../core/sock_mem.js'
@@ -29,7 +30,7 @@ import {
   icmp_type,
 } from '../wire/icmp.js'
 import { IPPROTO_UDP, ip_daddr, ip_hdrlen, ip_saddr } from '../wire/ipv4.js'
-import { udp_check, udp_dest, udp_len, udp_source } from '../wire/udp.js'
+import { UDP_HLEN, udp_check, udp_dest, udp_len, udp_source } from '../wire/udp.js'
 import { icmp_send } from './icmp.js'
 import { icmp_err_convert } from './icmp_convert.js'
 import { IP_PMTUDISC_DONT, inet_sk } from './inet_sock.js'
@@ -44,6 +45,7 @@ const MALFORMED = drop_reason('udp_malformed')
 const CHECKSUM = drop_reason('udp_checksum')
 const NO_PORT = drop_reason('udp_no_port')
 const SOCKET_FULL = drop_reason('socket_full')
+const SOCKET_FILTER = drop_reason('socket_filter')
 const ERR = SOCK.offset('sk_err')
 
 function bad_datagram(skb: sk_buff, reason: number): number {
@@ -65,7 +67,16 @@ export function udp_checksum_complete(skb: sk_buff): boolean {
 
 /** udp_queue_rcv_skb - for the program, unless it does not keep up. @context softirq @consumes skb */
 function udp_queue_rcv_skb(sk: sock, skb: sk_buff): void {
-  if (sock_queue_rcv_skb(sk, skb) < 0) bad_datagram(skb, SOCKET_FULL)
+  if (sk_has_filter(sk) && skb.ip_summed !== CHECKSUM_UNNECESSARY) {
+    // What the filter cuts off can be summed no more.
+    if (udp_checksum_complete(skb)) {
+      bad_datagram(skb, CHECKSUM)
+      return
+    }
+    skb.ip_summed = CHECKSUM_UNNECESSARY
+  }
+  const err = sock_queue_rcv_skb(sk, skb, UDP_HLEN)
+  if (err < 0) bad_datagram(skb, err === -EPERM ? SOCKET_FILTER : SOCKET_FULL)
   else udp_stats.InDatagrams++
 }
 

@@ -16,10 +16,11 @@ import {
 } from '../core/datagram.js'
 import { dst_release } from '../core/dst.js'
 import { drop_reason, fate_delivered } from '../core/fate.js'
+import { run_filter, sk_has_filter } from '../core/filter.js'
 import type { packet_type } from '../core/packet_type.js'
 import { sock_recv_timestamp } from '../core/scm.js'
 import { __skb_queue_tail } from '../core/skb_queue.js'
-import { __skb_pull, consume_skb, kfree_skb, skb_push, skb_share_check } from '../core/skbuff.js'
+import { __skb_pull, consume_skb, kfree_skb, pskb_trim, skb_push, skb_share_check } from '../core/skbuff.js'
 import { skb_set_owner_r, sock_rmem } from '../core/sock_mem.js'
 import {
   MSG_DONTWAIT,
@@ -50,6 +51,7 @@ const dv = RAM.dv
 const u8 = RAM.u8
 const COST_RCV = cost('packet_rcv')
 const SOCKET_FULL = drop_reason('socket_full')
+const SOCKET_FILTER = drop_reason('socket_filter')
 const ETH_ALEN = 6
 
 /** Who sent it, how: a sockaddr_ll in the packet's control block. */
@@ -72,6 +74,21 @@ function count_drop(po: packet_sock): void {
   spin_unlock_irqrestore(po.sk.sk_receive_queue.lock, irq)
 }
 
+/** Where the socket's view of a packet begins. */
+function to_header(sk: sock, skb: sk_buff): void {
+  if (sk.sk_type !== SOCK_DGRAM) skb_push(skb, skb.data - skb.mac)
+  else if (skb.pkt_type === PACKET_OUTGOING) __skb_pull(skb, skb.nh - skb.data) // what goes out still has its header
+}
+/** What the filter says of a packet that may be others' as well: nothing of it is changed. */
+function filter_given(sk: sock, skb: sk_buff): number {
+  const { data, len } = skb
+  to_header(sk, skb)
+  const wanted = run_filter(sk, skb, skb.len)
+  skb.data = data
+  skb.len = len
+  return wanted
+}
+
 /**
  * packet_rcv - a packet for this socket. It may be everybody's: what the socket keeps is its own then. The socket is there as long as
  * the grace period in which its hook was found. @context softirq, or bottom halves off @consumes given
@@ -84,6 +101,11 @@ function packet_rcv(given: sk_buff, dev: net_device, pt: packet_type): number {
     consume_skb(given)
     return 0
   }
+  const wanted = sk_has_filter(sk) ? filter_given(sk, given) : 0xffffffff
+  if (wanted === 0) {
+    kfree_skb(given, SOCKET_FILTER)
+    return 0
+  }
   if (sock_rmem(sk) + given.truesize >= sk.sk_rcvbuf) {
     count_drop(po)
     kfree_skb(given, SOCKET_FULL)
@@ -94,8 +116,12 @@ function packet_rcv(given: sk_buff, dev: net_device, pt: packet_type): number {
     count_drop(po)
     return 0
   }
-  if (sk.sk_type !== SOCK_DGRAM) skb_push(skb, skb.data - skb.mac)
-  else if (skb.pkt_type === PACKET_OUTGOING) __skb_pull(skb, skb.nh - skb.data) // what goes out still has its header
+  to_header(sk, skb)
+  if (pskb_trim(skb, wanted) !== 0) {
+    count_drop(po)
+    kfree_skb(skb, SOCKET_FULL)
+    return 0
+  }
   write_sll(skb, dev)
   skb_set_owner_r(skb, sk)
   skb.dev = null

@@ -108,6 +108,7 @@ import {
   unix_unhash,
 } from './unix_table.js'
 
+const i32 = RAM.i32
 const dv = RAM.dv
 attach_cb(UCRED as unknown as Layout<Struct>)
 
@@ -280,6 +281,8 @@ function* unix_socketpair(a: socket, b: socket): Call {
   sock_hold(b.sk!)
   store(a.sk!.addr + PEER, b.sk!.addr)
   store(b.sk!.addr + PEER, a.sk!.addr)
+  const { pid, uid } = current()
+  for (const sk of [a.sk!, b.sk!]) i32.set([pid, uid, 0], sk.sk_peercred >> 2)
   return 0
 }
 

@@ -1,9 +1,13 @@
 /** tcpdump and arping: filters, lines, files, and the questions of arping with neighbours that the test plays. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
+import { spawnSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
 import { exec, process_exit_code } from '../../../src/syscall/exec.js'
+import type { Insn } from '../../../src/user/bpf.js'
 import { compile, FilterError } from '../../../src/user/pcap_filter.js'
 import { frame_line } from '../../../src/user/tcpdump_print.js'
+import { check, wanted } from '../../helpers/bpf.js'
+import { mixedFrames } from '../../helpers/captures.js'
 import { console_reader, sh, type Wire } from '../../helpers/console.js'
 import { ethernet, icmpFrame, ipFrame, udpFrame } from '../../helpers/frames.js'
 import { Script } from '../../helpers/script.js'
@@ -48,6 +52,17 @@ const frames = {
 }
 type Name = keyof typeof frames
 
+const hasTcpdump = spawnSync('tcpdump', ['--version']).status === 0
+/** What tcpdump itself makes of an expression. */
+function original(expression: string): Insn[] {
+  const { stdout } = spawnSync('tcpdump', ['-ddd', '-y', 'EN10MB', expression], { encoding: 'utf8' })
+  const rows = stdout.trim().split('\n').slice(1)
+  return rows.map(row => {
+    const [code, jt, jf, k] = row.split(' ').map(Number) as [number, number, number, number]
+    return { code, jt, jf, k }
+  })
+}
+
 describe('filters', () => {
   test.each<[string, Name[]]>([
     ['', ['udp', 'tcp', 'icmp', 'arp', 'later']],
@@ -81,9 +96,15 @@ describe('filters', () => {
     ['udp or tcp and port 80', ['tcp']], // from left to right
     ['greater 98', ['icmp']],
     ['less 60', ['udp', 'tcp', 'arp', 'later'].filter(n => frames[n as Name].length <= 60) as Name[]],
-  ])('%j', (expression, wanted) => {
+  ])('%j', (expression, names) => {
     const filter = compile(expression.split(' ').filter(w => w !== ''))
-    expect(Object.keys(frames).filter(name => filter(frames[name as Name]))).toEqual(wanted)
+    expect(Object.keys(frames).filter(name => wanted(filter, frames[name as Name]) > 0)).toEqual(names)
+    // The original's own filter, where it can be had, says the same of all kinds of frames. (It knows IPv6, we do not; of
+    // broadcasts it wants to know the network mask; an address alone it does not take today.)
+    if (!hasTcpdump || expression.includes('broadcast') || expression === '10.0.0.9') return
+    const theirs = original(expression)
+    const all = [...Object.values(frames), ...mixedFrames()].flatMap(f => [f, f.subarray(0, 30), f.subarray(0, 15)])
+    expect(all.map(f => wanted(filter, f) > 0)).toEqual(all.map(f => wanted(theirs, f) > 0))
   })
   test.each([
     'and',
@@ -100,10 +121,19 @@ describe('filters', () => {
   ])('%j is refused', expression => {
     expect(() => compile(expression.split(' '))).toThrow(FilterError)
   })
-  test('no frame, however short, breaks one', () => {
-    for (const expression of ['port 5', 'host 1.2.3.4', 'ether host 1:2:3:4:5:6', 'broadcast', 'ip multicast', 'tcp'])
-      for (const name of Object.keys(frames))
-        for (let len = 0; len < 42; len++) compile([expression])(frames[name as Name].subarray(0, len))
+  test('a long expression: branches that skip more than 255 instructions', () => {
+    const ports = Array.from({ length: 60 }, (_, k) => `src port ${k + 2000}`)
+    const filter = compile([...ports, 'dst port 53'].join(' or ').split(' '))
+    expect(filter.length).toBeGreaterThan(256)
+    expect(check(filter)).toBe(0)
+    expect(Object.keys(frames).filter(name => wanted(filter, frames[name as Name]) > 0)).toEqual(['udp'])
+    expect(() =>
+      compile(
+        Array.from({ length: 2000 }, () => 'port 1')
+          .join(' or ')
+          .split(' '),
+      ),
+    ).toThrow('too long')
   })
 })
 
@@ -186,7 +216,7 @@ describe('tcpdump', () => {
     const { out, err, code } = dump('-n -c 2 src host 10.0.0.2 and not arp', frames.arp, frames.udp, frames.udp)
     expect(out).toMatch(/^(\d\d:\d\d:\d\d\.\d{6} IP 10\.0\.0\.2\.1024 > 10\.0\.1\.2\.53: UDP, length 3\n){2}$/)
     expect(err).toMatch(
-      /^tcpdump: listening on eth0, link-type EN10MB \(Ethernet\), capture size 65535 bytes\n2 packets captured\n\d+ packets received by filter\n0 packets dropped by kernel\n$/,
+      /^tcpdump: listening on eth0, link-type EN10MB \(Ethernet\), capture size 65535 bytes\n2 packets captured\n2 packets received by filter\n0 packets dropped by kernel\n$/,
     )
     expect(code).toBe(0)
   })
@@ -214,6 +244,20 @@ describe('tcpdump', () => {
       /^IP 127.0.0.1 > 127.0.0.1: ICMP echo request.*\nIP 127.0.0.1 > 127.0.0.1: ICMP echo reply.*\n$/,
     )
     expect([lo.code, process_exit_code(ping)]).toEqual([0, 0])
+  })
+  test('-d: the filter, in the words of the original', () => {
+    expect(sh(s, 'tcpdump -d udp and greater 100').out).toBe(
+      [
+        '(000) ldh      [12]',
+        '(001) jeq      #0x800           jt 2\tjf 7',
+        '(002) ldb      [23]',
+        '(003) jeq      #0x11            jt 4\tjf 7',
+        '(004) ld       #pktlen',
+        '(005) jge      #0x64            jt 6\tjf 7',
+        '(006) ret      #262144',
+        '(007) ret      #0\n',
+      ].join('\n'),
+    )
   })
   test('what cannot be', () => {
     expect(sh(s, 'tcpdump -i nowhere')).toMatchObject({ code: 1, err: 'tcpdump: nowhere: No such device\n' })
