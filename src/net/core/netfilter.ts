@@ -155,7 +155,10 @@ export function* nf_unregister_hook(ops: nf_hook_ops): Generator<void, void, voi
   yield* synchronize_kernel()
 }
 
-/** nf_hook_active - does anybody listen there? */
+/**
+ * nf_hook_active - does anybody listen there? Who asks before NF_HOOK can go on by a call that the compiler sees: okfn, a symbol, may be
+ * any function, and is never inlined.
+ */
 export function nf_hook_active(hook: number): boolean {
   return READ_ONCE(HEADS + hook * 4) !== 0
 }

@@ -4,7 +4,7 @@ import { call, symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { drop_reason } from '../core/fate.js'
-import { NF_HOOK, NF_IP_FORWARD } from '../core/netfilter.js'
+import { NF_HOOK, NF_IP_FORWARD, nf_hook_active } from '../core/netfilter.js'
 import { kfree_skb, skb_cow } from '../core/skbuff.js'
 import { CHECKSUM_NONE, PACKET_HOST, type sk_buff } from '../core/types.js'
 import { ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_SR_FAILED, ICMP_TIME_EXCEEDED } from '../wire/icmp.js'
@@ -59,6 +59,7 @@ export function ip_forward(skb: sk_buff): number {
   ip_decrease_ttl(iph)
   if ((rt.rt_flags & RTCF_DOREDIRECT) !== 0 && opt.srr === 0) ip_rt_send_redirect(skb)
   skb.priority = ip_tos2prio[(ip_tos(iph) >> 1) & 15]
+  if (!nf_hook_active(NF_IP_FORWARD)) return ip_forward_finish(skb)
   return NF_HOOK(NF_IP_FORWARD, skb, skb.dev, rt.dst.dev, ip_forward_finish_sym)
 }
 export const ip_forward_sym = symbol('ip_forward', ip_forward)

@@ -9,7 +9,7 @@ import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
 import { NET_RX_DROP } from '../core/dev.js'
 import { drop_reason } from '../core/fate.js'
-import { NF_HOOK, NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING } from '../core/netfilter.js'
+import { NF_HOOK, NF_IP_LOCAL_IN, NF_IP_PRE_ROUTING, nf_hook_active } from '../core/netfilter.js'
 import { dev_add_pack, PACKET_TYPE, type packet_type } from '../core/packet_type.js'
 import {
   __skb_pull,
@@ -153,6 +153,7 @@ export function ip_rcv(given: sk_buff, dev: net_device, _pt: packet_type): numbe
   }
   const cb = skb.cb >> 2
   for (let k = cb; k < cb + 10; k++) i32[k] = 0
+  if (!nf_hook_active(NF_IP_PRE_ROUTING)) return ip_rcv_finish(skb)
   return NF_HOOK(NF_IP_PRE_ROUTING, skb, dev, null, ip_rcv_finish_sym)
 }
 
@@ -213,6 +214,7 @@ export function ip_local_deliver(skb: sk_buff): number {
     if (whole === null) return 0
     skb = whole
   }
+  if (!nf_hook_active(NF_IP_LOCAL_IN)) return ip_local_deliver_finish(skb)
   return NF_HOOK(NF_IP_LOCAL_IN, skb, skb.dev, null, ip_local_deliver_finish_sym)
 }
 export const ip_local_deliver_sym = symbol('ip_local_deliver', ip_local_deliver)

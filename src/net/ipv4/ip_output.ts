@@ -7,7 +7,7 @@ import { RAM } from '../../arch/ram.js'
 import { ip_fast_csum } from '../../lib/checksum.js'
 import { netif_rx } from '../core/dev.js'
 import { drop_reason, fate_received } from '../core/fate.js'
-import { NF_HOOK, NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING } from '../core/netfilter.js'
+import { NF_HOOK, NF_IP_LOCAL_OUT, NF_IP_POST_ROUTING, nf_hook_active } from '../core/netfilter.js'
 import { neigh_resolve_output } from '../core/nud.js'
 import { __skb_pull, kfree_skb, skb_clone } from '../core/skbuff.js'
 import { AF_INET, SOCK } from '../core/sock_types.js'
@@ -78,6 +78,7 @@ export function ip_finish_output(skb: sk_buff): number {
   const dev = skb.dst!.dev!
   skb.dev = dev
   skb.protocol = ETH_P_IP
+  if (!nf_hook_active(NF_IP_POST_ROUTING)) return ip_finish_output2(skb)
   return NF_HOOK(NF_IP_POST_ROUTING, skb, null, dev, ip_finish_output2_sym)
 }
 
@@ -100,6 +101,7 @@ export function ip_send_check(iph: number): void {
 export function ip_local_out(skb: sk_buff): number {
   set_ip_tot_len(skb.nh, skb.len)
   ip_send_check(skb.nh)
+  if (!nf_hook_active(NF_IP_LOCAL_OUT)) return dst_output(skb)
   return NF_HOOK(NF_IP_LOCAL_OUT, skb, null, skb.dst!.dev, dst_output_sym)
 }
 
