@@ -429,7 +429,8 @@ function where(): string {
   )
 }
 
-function frames(error: Error, skip: RegExp): string[] {
+/** call_trace - where an error was made: a line for each frame, innermost first, without the path of this machine's files. */
+export function call_trace(error: Error, skip = /^$/): string[] {
   return (error.stack ?? '')
     .split('\n')
     .filter(line => /^\s+at /.test(line) && !skip.test(line))
@@ -438,7 +439,7 @@ function frames(error: Error, skip: RegExp): string[] {
 
 /** dump - what the host prints when a machine dies: the function, the CPU, the context, the held locks, the call trace. */
 export function dump(title: string, error: Error): string {
-  const trace = frames(
+  const trace = call_trace(
     error,
     /\b(panic|BUG_ON|dump|BUG|stuck|stands|actor_block|actor_stand|stand_at_lock|park|nobody|switch_turn)\b/,
   )

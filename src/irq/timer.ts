@@ -30,6 +30,7 @@ import {
 } from '../mm/slab.js'
 import {
   __set_current_state,
+  account_process_tick,
   current,
   current_or_null,
   schedule,
@@ -38,7 +39,15 @@ import {
   wake_up_process,
 } from '../sched/sched.js'
 import { signal_pending } from '../sched/signal.js'
-import { PF_KTHREAD, TASK, TASK_DEAD, TASK_INTERRUPTIBLE, TASK_RUNNING, TASK_UNINTERRUPTIBLE } from '../sched/task.js'
+import {
+  PF_KTHREAD,
+  PF_SYSCALL,
+  TASK,
+  TASK_DEAD,
+  TASK_INTERRUPTIBLE,
+  TASK_RUNNING,
+  TASK_UNINTERRUPTIBLE,
+} from '../sched/task.js'
 import { HARDIRQ_OFFSET, preempt_count } from '../sync/preempt.js'
 import {
   SINGLE_DEPTH_NESTING,
@@ -277,7 +286,7 @@ export const tick_hooks: (() => void)[] = []
 /** user_mode - did this interrupt come out of a program of the user, not out of the kernel? @context hardirq, of a tick */
 export function user_mode(): boolean {
   const task = current_or_null()
-  return task !== null && (task.flags & PF_KTHREAD) === 0 && preempt_count() === HARDIRQ_OFFSET
+  return task !== null && (task.flags & (PF_KTHREAD | PF_SYSCALL)) === 0 && preempt_count() === HARDIRQ_OFFSET
 }
 
 /** timer_interrupt - CPU 0 moves jiffies to where the clock is, so lost ticks are made up. @context hardirq */
@@ -285,6 +294,7 @@ function timer_interrupt(): void {
   charge_cost(COST_TICK)
   if (cpu_id <= 0) store(JIFFIES, Math.floor((now_ns() - f64[clock_var.start >> 3]) / clock_var.tick_ns) | 0)
   __raise_softirq_irqoff(TIMER_SOFTIRQ)
+  account_process_tick(user_mode())
   for (let k = 0; k < tick_hooks.length; k++) tick_hooks[k]!()
   scheduler_tick()
 }

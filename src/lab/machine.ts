@@ -23,7 +23,7 @@ import { ConsoleReader, type ConsoleRecord, type HostFile } from './consoleReade
 import { MachinePanic, RunError } from './errors.js'
 import { linked, linkedWorker } from './image.js'
 import { saveIptables } from './iptables/save.js'
-import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, writeConfig } from './machineConfig.js'
+import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, ramMiB, writeConfig } from './machineConfig.js'
 import { obituary } from './obituary.js'
 import { costTable } from './profile.js'
 import { RamReader } from './ramReader.js'
@@ -81,7 +81,7 @@ export class Machine {
   private readonly inside = new Set<number>()
 
   constructor(readonly config: MachineConfig) {
-    const pages = (config.ramMiB ?? 64) * 16
+    const pages = ramMiB(config) * 16
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
     this.histograms = new SharedArrayBuffer(Math.max(1, config.ports.length) * HISTOGRAM_SLOTS * 4)
     if (this.memory.buffer.byteLength !== pages * PAGE) throw new RunError('no memory for the machine')

@@ -75,6 +75,7 @@ export interface MachineConfig {
   /** Receive descriptors of a queue, a power of two; default 256. The driver takes fewer when the pool does not bear as many. */
   rxRing?: number
   txRing?: number
+  /** Default: 64, and 16 more for a machine that runs programs. */
   ramMiB?: number
   /** The device lo with 127.0.0.1/8. */
   loopback?: boolean
@@ -104,6 +105,15 @@ export function playWindow({ cpus, rx }: MachineConfig, ram: RamReader): PlayWin
       words.map(field => ram.address('packet_fate', field, cpu)),
     ).flat(),
   }
+}
+
+/** userProcs - programs that the machine has memory for at once. */
+function userProcs({ userProcs, processes }: MachineConfig): number {
+  return Math.max(userProcs ?? 0, processes?.length ?? 0)
+}
+/** ramMiB - of the machine. */
+export function ramMiB(config: MachineConfig): number {
+  return config.ramMiB ?? (userProcs(config) > 0 ? 80 : 64)
 }
 
 /** writeConfig - the words of the boot page. */
@@ -137,7 +147,7 @@ export function writeConfig(config: MachineConfig, ram: RamReader): void {
     cycle_limit: config.cycleLimit ?? 0,
     screend: (config.screend ?? 'off') === 'off' ? 0 : 1,
     loopback: config.loopback === true ? 1 : 0,
-    user_procs: Math.max(config.userProcs ?? 0, config.processes?.length ?? 0),
+    user_procs: userProcs(config),
     link_ms: config.ports.some(p => p.wire?.kind === 'link') ? LINK_MS : 0,
     screen_feedback: config.screend === 'feedback' ? 1 : 0,
   }

@@ -69,6 +69,7 @@ const i32 = RAM.i32
 const u8 = RAM.u8
 const STATE = TASK.offset('state')
 const SIGPENDING = TASK.offset('sigpending')
+const PRIO = TASK.offset('prio')
 const CURRENT = (cpu_area(Math.max(cpu_id, 0)) + CPU_CURRENT) >> 2
 
 /** Priority of nice 0. */
@@ -145,7 +146,8 @@ function first_task(q: runqueue): number {
 
 /** task_timeslice - ticks of a slice by nice: 800 ms at -20, 100 ms at 0, 5 ms at 19. */
 export function task_timeslice(p: task_struct): number {
-  const ms = SCALE_PRIO(p.prio < NICE_0 ? 4 * DEF_TIMESLICE : DEF_TIMESLICE, p.prio)
+  const prio = load(p.addr + PRIO)
+  const ms = SCALE_PRIO(prio < NICE_0 ? 4 * DEF_TIMESLICE : DEF_TIMESLICE, prio)
   return Math.max(1, Math.floor((ms * hz()) / 1000))
 }
 function SCALE_PRIO(ms: number, prio: number): number {
@@ -169,6 +171,26 @@ function try_to_wake_up(p: task_struct, states: number): boolean {
   }
   spin_unlock_irqrestore(q.lock, flags)
   return slept
+}
+
+/** task_nice - -20 to 19. */
+export function task_nice(p: task_struct): number {
+  return load(p.addr + PRIO) - NICE_0
+}
+/** set_user_nice - from now on; a slice that it has begun stays as long as it is. @context process @locks rq.lock */
+export function set_user_nice(p: task_struct, nice: number): void {
+  const q = runqueues.cpu(p.cpu)
+  const flags = spin_lock_irqsave(q.lock)
+  const old = p.prio
+  if (old >= MAX_RT_PRIO && old !== NICE_0 + nice) {
+    if (p.on_rq !== 0) dequeue_task(q, p)
+    store(p.addr + PRIO, NICE_0 + nice)
+    if (p.on_rq !== 0) {
+      enqueue_task(q, p, p.array)
+      if (q.curr === p ? nice > old - NICE_0 : nice < old - NICE_0) resched_cpu(p.cpu)
+    }
+  }
+  spin_unlock_irqrestore(q.lock, flags)
 }
 
 /** wake_up_process - from whatever sleep. @context any @returns true when it slept */
@@ -357,7 +379,7 @@ function stack_of(p: task_struct): Stack {
 /** What its time is charged to, as account_user_time. */
 function context_of(p: task_struct): number {
   if ((p.flags & (PF_KTHREAD | PF_SYSCALL)) !== 0) return SYSTEM
-  return p.prio > NICE_0 ? NICE : USER
+  return load(p.addr + PRIO) > NICE_0 ? NICE : USER
 }
 
 /** A task stops running with something held, or with interrupts off. */
@@ -436,10 +458,18 @@ export function cpu_loop(): never {
 /** scheduler_tick - a slice gets shorter. @context timer interrupt */
 export function scheduler_tick(): void {
   const p = rq.curr
-  if (p === null || p.prio < MAX_RT_PRIO) return
+  if (p === null || load(p.addr + PRIO) < MAX_RT_PRIO) return
   if (--p.time_slice > 0) return
   if (rq.nr_running > 1) rq.need_resched = 1
   else p.time_slice = task_timeslice(p)
+}
+
+/** account_process_tick - a tick of CPU time for the task that it found. @context timer interrupt */
+export function account_process_tick(user: boolean): void {
+  const p = rq.curr
+  if (p === null) return
+  if (user) p.utime++
+  else p.stime++
 }
 
 /** sched_init - @context boot, CPU 0 for all CPUs */

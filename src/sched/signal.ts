@@ -44,6 +44,7 @@ const i32 = RAM.i32
 export const SIGHUP = 1
 export const SIGINT = 2
 export const SIGQUIT = 3
+export const SIGABRT = 6
 export const SIGKILL = 9
 export const SIGUSR1 = 10
 export const SIGSEGV = 11
@@ -168,6 +169,20 @@ function handle_stop_signal(p: task_struct, sig: number): void {
     recalc_sigpending(p)
     wake_up_state(p, TASK_STOPPED)
   }
+}
+
+/** force_sig - to the current task, which can neither block nor ignore it. @context process @locks siglock */
+export function force_sig(sig: number): void {
+  const p = current()
+  with_siglock(p, sighand => {
+    const ka = get_action(sighand, sig)
+    if ((p.blocked & sigmask(sig)) !== 0 || ka.handler === SIG_IGN) {
+      set_action(sighand, sig, { ...ka, handler: SIG_DFL })
+      p.blocked &= ~sigmask(sig)
+    }
+    p.pending |= sigmask(sig)
+    recalc_sigpending(p)
+  })
 }
 
 /** send_sig - to one task, which goes on if it sleeps interruptibly. @context any @locks siglock, rq.lock */

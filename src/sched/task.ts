@@ -52,6 +52,8 @@ export class task_struct extends Struct {
   declare files: number
   declare kstack: number
   declare uid: number
+  declare utime: number
+  declare stime: number
   declare nvcsw: number
   declare nivcsw: number
   declare comm: number
@@ -61,7 +63,7 @@ export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   pid: konst(word),
   flags: own(word), // PF_*
   cpu: konst(word), // a generator lives in one thread, so a task never migrates
-  prio: konst(word), // 100 + 20 + nice
+  prio: by('rq.lock', word), // 100 + 20 + nice; looked at without the lock, too
   time_slice: own(word), // ticks left
   on_rq: by('rq.lock', word),
   array: by('rq.lock', word), // which of the two arrays it is queued on
@@ -86,8 +88,10 @@ export const TASK: Layout<task_struct> = layout('task_struct', task_struct, {
   files: own(word), // address of its descriptor table (fs/file.ts)
   kstack: konst(word), // what a system call keeps on the stack in C and others look at
   uid: own(word), // 0: may do everything
-  nvcsw: own(word),
-  nivcsw: own(word),
+  utime: own(word), // ticks that found it in user mode
+  stime: own(word), // and in the kernel, or in an interrupt that came then
+  nvcsw: own(word), // times that it gave the CPU away
+  nivcsw: own(word), // times that its slice was used up
   comm: konst(bytes(16)),
 })
 

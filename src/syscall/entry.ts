@@ -1,17 +1,17 @@
 /** entry.ts - how a process enters the kernel and leaves it: what every system call pays, and whose time it is. */
 import { cost } from '../arch/cost.js'
-import { charge_cost, enter_context, SYSTEM, tick, USER } from '../arch/cpu.js'
+import { enter_context, SYSTEM, tick, USER } from '../arch/cpu.js'
 import { current } from '../sched/sched.js'
 
 const COST_ENTER = cost('syscall_entry_exit')
 
-/** syscall_enter - user mode ends here. @context process */
+/** syscall_enter - user mode ends here; interrupts that wait are taken: a program that only calls must not shut them out. @context process */
 export function syscall_enter(): void {
   enter_context(SYSTEM, current().pid)
-  charge_cost(COST_ENTER)
+  tick(COST_ENTER)
 }
 
-/** syscall_exit - back to user mode; interrupts that wait are taken on the way. @context process */
+/** syscall_exit - back to user mode. @context process */
 export function syscall_exit(): void {
   enter_context(USER, current().pid)
 }

@@ -23,9 +23,9 @@ import {
 import { current, kernel_thread, sched_hooks, schedule, type ThreadOptions, wake_up_process } from '../sched/sched.js'
 import { attach_pid, exit_sighand, sighand_alloc, sighand_get, sighand_put } from '../sched/signal.js'
 import type { Program, task_struct } from '../sched/task.js'
-import { task_exit } from './do_signal.js'
 import { syscall_enter } from './entry.js'
 import { put_timespec } from './signal.js'
+import { die_by } from './traps.js'
 
 export interface ProcessOptions extends Pick<ThreadOptions, 'cpu' | 'nice'> {
   /** Who runs it; 0, the default, is root. */
@@ -41,8 +41,7 @@ function* user_start(): Generator<void, number, void> {
   try {
     code = yield* call(k.program)(k.arg)
   } catch (error) {
-    if (!(error instanceof task_exit)) throw error
-    code = error.code
+    code = yield* die_by(error)
   }
   syscall_enter()
   yield* exit_files()

@@ -25,6 +25,7 @@ import {
   sys_setitimer,
   sys_setuid,
 } from './process.js'
+import { sys_getpriority, sys_getrusage, sys_nice, sys_setpriority, sys_times } from './resource.js'
 import {
   sys_exit,
   sys_kill,
@@ -71,12 +72,17 @@ export const __NR_setuid = 23
 export const __NR_getuid = 24
 export const __NR_alarm = 27
 export const __NR_pause = 29
+export const __NR_nice = 34
 export const __NR_kill = 37
 export const __NR_dup = 41
+export const __NR_times = 43
 export const __NR_ioctl = 54
 export const __NR_fcntl = 55
 export const __NR_dup2 = 63
+export const __NR_getrusage = 77
 export const __NR_gettimeofday = 78
+export const __NR_getpriority = 96
+export const __NR_setpriority = 97
 export const __NR_setitimer = 104
 export const __NR_getitimer = 105
 export const __NR_select = 142
@@ -160,7 +166,12 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_fcntl]: sys_fcntl,
   [__NR_dup2]: sys_dup2,
   [__NR_pause]: sys_pause,
+  [__NR_nice]: sys_nice,
   [__NR_kill]: sys_kill,
+  [__NR_times]: sys_times,
+  [__NR_getrusage]: sys_getrusage,
+  [__NR_getpriority]: sys_getpriority,
+  [__NR_setpriority]: sys_setpriority,
   [__NR_setitimer]: sys_setitimer,
   [__NR_getitimer]: sys_getitimer,
   [__NR_rt_sigaction]: sys_rt_sigaction,

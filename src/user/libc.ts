@@ -44,6 +44,7 @@ import {
   __NR_write,
   syscall,
 } from '../syscall/table.js'
+import { page_fault } from '../syscall/traps.js'
 
 export { syscall }
 export type Libc = Generator<void, number, void>
@@ -72,7 +73,7 @@ export function give_back(at: number): void {
 /** mem - bytes of the program's memory, to read and to write. Throws for a pointer that leads elsewhere: a segmentation fault. */
 export function mem(addr: number, len: number): Uint8Array {
   const at = user_place(addr, len)
-  if (at === 0 && len > 0) throw new Error(`segmentation fault at 0x${(addr >>> 0).toString(16)}`)
+  if (at === 0 && len > 0) throw new page_fault(addr >>> 0)
   return RAM.u8.subarray(at, at + len)
 }
 /** A word at a pointer, as i386 has them. */

@@ -1,11 +1,24 @@
 /** stdio.ts - text out of programs and into them: printf, perror, the arguments of main, options, numbers and addresses. */
+import { call_trace } from '../arch/cpu.js'
 import { USER_MEM_SIZE } from '../lib/limits.js'
 import { task_mm, USER_BASE } from '../sched/mm.js'
 import { current } from '../sched/sched.js'
+import { trap_hooks } from '../syscall/traps.js'
 import { give_back, type Libc, load32, mem, sbrk, write } from './libc.js'
 
 export const STDOUT = 1
 export const STDERR = 2
+
+trap_hooks.uncaught = function* (error) {
+  const frames = call_trace(error).filter(line => !/ (mem|load32|store32) /.test(line))
+  yield* fprintf(
+    STDERR,
+    `${error.name}: ${error.message}\n${frames
+      .slice(0, 4)
+      .map(line => `    ${line}\n`)
+      .join('')}`,
+  )
+}
 
 // ---- output ---------------------------------------------------------------------------------------------------------
 

@@ -133,3 +133,45 @@ test.each([
     await machine.destroy()
   }
 })
+
+const bad = [new URL('../helpers/badPrograms.js', import.meta.url).href]
+
+test.each(['virtual', 'real'] as const)("a program's mistake ends the program, not the machine (%s)", async clock => {
+  const ways = ['load', 'store', 'type', 'throw', 'handled', 'twice', 'caught']
+  const { codes, said } = await play({
+    ...(clock === 'virtual' ? { profile: readProfile('modern') } : {}),
+    programs: bad,
+    processes: [
+      ...ways.map((way, k) => ({ argv: ['crash', way], delayMs: 10 * k })),
+      { ...{ argv: LATE }, delayMs: 100 },
+    ],
+  })
+  expect(codes).toEqual([139, 139, 134, 134, 139, 139, 0, 0])
+  const of = (n: number, fd: number): string =>
+    said
+      .filter(([p, f]) => p === n && f === fd)
+      .map(([, , text]) => text)
+      .join('')
+  expect(of(0, 2)).toMatch(/^page_fault: segmentation fault at 0x10\n {4}at .*load.*\n/)
+  expect(of(1, 2)).toMatch(/^page_fault: segmentation fault at 0xc0000000\n/)
+  expect(of(2, 2)).toMatch(/^TypeError: Cannot read properties of null.*\n {4}at .*type.*\n/)
+  expect(of(3, 2)).toMatch(/^Error: two\nlines\n/)
+  expect(of(4, 1)).toBe('about to handled\nhandler of 11\n')
+  expect(of(5, 1)).toBe('about to twice\nonce\n')
+  expect(of(6, 1)).toBe('about to caught\ncaught\n')
+})
+
+test('nice: slices of 100 ms for who is at 0, of 5 ms for who is at 19', async () => {
+  const { said } = await play({
+    cpus: 1,
+    profile: readProfile('modern'),
+    programs: bad,
+    processes: [{ argv: ['greedy', '0', '1500'] }, { argv: ['greedy', '19', '1500'] }],
+  })
+  const usage = said.map(([, , text]) => JSON.parse(text as string) as { utime: number; stime: number; nivcsw: number })
+  const [a, b] = usage.map(u => u.utime + u.stime) as [number, number]
+  const rounds = usage[1]!.nivcsw
+  expect(rounds).toBeGreaterThan(10)
+  expect(Math.floor(a / 100_000)).toBe(rounds)
+  expect(b).toBe(100_000 + 5000 * (rounds - 1)) // the first slice had begun before it was nice
+})
