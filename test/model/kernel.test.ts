@@ -175,6 +175,12 @@ test.each(['sigsuspend', 'recv'])('a signal comes while a process is about to sl
   expect(result).toMatchObject({ findings: [], schedules: 80, cut: 0, outcomes: { '3 seen': 80 } })
 })
 
+test('processes are made more and less urgent by another CPU while they run and sleep: none is lost', async () => {
+  const options = { schedules: 60, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60, spinLooks: 8 }
+  const result = await look('nice', { ...options, args: { rounds: 3, ticks: 3 } })
+  expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
+})
+
 describe('what is taken away while it is used', () => {
   // A loop that reads the same word eight times may wait for it; the kernel's own say so by cpu_relax().
   const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60, spinLooks: 8 }
