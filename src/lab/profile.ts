@@ -1,9 +1,9 @@
 /** profile.ts - cost profiles: what each function of the kernel costs in virtual time. docs/cost-profiles.md is their manual. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { errnoText, UsageError } from './errors.js'
+import { PROFILES, profileNames } from './profileNames.js'
 
 /** A cost profile, as it stands in its file. */
 export interface CostProfile {
@@ -19,7 +19,6 @@ export interface CostProfile {
   board_ns?: number
 }
 
-const FOLDER = fileURLToPath(new URL('../../../data/profiles/', import.meta.url))
 /** The machine charges these as they happen, or nobody has measured them yet (sockets): a profile may leave them out. */
 const OPTIONAL = [
   'spin_wait',
@@ -43,17 +42,9 @@ const SCHEMA = z.strictObject({
   board_ns: z.number().nonnegative().max(1e6).exactOptional(),
 })
 
-/** profileNames - of the profiles that come with the package. */
-export function profileNames(): string[] {
-  return readdirSync(FOLDER)
-    .filter(f => f.endsWith('.json'))
-    .map(f => f.slice(0, -5))
-    .sort()
-}
-
 /** readProfile - a profile by its name, or from a file. Throws a UsageError that says what is wrong with it. */
 export function readProfile(name: string): CostProfile {
-  const file = profileNames().includes(name) ? join(FOLDER, `${name}.json`) : name
+  const file = profileNames().includes(name) ? join(PROFILES, `${name}.json`) : name
   let text: string
   try {
     text = readFileSync(file, 'utf8')

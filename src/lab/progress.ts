@@ -1,5 +1,4 @@
 /** progress.ts - a progress bar on a terminal, nothing in a pipe. */
-import { Presets, SingleBar } from 'cli-progress'
 import type { ProgressHook } from './types.js'
 
 export interface Progress {
@@ -11,9 +10,10 @@ export interface Progress {
 }
 
 /** startProgress - a bar on stderr when that is a terminal. */
-export function startProgress(): Progress {
+export async function startProgress(): Promise<Progress> {
   const say = (line: string): void => void process.stderr.write(`softnet: ${line}\n`)
   if (!process.stderr.isTTY) return { update: () => {}, notice: say, stop: () => {} }
+  const { Presets, SingleBar } = await import('cli-progress') // late: most runs need no bar
   const bar = new SingleBar(
     {
       format: ' {bar} {percentage} % | {duration_formatted} | {label}',

@@ -2,8 +2,7 @@
  * torture.ts - free-running torture: a machine without ports on which kernel programs take locks, read under RCU, pass packets
  * or arm timers as hard as they can, really in parallel; and what their oracles counted.
  */
-import type { RcuFlavour, TortureLock } from '../lib/torture.js'
-import { RCU_FLAVOURS, TORTURE_LOCKS } from '../lib/torture.js'
+import { RCU_FLAVOURS, type RcuFlavour, TORTURE_LOCKS, type TortureLock } from '../lib/torture.js'
 import { MachinePanic } from './errors.js'
 import { Machine, type MachineConfig, sleep } from './machine.js'
 import {
@@ -16,34 +15,8 @@ import {
   type TimerReport,
   timerReport,
 } from './tortureCounts.js'
+import { BUSTED, SPINNING, type TortureTarget } from './tortureTargets.js'
 import type { LockKind, ProgressHook } from './types.js'
-
-/** What can be tortured: a sort of lock, all sorts at once, or something else. */
-export const TORTURE_TARGETS = [...TORTURE_LOCKS, 'locks', 'rcu', 'skb', 'timer'] as const
-export type TortureTarget = (typeof TORTURE_TARGETS)[number]
-/** What `all` stands for. */
-export const TORTURE_ALL: readonly TortureTarget[] = ['locks', 'rcu', 'skb', 'timer']
-
-export const BUSTED = 'busted'
-const SPINNING = ['tas', 'ticket', 'mcs'] as const
-const KINDS: Record<TortureTarget, readonly string[]> = {
-  spin: SPINNING,
-  'spin-irq': SPINNING,
-  'spin-bh': SPINNING,
-  rwlock: ['sound'],
-  'rwlock-irq': ['sound'],
-  seqlock: SPINNING,
-  semaphore: SPINNING,
-  locks: SPINNING,
-  rcu: RCU_FLAVOURS,
-  skb: ['sound'],
-  timer: ['sound'],
-}
-
-/** kindsOf - the sound kinds of a target; each has a busted twin besides. */
-export function kindsOf(target: TortureTarget): readonly string[] {
-  return KINDS[target]
-}
 
 export interface TortureOptions {
   target: TortureTarget

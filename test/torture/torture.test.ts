@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { HALTING } from '../../src/arch/power.js'
 import { Machine, sleep } from '../../src/lab/machine.js'
-import { BUSTED, runTorture } from '../../src/lab/torture.js'
+import { runTorture } from '../../src/lab/torture.js'
+import { BUSTED } from '../../src/lab/tortureTargets.js'
 import { RCU_FLAVOURS, TORTURE_LOCKS } from '../../src/lib/torture.js'
 import { bare, torture } from './harness.js'
 

@@ -71,7 +71,7 @@ async function calibrate(options: CalibrateCliOptions, signal: AbortSignal): Pro
 /** The run with its progress bar; loaded late, so that help and wrong flags need no machine. */
 async function measure(options: CalibrateCliOptions, signal: AbortSignal): Promise<CalibrateResult> {
   const { runCalibrate } = await import('../calibrate.js')
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
     return await runCalibrate({
       name: basename(options.out).replace(/\.json$/, '') || 'mine',

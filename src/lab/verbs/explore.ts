@@ -105,7 +105,7 @@ async function explored(file: string, flags: Flags, signal: AbortSignal): Promis
   const { json: _json, html: _html, trace: _trace, races, kernel, megabytes, ...options } = flags
   if (kernel === undefined && megabytes !== undefined)
     throw new UsageError('--megabytes: is the RAM of a machine, which there is only with --kernel')
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
     return await explore(file, {
       ...(options as ExploreOptions),

@@ -4,7 +4,6 @@ import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
 import type { CaptureSink } from '../forward.js'
 import { startProgress } from '../progress.js'
-import { forwardReport } from '../report/terminal.js'
 import type { ForwardConfig, ForwardResult, LockKind, PortFile, RxArch } from '../types.js'
 import {
   type ClockOptions,
@@ -122,10 +121,11 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
     profileInput(options.profile),
   ])
   try {
-    const profile = profileOf(options)
+    const profile = await profileOf(options)
     if (profile === null) warnOvercommit(cpus, '; the packets that come out are the same')
     const { hz } = forwardDefaults()
     const config = { inputs, outputs, routes, cpus, rx, lock, seed, speed, hz, profile }
+    const { forwardReport } = await import('../report/terminal.js')
     const result = await convey(config, (iface, bytes) => files.get(`--out ${iface}`)?.write(bytes), signal)
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
@@ -141,7 +141,7 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
 /** The run with its progress bar; loaded late, so that help and wrong flags need no machine. */
 async function convey(config: ForwardConfig, output: CaptureSink, signal: AbortSignal): Promise<ForwardResult> {
   const { runForward } = await import('../forward.js')
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
     const result = await runForward(config, output, { progress: bar.update, notice: bar.notice, signal })
     signal.throwIfAborted()

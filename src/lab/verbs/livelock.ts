@@ -13,10 +13,7 @@ import {
 } from '../config.js'
 import { EXIT_CLEAN } from '../errors.js'
 import { startProgress } from '../progress.js'
-import { livelockCsv } from '../report/csv.js'
-import { livelockHtml } from '../report/html.js'
-import { livelockReport, lookOf } from '../report/terminal.js'
-import { TraceWriter } from '../report/trace.js'
+import type { TraceWriter } from '../report/trace.js'
 import type {
   Affinity,
   ArrivalKind,
@@ -208,7 +205,7 @@ export function registerLivelock(program: Command, run: VerbRunner): void {
 }
 
 /** toConfig - options as the experiment takes them. */
-function toConfig(o: LivelockOptions): LivelockConfig {
+function toConfig(o: LivelockOptions, profile: LivelockConfig['profile']): LivelockConfig {
   return {
     cpus: o.cpus,
     rx: o.rx,
@@ -234,7 +231,7 @@ function toConfig(o: LivelockOptions): LivelockConfig {
     hz: o.hz,
     irqWork: o.irqWork,
     pcap: o.pcap ?? null,
-    profile: profileOf(o),
+    profile,
     trace: o.trace !== undefined,
   }
 }
@@ -247,8 +244,12 @@ async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<
     if (options.clock === 'real')
       warnOvercommit(options.cpus, '; virtual time is the better tool for that: --clock virtual')
     const traceFile = files.get('--trace')
+    const { TraceWriter } = await import('../report/trace.js')
     const tracer = traceFile === undefined ? null : new TraceWriter(text => traceFile.write(text))
-    const result = await measure(toConfig(options), signal, tracer)
+    const result = await measure(toConfig(options, await profileOf(options)), signal, tracer)
+    const { livelockReport, lookOf } = await import('../report/terminal.js')
+    const { livelockCsv } = await import('../report/csv.js')
+    const { livelockHtml } = await import('../report/html.js')
     tracer?.end()
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.write('--csv', () => livelockCsv(result))
@@ -270,7 +271,7 @@ async function measure(
   tracer: TraceWriter | null,
 ): Promise<LivelockResult> {
   const { runLivelock } = await import('../livelock.js')
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
     const trace = tracer === null ? {} : { trace: tracer.add.bind(tracer) }
     const result = await runLivelock(config, { progress: bar.update, notice: bar.notice, signal, ...trace })

@@ -2,7 +2,6 @@
 import type { Command } from 'commander'
 import { hostCores, RANGES } from '../config.js'
 import { EXIT_CLEAN, UsageError } from '../errors.js'
-import { readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import type { PaperResult } from '../types.js'
 import { OutputFiles, profileInput, rateList, type VerbRunner, wholeNumber } from './verb.js'
@@ -82,9 +81,10 @@ async function paper(options: PaperOptions, signal: AbortSignal): Promise<number
 
 /** The runs with their progress bar; loaded late, so that help and wrong flags need no machine. */
 async function measure(options: PaperOptions, signal: AbortSignal): Promise<PaperResult> {
+  const { readProfile } = await import('../profile.js')
   const profile = readProfile(options.profile)
   const { runPaper } = await import('../paper.js')
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
     return await runPaper({
       profile,

@@ -3,11 +3,11 @@ import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { SCENARIO_CLOCKS } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
-import { type CostProfile, readProfile } from '../profile.js'
+import type { CostProfile } from '../profile.js'
 import type { ScenarioResult } from '../scenario/run.js'
 import type { ScenarioSpec } from '../scenario/schema.js'
 import { summary } from '../scenario/summary.js'
-import { OutputFiles, oneOf, profileInput, readableFile, type VerbRunner, wholeNumber } from './verb.js'
+import { OutputFiles, oneOf, profileInput, profileOf, readableFile, type VerbRunner, wholeNumber } from './verb.js'
 
 interface RunOptions {
   clock?: NonNullable<ScenarioSpec['clock']>
@@ -111,7 +111,10 @@ async function scenario(file: string, options: RunOptions, signal: AbortSignal):
   const { parseScenario } = await import('../scenario/schema.js') // late: help and the other verbs need no YAML
   const spec = withOptions(parseScenario(readFileSync(file, 'utf8'), file), options)
   const { json } = options
-  const profile = spec.clock === 'real' ? null : readProfile(spec.profile ?? 'modern')
+  const profile = await profileOf({
+    clock: spec.clock === 'real' ? 'real' : 'virtual',
+    profile: spec.profile ?? 'modern',
+  })
   const captures = Object.values(spec.hosts).flatMap(h =>
     Object.values(h.interfaces).flatMap(i => (i.capture === undefined ? [] : [i.capture])),
   )

@@ -2,7 +2,6 @@
 import type { Command } from 'commander'
 import { hostCores, RANGES } from '../config.js'
 import { EXIT_CLEAN, UsageError } from '../errors.js'
-import { readProfile } from '../profile.js'
 import { startProgress } from '../progress.js'
 import type { ScaleResult } from '../types.js'
 import { OutputFiles, profileInput, someOf, type VerbRunner, wholeNumber } from './verb.js'
@@ -70,9 +69,10 @@ async function scale(options: ScaleOptions, signal: AbortSignal): Promise<number
 
 /** The runs with their progress bar; loaded late, so that help and wrong flags need no machine. */
 async function measure(options: ScaleOptions, signal: AbortSignal): Promise<ScaleResult> {
+  const { readProfile } = await import('../profile.js')
   const profile = readProfile(options.profile)
   const { runScale } = await import('../scale.js')
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
     return await runScale({
       profile,

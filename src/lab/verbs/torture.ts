@@ -3,16 +3,8 @@ import type { Command } from 'commander'
 import { hostCores, RANGES } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
 import { startProgress } from '../progress.js'
-import {
-  BUSTED,
-  kindsOf,
-  runTorture,
-  TORTURE_ALL,
-  TORTURE_TARGETS,
-  type TortureResult,
-  type TortureRun,
-  type TortureTarget,
-} from '../torture.js'
+import type { TortureResult, TortureRun } from '../torture.js'
+import { BUSTED, kindsOf, TORTURE_ALL, TORTURE_TARGETS, type TortureTarget } from '../tortureTargets.js'
 import { OutputFiles, oneOf, type VerbRunner, wholeNumber } from './verb.js'
 
 interface Flags {
@@ -65,8 +57,9 @@ async function verb(what: string, flags: Flags, signal: AbortSignal): Promise<nu
   const jobs = jobsOf(what, flags.kind)
   const cpus = flags.cpus ?? Math.min(MANY, Math.max(FEW, hostCores()))
   const files = new OutputFiles({ '--json': json })
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
+    const { runTorture } = await import('../torture.js')
     const runs: TortureRun[] = []
     for (const [k, job] of jobs.entries()) {
       const progress = (done: number, total: number, label: string): void =>

@@ -5,7 +5,8 @@ import { IMIX } from '../../hw/imix.js'
 import { AtomicFile } from '../atomicWrite.js'
 import { hostCores, RANGES } from '../config.js'
 import { errnoText, UsageError } from '../errors.js'
-import { type CostProfile, profileNames, readProfile } from '../profile.js'
+import type { CostProfile } from '../profile.js'
+import { profileNames } from '../profileNames.js'
 import { fileIdentity } from '../sameFile.js'
 import type { PortFile } from '../types.js'
 
@@ -176,8 +177,10 @@ export function profileOption(): Option {
 }
 
 /** profileOf - costs of virtual time, or null with a real clock. */
-export function profileOf({ clock, profile }: ClockOptions): CostProfile | null {
-  return clock === 'virtual' ? readProfile(profile) : null
+export async function profileOf({ clock, profile }: ClockOptions): Promise<CostProfile | null> {
+  if (clock !== 'virtual') return null
+  const { readProfile } = await import('../profile.js')
+  return readProfile(profile)
 }
 
 /** profileInput - the file that a profile is read from, when it is the user's. */

@@ -4,7 +4,7 @@ import { type Bug, ZOO } from '../../zoo/index.js'
 import { RANGES } from '../config.js'
 import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
 import { startProgress } from '../progress.js'
-import { isClean, runZoo, type ZooResult } from '../zoo.js'
+import type { ZooResult } from '../zoo.js'
 import { OutputFiles, type VerbRunner, wholeNumber } from './verb.js'
 
 interface Flags {
@@ -53,6 +53,7 @@ async function verb(flags: Flags, signal: AbortSignal): Promise<number> {
   try {
     const result = await found(flags, signal)
     const { zooReport } = await import('../report/zoo.js')
+    const { isClean } = await import('../zoo.js')
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
     process.stdout.write(json === '-' ? `${JSON.stringify(result, null, 1)}\n` : `${zooReport(result)}\n`)
@@ -63,8 +64,9 @@ async function verb(flags: Flags, signal: AbortSignal): Promise<number> {
 }
 
 async function found({ only, schedules, seed, twins = false }: Flags, signal: AbortSignal): Promise<ZooResult> {
-  const bar = startProgress()
+  const bar = await startProgress()
   try {
+    const { runZoo } = await import('../zoo.js')
     return await runZoo({ bugs: only, schedules, seed, twins, signal, progress: bar.update })
   } finally {
     bar.stop()
