@@ -20,7 +20,7 @@ export const PANIC_LEN = BOOT_PAGE + 12
 export const BOOT_HASH = BOOT_PAGE + 16 // symbols and layouts, as CPU 0 sees them
 export const DOORBELL = BOOT_PAGE + 20 // counts requests of the host to a running machine
 export const DOORBELL_DONE = BOOT_PAGE + 24 // requests that the machine has served
-export const DOORBELL_OP = BOOT_PAGE + 28 // what is asked for: DOORBELL_CPU_*
+export const DOORBELL_OP = BOOT_PAGE + 28 // what is asked for: DOORBELL_CPU_*, DOORBELL_NIC_*
 export const DOORBELL_ARG = BOOT_PAGE + 32
 export const DOORBELL_RESULT = BOOT_PAGE + 36 // 0, or a negative errno
 export const JIFFIES = BOOT_PAGE + 128 // on a line of its own: read everywhere, written by one
@@ -28,6 +28,8 @@ export const CONFIG = BOOT_PAGE + 256
 
 export const DOORBELL_CPU_DOWN = 1
 export const DOORBELL_CPU_UP = 2
+export const DOORBELL_NIC_DEL = 3
+export const DOORBELL_NIC_ADD = 4
 
 /** Words of the configuration block, set by the host before boot. */
 export const CONFIG_WORDS = [

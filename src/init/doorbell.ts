@@ -14,9 +14,12 @@ import {
   DOORBELL_CPU_DOWN,
   DOORBELL_CPU_UP,
   DOORBELL_DONE,
+  DOORBELL_NIC_ADD,
+  DOORBELL_NIC_DEL,
   DOORBELL_OP,
   DOORBELL_RESULT,
 } from '../arch/machine.js'
+import { device_add, device_del } from '../drivers/base/bus.js'
 import { cpu_down, cpu_up } from '../irq/hotplug.js'
 import { tick_hooks } from '../irq/timer.js'
 import { EINVAL } from '../lib/errno.js'
@@ -41,6 +44,8 @@ tick_hooks.push(doorbell_tick)
 function* serve(op: number, arg: number): Generator<void, number, void> {
   if (op === DOORBELL_CPU_DOWN) return yield* cpu_down(arg)
   if (op === DOORBELL_CPU_UP) return yield* cpu_up(arg)
+  if (op === DOORBELL_NIC_DEL) return yield* device_del(arg)
+  if (op === DOORBELL_NIC_ADD) return yield* device_add(arg)
   return -EINVAL
 }
 

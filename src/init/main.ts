@@ -18,9 +18,10 @@ import {
   RUNNING,
 } from '../arch/machine.js'
 import { turnstile_enter, turnstile_leave } from '../arch/turnstile.js'
+import { bus_init } from '../drivers/base/bus.js'
 import { console_init } from '../drivers/char/console.js'
 import { loopback_init } from '../drivers/net/loopback.js'
-import { nic_probe } from '../drivers/net/nic_probe.js'
+import { nic_found } from '../drivers/net/nic_driver.js'
 import { cpu_rejoin, hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
 import { softirq_init } from '../irq/softirq.js'
@@ -128,7 +129,7 @@ function dotted(addr: number): string {
 }
 
 function add_port(nic: number, port: PortSetup): void {
-  const dev = nic_probe(nic, {
+  const dev = nic_found(nic, {
     name: port.name,
     mac_hi: port.mac.hi,
     mac_lo: port.mac.lo,
@@ -263,6 +264,7 @@ export function init_subsystems(ncpus: number): void {
   linkwatch_init()
   arp_init(config('seed'))
   arp_ioctl_init()
+  bus_init()
   dst_init()
   inet_initpeers()
   ip_rt_init()

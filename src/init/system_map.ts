@@ -23,6 +23,8 @@ import {
   DOORBELL_CPU_DOWN,
   DOORBELL_CPU_UP,
   DOORBELL_DONE,
+  DOORBELL_NIC_ADD,
+  DOORBELL_NIC_DEL,
   DOORBELL_OP,
   DOORBELL_RESULT,
   ONLINE,
@@ -73,7 +75,17 @@ export interface SystemMap {
   contexts: readonly string[]
   boot: { power: number; online: number; panic_len: number; panic_text: number }
   /** Requests of the host to a machine that runs. */
-  doorbell: { seq: number; done: number; op: number; arg: number; result: number; cpu_down: number; cpu_up: number }
+  doorbell: {
+    seq: number
+    done: number
+    op: number
+    arg: number
+    result: number
+    cpu_down: number
+    cpu_up: number
+    nic_del: number
+    nic_add: number
+  }
   /** Offsets of a CPU's own registers in its area. */
   registers: { irq_flag: number; preempt: number; current: number; context: number; held: number; held_stack: number }
   /** Offsets in a task_struct. */
@@ -136,6 +148,8 @@ export function system_map(): SystemMap {
       result: DOORBELL_RESULT,
       cpu_down: DOORBELL_CPU_DOWN,
       cpu_up: DOORBELL_CPU_UP,
+      nic_del: DOORBELL_NIC_DEL,
+      nic_add: DOORBELL_NIC_ADD,
     },
     registers: {
       irq_flag: CPU_IF,

@@ -20,6 +20,7 @@ import { table_blob } from '../lib/iptables.js'
 import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
 import { ConsoleReader, type ConsoleRecord, type HostFile } from './consoleReader.js'
+import { ringDoorbell } from './doorbellHost.js'
 import { MachinePanic, RunError } from './errors.js'
 import { linked, linkedWorker } from './image.js'
 import { saveIptables } from './iptables/save.js'
@@ -53,6 +54,10 @@ const TURN_SPIN = 20_000
 const PROCESS_LOOK_MS = 2
 
 export type { MachineConfig, MachinePort } from './machineConfig.js'
+
+import { sleep } from './sleep.js'
+
+export { sleep } from './sleep.js'
 
 type Remote<T> = Comlink.Remote<T>
 
@@ -355,22 +360,20 @@ export class Machine {
 
   /** Stops a CPU of a machine that runs; everything it had in hand but its tasks goes to CPU 0, which cannot be stopped. */
   async cpuDown(cpu: number): Promise<void> {
-    await this.ring(this.ram.map.doorbell.cpu_down, cpu, `CPU ${cpu} cannot be stopped`)
+    await ringDoorbell(this, this.ram.map.doorbell.cpu_down, cpu, `CPU ${cpu} cannot be stopped`)
   }
   /** Starts a CPU that was stopped. */
   async cpuUp(cpu: number): Promise<void> {
-    await this.ring(this.ram.map.doorbell.cpu_up, cpu, `CPU ${cpu} cannot be started`)
+    await ringDoorbell(this, this.ram.map.doorbell.cpu_up, cpu, `CPU ${cpu} cannot be started`)
   }
 
-  private async ring(op: number, arg: number, complaint: string): Promise<void> {
-    if (!this.running) throw new RunError('the machine is not running')
-    const request = this.ram.ringDoorbell(op, arg)
-    while (!this.ram.doorbellServed(request)) {
-      this.check()
-      await this.pass(1)
-    }
-    const error = this.ram.doorbellResult()
-    if (error !== 0) throw new RunError(`${complaint}: error ${-error}`)
+  /** Unplugs the NIC of a port: its interface goes, with its addresses and routes, when nobody uses it any more. */
+  async unplug(port: number): Promise<void> {
+    await ringDoorbell(this, this.ram.map.doorbell.nic_del, port, `NIC ${port} cannot be unplugged`)
+  }
+  /** Plugs it in again: it is `eth` with the first number that is free, down and without addresses. */
+  async plug(port: number): Promise<void> {
+    await ringDoorbell(this, this.ram.map.doorbell.nic_add, port, `NIC ${port} cannot be plugged in`)
   }
 
   // ---- power off ----------------------------------------------------------------------------------------------------
@@ -492,9 +495,4 @@ export class Machine {
     await pool.destroy().catch(() => {})
     await Promise.allSettled(this.tasks)
   }
-}
-
-/** sleep - host time, ms. */
-export function sleep(ms: number): Promise<void> {
-  return new Promise(resolve => (ms === 0 ? setImmediate(resolve) : setTimeout(resolve, ms)))
 }

@@ -55,14 +55,15 @@ import { del_timer_sync, init_timer, jiffies, mod_timer, msleep } from '../../ir
 import { ENOMEM } from '../../lib/errno.js'
 import { MAX_NICS, NR_IRQS, RX_RING, TX_RING } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
-import { kmem_cache_alloc, kmem_cache_create } from '../../mm/slab.js'
+import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { RX_POLLED } from '../../net/core/dev.js'
 import { ether_setup } from '../../net/core/eth.js'
 import { drop_reason, fate_dropped, fate_received } from '../../net/core/fate.js'
-import { kpoll_register } from '../../net/core/kpoll.js'
+import { kpoll_register, kpoll_unregister } from '../../net/core/kpoll.js'
 import { netif_carrier_off, netif_carrier_on } from '../../net/core/link_watch.js'
 import {
   alloc_netdev,
+  free_netdev,
   netif_poll_disable,
   netif_poll_enable,
   netif_start_queue,
@@ -342,7 +343,11 @@ const IRQ_WORK = [1, 10, 0, 0]
 function make_queue(nic: number, index: number, dev: net_device, name: string): nic_queue | null {
   const q = kmem_cache_alloc(queue_cache)
   const poll_dev = alloc_netdev(`${name}-poll`)
-  if (q === null || poll_dev === null) return null
+  if (q === null || poll_dev === null) {
+    if (q !== null) kmem_cache_free(queue_cache, q)
+    if (poll_dev !== null) free_netdev(poll_dev)
+    return null
+  }
   i32.fill(0, q.$w, q.$w + (QUEUE.size >> 2))
   const arch = config('rx_arch')
   q.nic = nic
@@ -360,14 +365,31 @@ function make_queue(nic: number, index: number, dev: net_device, name: string): 
   if (arch === RX_POLLED) kpoll_register(kpoll_ops_sym, q.addr)
   return q
 }
+function free_queue(q: nic_queue): void {
+  if (q.arch === RX_POLLED) kpoll_unregister(q.addr)
+  free_netdev(q.poll_dev!)
+  kmem_cache_free(queue_cache, q)
+}
+
+/** nic_free - @context process @consumes dev, which is not registered, and which nobody refers to */
+export function nic_free(dev: net_device): void {
+  const adapter = ADAPTER.ref(dev.priv)
+  for (let k = 0; k < adapter.nqueues; k++) free_queue(queue_of(adapter, k))
+  kmem_cache_free(adapter_cache, adapter)
+  free_netdev(dev)
+}
 
 /** nic_probe - found a NIC: make a device of it and register it. @context boot @locks rtnl is held @returns device, or null */
 export function nic_probe(nic: number, options: NicOptions): net_device | null {
   const dev = alloc_netdev(options.name)
   const adapter = kmem_cache_alloc(adapter_cache)
-  if (dev === null || adapter === null) return null
+  if (dev === null || adapter === null) {
+    if (dev !== null) free_netdev(dev)
+    if (adapter !== null) kmem_cache_free(adapter_cache, adapter)
+    return null
+  }
   adapter.nic = nic
-  adapter.nqueues = options.nqueues
+  adapter.nqueues = 0
   adapter.promisc = options.promisc ? 1 : 0
   ether_setup(dev, options.mac_hi, options.mac_lo)
   dev.mtu = options.mtu
@@ -382,9 +404,15 @@ export function nic_probe(nic: number, options: NicOptions): net_device | null {
   dev.tx_timeout = nic_tx_timeout_sym
   for (let k = 0; k < options.nqueues; k++) {
     const q = make_queue(nic, k, dev, options.name)
-    if (q === null) return null
+    if (q === null) {
+      nic_free(dev)
+      return null
+    }
     i32[(adapter.queues >> 2) + k] = q.addr
+    adapter.nqueues = k + 1
   }
   i32[(nic_page(nic) + NIC_LINK) >> 2] = 1
-  return register_netdevice(dev) === 0 ? dev : null
+  if (register_netdevice(dev) === 0) return dev
+  nic_free(dev)
+  return null
 }

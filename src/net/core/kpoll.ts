@@ -86,6 +86,16 @@ export function kpoll_register(ops: Sym<poll_ops>, dev: number): void {
   s.ndevices++
 }
 
+/** kpoll_unregister - a device that is closed goes; the thread is not in a round now. @context process, CPU 0 */
+export function kpoll_unregister(dev: number): void {
+  const at = s.devices >> 2
+  let k = 0
+  while (k < s.ndevices && i32[at + 2 * k + 1] !== dev) k++
+  if (k === s.ndevices) return
+  i32.copyWithin(at + 2 * k, at + 2 * k + 2, at + 2 * s.ndevices)
+  s.ndevices--
+}
+
 /** kpoll_schedule - a device needs service; its interrupt is masked. @context hardirq, softirq, process */
 export function kpoll_schedule(): void {
   const flags = local_irq_save()

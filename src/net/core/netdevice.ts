@@ -368,7 +368,7 @@ export function dev_base_read_unlock(): void {
   read_unlock_bh(tables.dev_base_lock)
 }
 
-function __dev_get_by_name(name: string): net_device | null {
+export function __dev_get_by_name(name: string): net_device | null {
   let dev = NETDEV.at(i32[name_bucket(name)])
   while (dev !== null && dev_name(dev) !== name) dev = dev.name_next
   return dev
