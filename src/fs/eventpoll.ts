@@ -336,6 +336,7 @@ const eventpoll_fops: file_operations = {
     poll_wait(ep.poll_wait, pt)
     return is_ready(ep) ? POLLIN | POLLRDNORM : 0
   },
+  restarts: true,
   release: filp => ep_free(EVENTPOLL.ref(filp.private_data)),
 }
 export const eventpoll_fops_sym = symbol('eventpoll_fops', eventpoll_fops)

@@ -14,7 +14,7 @@ import { load } from '../arch/atomic.js'
 import { RAM } from '../arch/ram.js'
 import { EBADF, EMFILE } from '../lib/errno.js'
 import { MAX_FILES, MAX_TASKS, NR_OPEN } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, kmem_cache_free, objects_out } from '../mm/slab.js'
 import { FOWN, fown_init, type fown_struct } from '../sched/fasync.js'
 import type { poll_table } from '../sched/poll.js'
 import { all_tasks, current } from '../sched/sched.js'
@@ -48,7 +48,7 @@ export class file extends Struct {
   declare f_ep_watched: number
 }
 export const FILE: Layout<file> = layout('file', file, {
-  f_count: atomic(word),
+  f_count: atomic(word), // 0: it is being opened, or released
   f_flags: word, // O_*; changed by fcntl, a word at a time
   f_op: konst(word),
   private_data: konst(word), // address of the socket, or of what else it is
@@ -70,6 +70,8 @@ export interface file_operations {
   poll?(filp: file, pt: poll_table | null): number
   /** Tell the owner by a signal from now on, or no more. `fd`: by which descriptor. Without this: never. @returns 0, -errno */
   fasync?(fd: number, filp: file, on: boolean): Generator<void, number, void>
+  /** Its release may begin anew where a halt has cut it, or has cut the file's opening: nothing is half done while it sleeps. */
+  readonly restarts?: true
   /** The last reference is gone. */
   release(filp: file): Generator<void, void, void>
 }
@@ -341,6 +343,11 @@ export function* files_post_mortem(sent: readonly number[]): Generator<void, voi
     yield* put_files_struct(FILES.ref(at))
   }
   for (const p of all_tasks()) i32[p.$w + TASK_FILES] = 0
+  for (const filp of files_out()) if (filp.f_count === 0 && file_op(filp).restarts === true) yield* __fput(filp)
+}
+/** files_out - all files of the machine. @context a halted machine */
+export function files_out(): file[] {
+  return objects_out(filp_cache as unknown as kmem_cache<Struct>).map(addr => FILE.ref(addr))
 }
 const TASK_FILES = TASK.offset('files') >> 2
 /** file_count - references. */

@@ -41,7 +41,7 @@ import {
   wake_up,
 } from '../sched/wait.js'
 import { refcount_dec_and_test, refcount_inc } from '../sync/refcount.js'
-import { can_read, can_write, type file, type file_operations, O_NONBLOCK } from './file.js'
+import { can_read, can_write, type file, type file_operations, files_out, O_NONBLOCK } from './file.js'
 
 type Call = Generator<void, number, void>
 
@@ -423,11 +423,26 @@ const pipe_fops: file_operations = {
   ioctl: pipe_ioctl,
   poll: pipe_poll,
   fasync: pipe_fasync,
+  restarts: true,
   release: pipe_release,
 }
 export const pipe_fops_sym = symbol('pipe_fops', pipe_fops)
 
-/** pipes_halt - who was in the middle of a call never goes on: what he had taken is free. @context a halted machine */
+/**
+ * pipes_halt - who was in the middle of a call never goes on: what he had taken is free, and the ends are those of the files that
+ * are there. @context a halted machine
+ */
 export function pipes_halt(): void {
-  for (const addr of objects_out(pipe_cache as unknown as kmem_cache<Struct>)) init_MUTEX(PIPE.ref(addr).i_sem)
+  for (const addr of objects_out(pipe_cache as unknown as kmem_cache<Struct>)) {
+    const pipe = PIPE.ref(addr)
+    init_MUTEX(pipe.i_sem)
+    pipe.readers = 0
+    pipe.writers = 0
+  }
+  for (const filp of files_out()) {
+    if (filp.f_op !== pipe_fops_sym) continue
+    const pipe = PIPE.ref(filp.private_data)
+    if (can_read(filp)) pipe.readers++
+    if (can_write(filp)) pipe.writers++
+  }
 }

@@ -120,8 +120,12 @@ function* open_fifo(pipe: pipe_inode, flags: number): Call {
   const denied = permission(pipe, flags)
   const f_flags = flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC)
   const filp = denied === 0 ? get_empty_filp(pipe_fops_sym, pipe.addr, f_flags) : null
+  if (filp !== null) filp.f_count = 0 // nobody has it yet
   const err = denied !== 0 ? denied : filp === null ? -ENFILE : yield* fifo_open(filp)
-  if (err === 0) return filp!.addr
+  if (filp !== null && err === 0) {
+    filp.f_count = 1
+    return filp.addr
+  }
   if (filp !== null) release_unused(filp)
   pipe_put(pipe)
   return err
