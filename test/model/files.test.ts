@@ -1,0 +1,59 @@
+/** Descriptors under control: pipes, epoll, and what happens when a file goes that is watched. */
+import { describe, expect, test } from 'vitest'
+import { type ExploreOptions, explore } from '../../src/explore/index.js'
+import type { EpollArgs } from './kernel/epoll.js'
+import type { EpollCloseArgs } from './kernel/epollclose.js'
+import type { PipeArgs } from './kernel/pipe.js'
+
+const look = (name: string, options: ExploreOptions) =>
+  explore(new URL(`./kernel/${name}.js`, import.meta.url), {
+    throws: false,
+    kernel: { megabytes: 64 },
+    maxSteps: 50_000,
+    hangSeconds: 60,
+    ...options,
+  })
+const ASLEEP = ['deadlock', 'lost wakeup', 'stall']
+
+describe('a FIFO between two CPUs', () => {
+  test.each<[string, PipeArgs]>([
+    ['more than it holds', { bulk: 68_000, chunk: 9_000, single: 0 }],
+    ['byte by byte', { bulk: 0, chunk: 16, single: 4 }],
+    ['both', { bulk: 66_000, chunk: 20_000, single: 2 }],
+  ])('%s: no byte and no wake-up is lost, nothing raced for, nothing leaked', async (_name, args) => {
+    expect(await look('pipe', { schedules: 40, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+  })
+
+  test('a broken twin that looks before it is on the queue sleeps for ever', async () => {
+    const args: PipeArgs = { bulk: 0, chunk: 16, single: 16, broken: true }
+    const { findings } = await look('pipe', { schedules: 150, args })
+    expect(ASLEEP).toContain(findings[0]?.detector)
+  })
+})
+
+describe('epoll against softirqs of another CPU', () => {
+  test.each(['level', 'edge', 'oneshot', 'add'] as const)('%s: no event is lost', async mode => {
+    const args: EpollArgs = { mode, datagrams: 6 }
+    expect(await look('epoll', { schedules: 40, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+  })
+
+  test('a broken twin of a socket that looks before the item is on its queue sleeps for ever', async () => {
+    const args: EpollArgs = { mode: 'add', datagrams: 8, broken: true }
+    const { findings } = await look('epoll', { schedules: 80, args })
+    expect(ASLEEP).toContain(findings[0]?.detector)
+  })
+})
+
+describe('a watched file goes', () => {
+  test('while it wakes, and while its epoll file goes: no item outlives either', async () => {
+    const args: EpollCloseArgs = { rounds: 3 }
+    expect(await look('epollclose', { schedules: 100, args })).toMatchObject({ findings: [], schedules: 100, cut: 0 })
+  })
+
+  test('2.6.11 looks at the list without a lock: the file goes while ep_free has its lock', async () => {
+    const args: EpollCloseArgs = { rounds: 3, broken: true }
+    const { findings } = await look('epollclose', { schedules: 200, args })
+    expect(findings.length).toBeGreaterThan(0)
+    expect(['use after free', 'data race']).toContain(findings[0]?.detector)
+  })
+})
