@@ -26,6 +26,8 @@ import { access_ok, get_user } from '../sched/mm.js'
 import { POLLERR, POLLHUP } from '../sched/poll.js'
 import { down_write, up_write } from '../sched/rwsem.js'
 
+export { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLONESHOT } from '../fs/eventpoll.js'
+
 const EP_MAX_EVENTS = Math.floor(0x7fffffff / EVENT_SIZE)
 
 /** sys_epoll_create - `size` is of no use, but more than 0. @returns descriptor, -EINVAL, -ENOMEM, -ENFILE, -EMFILE */

@@ -40,6 +40,9 @@ import { path_enter, path_exists, path_lookup } from '../net/unix/unix_table.js'
 import { copy_from_user, put_user, task_kstack } from '../sched/mm.js'
 import { current } from '../sched/sched.js'
 
+export { FASYNC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../fs/file.js'
+export { FIONREAD, PIPE_BUF } from '../fs/pipe.js'
+
 const u8 = RAM.u8
 /** Bytes of the longest path, its last 0 included; and of the longest that the table of paths holds. */
 const PATH_MAX = 256

@@ -11,17 +11,30 @@ import {
 } from '../syscall/table.js'
 import { give_back, type Libc, load32, malloc, store32, syscall } from './libc.js'
 
-export { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLONESHOT } from '../fs/eventpoll.js'
-export { FASYNC as O_ASYNC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../fs/file.js'
-export { FIONREAD, PIPE_BUF } from '../fs/pipe.js'
 export {
   POLLERR as EPOLLERR,
   POLLHUP as EPOLLHUP,
   POLLIN as EPOLLIN,
   POLLOUT as EPOLLOUT,
 } from '../sched/poll.js'
+export { EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLONESHOT } from '../syscall/epoll.js'
 export { F_GETFL, F_GETOWN, F_GETSIG, F_SETFL, F_SETOWN, F_SETSIG, FIOASYNC } from '../syscall/fs.js'
-export { S_IFDIR, S_IFIFO, S_IFREG, S_IFSOCK } from '../syscall/open.js'
+export {
+  FASYNC as O_ASYNC,
+  FIONREAD,
+  O_CREAT,
+  O_EXCL,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_RDWR,
+  O_TRUNC,
+  O_WRONLY,
+  PIPE_BUF,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFREG,
+  S_IFSOCK,
+} from '../syscall/open.js'
 export { FIOGETOWN, FIOSETOWN, SIOCGPGRP, SIOCSPGRP } from '../syscall/socket.js'
 
 /** open - `path`: a string in memory. */

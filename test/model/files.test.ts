@@ -3,7 +3,9 @@ import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
 import type { EpollArgs } from './kernel/epoll.js'
 import type { EpollCloseArgs } from './kernel/epollclose.js'
+import type { EpollNestArgs } from './kernel/epollnest.js'
 import type { PipeArgs } from './kernel/pipe.js'
+import type { SigioArgs } from './kernel/sigio.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), {
@@ -11,6 +13,7 @@ const look = (name: string, options: ExploreOptions) =>
     kernel: { megabytes: 64 },
     maxSteps: 50_000,
     hangSeconds: 60,
+    shrink: false,
     ...options,
   })
 const ASLEEP = ['deadlock', 'lost wakeup', 'stall']
@@ -21,7 +24,7 @@ describe('a FIFO between two CPUs', () => {
     ['byte by byte', { bulk: 0, chunk: 16, single: 4 }],
     ['both', { bulk: 66_000, chunk: 20_000, single: 2 }],
   ])('%s: no byte and no wake-up is lost, nothing raced for, nothing leaked', async (_name, args) => {
-    expect(await look('pipe', { schedules: 40, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+    expect(await look('pipe', { schedules: 20, args })).toMatchObject({ findings: [], schedules: 20, cut: 0 })
   })
 
   test('a broken twin that looks before it is on the queue sleeps for ever', async () => {
@@ -34,7 +37,7 @@ describe('a FIFO between two CPUs', () => {
 describe('epoll against softirqs of another CPU', () => {
   test.each(['level', 'edge', 'oneshot', 'add'] as const)('%s: no event is lost', async mode => {
     const args: EpollArgs = { mode, datagrams: 6 }
-    expect(await look('epoll', { schedules: 40, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+    expect(await look('epoll', { schedules: 20, args })).toMatchObject({ findings: [], schedules: 20, cut: 0 })
   })
 
   test('a broken twin of a socket that looks before the item is on its queue sleeps for ever', async () => {
@@ -44,10 +47,31 @@ describe('epoll against softirqs of another CPU', () => {
   })
 })
 
+test('epoll in epoll in poll, woken by two CPUs at a time: no wake-up is lost', async () => {
+  const args: EpollNestArgs = { rounds: 2 }
+  const options = { schedules: 20, args, maxSteps: 100_000 }
+  expect(await look('epollnest', options)).toMatchObject({ findings: [], schedules: 20, cut: 0 })
+})
+
+describe('SIGIO from softirqs of another CPU', () => {
+  test('no signal is lost, also while the socket stops to tell, and goes', async () => {
+    const args: SigioArgs = { datagrams: 3 }
+    const result = await look('sigio', { schedules: 20, args })
+    expect(result).toMatchObject({ findings: [], schedules: 20, cut: 0 })
+    expect(result.outcomes['told']).toBeGreaterThan(0)
+  })
+
+  test('a broken twin that lets it through before it sleeps, sleeps for ever', async () => {
+    const args: SigioArgs = { datagrams: 6, broken: true }
+    const { findings } = await look('sigio', { schedules: 100, args })
+    expect(ASLEEP).toContain(findings[0]?.detector)
+  })
+})
+
 describe('a watched file goes', () => {
   test('while it wakes, and while its epoll file goes: no item outlives either', async () => {
     const args: EpollCloseArgs = { rounds: 3 }
-    expect(await look('epollclose', { schedules: 100, args })).toMatchObject({ findings: [], schedules: 100, cut: 0 })
+    expect(await look('epollclose', { schedules: 60, args })).toMatchObject({ findings: [], schedules: 60, cut: 0 })
   })
 
   test('2.6.11 looks at the list without a lock: the file goes while ep_free has its lock', async () => {
