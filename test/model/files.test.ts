@@ -13,7 +13,6 @@ const look = (name: string, options: ExploreOptions) =>
     kernel: { megabytes: 64 },
     maxSteps: 50_000,
     hangSeconds: 60,
-    shrink: false,
     ...options,
   })
 const ASLEEP = ['deadlock', 'lost wakeup', 'stall']
@@ -31,7 +30,7 @@ describe('a FIFO between two CPUs', () => {
     const args: PipeArgs = { bulk: 0, chunk: 16, single: 16, broken: true }
     const { findings } = await look('pipe', { schedules: 150, args })
     expect(ASLEEP).toContain(findings[0]?.detector)
-  })
+  }, 180_000)
 })
 
 describe('epoll against softirqs of another CPU', () => {
@@ -44,12 +43,12 @@ describe('epoll against softirqs of another CPU', () => {
     const args: EpollArgs = { mode: 'add', datagrams: 8, broken: true }
     const { findings } = await look('epoll', { schedules: 80, args })
     expect(ASLEEP).toContain(findings[0]?.detector)
-  })
+  }, 180_000)
 })
 
 test('epoll in epoll in poll, woken by two CPUs at a time: no wake-up is lost', async () => {
-  const args: EpollNestArgs = { rounds: 2 }
-  const options = { schedules: 20, args, maxSteps: 100_000 }
+  const args: EpollNestArgs = { rounds: 3 }
+  const options = { schedules: 20, args }
   expect(await look('epollnest', options)).toMatchObject({ findings: [], schedules: 20, cut: 0 })
 })
 
@@ -62,10 +61,10 @@ describe('SIGIO from softirqs of another CPU', () => {
   })
 
   test('a broken twin that lets it through before it sleeps, sleeps for ever', async () => {
-    const args: SigioArgs = { datagrams: 6, broken: true }
-    const { findings } = await look('sigio', { schedules: 100, args })
+    const args: SigioArgs = { datagrams: 3, broken: true }
+    const { findings } = await look('sigio', { schedules: 20, args })
     expect(ASLEEP).toContain(findings[0]?.detector)
-  })
+  }, 180_000)
 })
 
 describe('a watched file goes', () => {
@@ -79,5 +78,5 @@ describe('a watched file goes', () => {
     const { findings } = await look('epollclose', { schedules: 200, args })
     expect(findings.length).toBeGreaterThan(0)
     expect(['use after free', 'data race']).toContain(findings[0]?.detector)
-  })
+  }, 180_000)
 })

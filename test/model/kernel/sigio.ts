@@ -2,7 +2,7 @@
  * A process on CPU 0 takes what comes to its UDP socket whenever SIGIO says so, and sleeps in sigsuspend meanwhile. One on CPU 1
  * sends, each time when the first one is about to sleep: the softirq there tells the owner of the socket. The socket stops to
  * tell and begins anew between datagrams, and is closed while it tells. The broken twin lets SIGIO through before it
- * sleeps, as pause would: what comes in between is no reason to wake any more.
+ * sleeps, as pause would, and not at once: what comes in between is no reason to wake any more.
  */
 import { type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
 import { DEFINE_STATIC } from '../../../src/abi/section.js'
@@ -47,6 +47,7 @@ class result extends Struct {
   declare ended: number
   declare asked: number
   declare taken: number
+  declare sent: number
   declare told: number
   declare wrong: number
 }
@@ -54,12 +55,13 @@ const RESULT: Layout<result> = layout('sigio_result', result, {
   ended: word,
   asked: word,
   taken: word,
+  sent: word, // by the sender
   told: word, // signals
   wrong: word,
 })
 const r = DEFINE_STATIC('sigio_result', RESULT)
 const ENDED = r.addr
-const ASKED = r.addr + RESULT.offset('asked')
+const [ASKED, SENT] = [r.addr + RESULT.offset('asked'), r.addr + RESULT.offset('sent')]
 /** Looks of the sender: some ten thousand steps, a whole run is a third of that. */
 const PATIENCE = 1000
 const args_of: { args: SigioArgs } = { args: { datagrams: 0 } }
@@ -76,6 +78,7 @@ function* sleep(): Generator<void, void, void> {
     return
   }
   yield* sigprocmask(SIG_UNBLOCK, sigmask(SIGIO))
+  while (load(SENT) <= r.taken) yield* sched_yield() // a while
   yield* pause()
   yield* sigprocmask(SIG_BLOCK, sigmask(SIGIO))
 }
@@ -112,6 +115,7 @@ const sender_sym = symbol('test_sigio_sender', function* (): Libc {
       yield* sched_yield()
     }
     if ((yield* sendto(fd, buf, 5, 0, to, 16)) !== 5) r.wrong++
+    store(SENT, k + 1)
   }
   yield* close(fd)
   return end()
