@@ -73,7 +73,7 @@ describe('a watched file goes', () => {
     expect(await look('epollclose', { schedules: 60, args })).toMatchObject({ findings: [], schedules: 60, cut: 0 })
   })
 
-  test('2.6.11 looks at the list without a lock: the file goes while ep_free has its lock', async () => {
+  test('a twin that looks at the list without a lock, as 2.6.11 does, races with ep_free', async () => {
     const args: EpollCloseArgs = { rounds: 3, broken: true }
     const { findings } = await look('epollclose', { schedules: 200, args })
     expect(findings.length).toBeGreaterThan(0)
