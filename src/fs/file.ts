@@ -8,12 +8,14 @@
  *   good as closed.
  */
 import { atomic, by, bytes, embed, konst, type Layout, layout, Struct, word } from '../abi/layout.js'
+import { INIT_LIST_HEAD, LIST, type list_head } from '../abi/list.js'
 import { call, type Sym } from '../abi/symbol.js'
 import { load } from '../arch/atomic.js'
 import { RAM } from '../arch/ram.js'
 import { EBADF, EMFILE } from '../lib/errno.js'
 import { MAX_FILES, MAX_TASKS, NR_OPEN } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { type kmem_cache, kmem_cache_alloc, kmem_cache_create, kmem_cache_free, objects_out } from '../mm/slab.js'
+import { FOWN, fown_init, type fown_struct } from '../sched/fasync.js'
 import type { poll_table } from '../sched/poll.js'
 import { all_tasks, current } from '../sched/sched.js'
 import { TASK, type task_struct } from '../sched/task.js'
@@ -26,20 +28,35 @@ export const O_RDONLY = 0
 export const O_WRONLY = 1
 export const O_RDWR = 2
 export const O_ACCMODE = 3
+export const O_CREAT = 0o100
+export const O_EXCL = 0o200
+export const O_NOCTTY = 0o400
+export const O_TRUNC = 0o1000
 export const O_APPEND = 0o2000
 export const O_NONBLOCK = 0o4000
+export const FASYNC = 0o20000
 
 export class file extends Struct {
   declare f_count: number
   declare f_flags: number
   declare f_op: Sym<file_operations>
   declare private_data: number
+  declare f_version: number
+  declare f_owner: fown_struct
+  declare f_ep_lock: spinlock_t
+  declare f_ep_links: list_head
+  declare f_ep_watched: number
 }
 export const FILE: Layout<file> = layout('file', file, {
-  f_count: atomic(word),
+  f_count: atomic(word), // 0: it is being opened, or released
   f_flags: word, // O_*; changed by fcntl, a word at a time
   f_op: konst(word),
   private_data: konst(word), // address of the socket, or of what else it is
+  f_version: word, // of a FIFO: how many writers there had been when it was opened without one
+  f_owner: embed(FOWN), // who gets SIGIO
+  f_ep_lock: embed(SPINLOCK),
+  f_ep_links: by('f_ep_lock', embed(LIST)), // the items of epoll that watch it
+  f_ep_watched: atomic(word), // there was such an item once
 })
 
 /** What can be done with a file of this kind. `buf` and `arg` are the user's. */
@@ -51,6 +68,10 @@ export interface file_operations {
   ioctl(filp: file, cmd: number, arg: number): Generator<void, number, void>
   /** What it has, after it entered the table at its queues; a file without this is always ready. */
   poll?(filp: file, pt: poll_table | null): number
+  /** Tell the owner by a signal from now on, or no more. `fd`: by which descriptor. Without this: never. @returns 0, -errno */
+  fasync?(fd: number, filp: file, on: boolean): Generator<void, number, void>
+  /** Its release may begin anew where a halt has cut it, or has cut the file's opening: nothing is half done while it sleeps. */
+  readonly restarts?: true
   /** The last reference is gone. */
   release(filp: file): Generator<void, void, void>
 }
@@ -86,7 +107,19 @@ export function get_empty_filp(f_op: Sym<file_operations>, private_data: number,
   filp.f_flags = f_flags
   filp.f_op = f_op
   filp.private_data = private_data
+  filp.f_version = 0
+  fown_init(filp.f_owner)
+  spin_lock_init(filp.f_ep_lock)
+  INIT_LIST_HEAD(filp.f_ep_links)
+  filp.f_ep_watched = 0
   return filp
+}
+/** can_read - was it opened for that (FMODE_READ)? */
+export function can_read(filp: file): boolean {
+  return ((filp.f_flags + 1) & 1) !== 0
+}
+export function can_write(filp: file): boolean {
+  return ((filp.f_flags + 1) & 2) !== 0
 }
 export function get_file(filp: file): void {
   refcount_inc(filp.addr)
@@ -104,8 +137,14 @@ export function* fput(filp: file): Generator<void, void, void> {
 export function fput_test(filp: file): boolean {
   return refcount_dec_and_test(filp.addr)
 }
+/** What other files of this floor want to know: filled at module load. */
+export const file_hooks = {
+  /** A file goes that epoll has watched. */
+  eventpoll_release: function* (_filp: file): Generator<void, void, void> {},
+}
 /** __fput - @consumes filp */
 export function* __fput(filp: file): Generator<void, void, void> {
+  if (filp.f_ep_watched !== 0) yield* file_hooks.eventpoll_release(filp)
   yield* file_op(filp).release(filp)
   kmem_cache_free(filp_cache, filp)
 }
@@ -304,6 +343,11 @@ export function* files_post_mortem(sent: readonly number[]): Generator<void, voi
     yield* put_files_struct(FILES.ref(at))
   }
   for (const p of all_tasks()) i32[p.$w + TASK_FILES] = 0
+  for (const filp of files_out()) if (filp.f_count === 0 && file_op(filp).restarts === true) yield* __fput(filp)
+}
+/** files_out - all files of the machine. @context a halted machine */
+export function files_out(): file[] {
+  return objects_out(filp_cache as unknown as kmem_cache<Struct>).map(addr => FILE.ref(addr))
 }
 const TASK_FILES = TASK.offset('files') >> 2
 /** file_count - references. */

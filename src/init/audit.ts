@@ -7,7 +7,9 @@ import { store } from '../arch/atomic.js'
 import { BUG_ON, cpu_area, cpu_id, cpu_reset, local_irq_enable, set_softirq_pending } from '../arch/cpu.js'
 import { num_cpus } from '../arch/machine.js'
 import { NIC_STATUS, nic_page, STATUS_GONE } from '../arch/nic_regs.js'
+import { eventpolls_halt } from '../fs/eventpoll.js'
 import { files_post_mortem } from '../fs/file.js'
+import { PIPE, pipe_put, pipes_halt } from '../fs/pipe.js'
 import { sleeps_end, timers_pending } from '../irq/timer.js'
 import { MAX_NICS } from '../lib/limits.js'
 import { freed_object, slabinfo } from '../mm/slab.js'
@@ -72,6 +74,12 @@ const AUDITED = new RegExp(
     'socket',
     'packet_mclist',
     'unix_name',
+    'pipe_inode',
+    'pipe_page',
+    'eventpoll',
+    'eventpoll_epi',
+    'eventpoll_pwq',
+    'fasync_cache',
     'filp',
     'files_struct',
     'mm_struct',
@@ -111,7 +119,7 @@ export function leak_audit(): LeakReport[] {
   modules_post_mortem()
   ipq_exit_halted()
   rtnetlink_exit()
-  unix_exit()
+  unix_exit(node => pipe_put(PIPE.ref(node)))
   ipfrag_exit()
   for (let nic = 0; nic < MAX_NICS; nic++) store(nic_page(nic) + NIC_STATUS, STATUS_GONE) // the board is off
   for (let dev = first_netdev(); dev !== null; dev = dev.next) {
@@ -133,6 +141,8 @@ export function leak_audit(): LeakReport[] {
 /** The programs that the halt found running never go on: what they have open is closed, and their memory is free. */
 function programs_end(): void {
   socks_disown()
+  pipes_halt()
+  eventpolls_halt()
   BUG_ON(files_post_mortem(unix_files_in_flight()).next().done !== true, 'audit sleeps')
   BUG_ON(unix_gc().next().done !== true, 'audit sleeps')
   for (const p of all_tasks()) {

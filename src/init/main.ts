@@ -22,6 +22,7 @@ import { bus_init } from '../drivers/base/bus.js'
 import { console_init } from '../drivers/char/console.js'
 import { loopback_init } from '../drivers/net/loopback.js'
 import { nic_found } from '../drivers/net/nic_driver.js'
+import { eventpoll_init } from '../fs/eventpoll.js'
 import { cpu_rejoin, hotplug_init } from '../irq/hotplug.js'
 import { irq_init } from '../irq/interrupt.js'
 import { softirq_init } from '../irq/softirq.js'
@@ -64,6 +65,7 @@ import { rtnl_neigh_init } from '../net/netlink/rtnl_neigh.js'
 import { packet_init } from '../net/packet/af_packet.js'
 import { unix_init } from '../net/unix/af_unix.js'
 import { rcu_init } from '../rcu/rcupdate.js'
+import { fasync_init } from '../sched/fasync.js'
 import { kthread_init } from '../sched/kthread.js'
 import { modules_init } from '../sched/module.js'
 import { printk_init } from '../sched/printk.js'
@@ -242,6 +244,8 @@ export function init_subsystems(ncpus: number): void {
   sched_init(ncpus)
   kthread_init()
   signals_init()
+  fasync_init()
+  eventpoll_init()
   printk_init()
   modules_init()
   irq_init()

@@ -16,6 +16,7 @@ export const EBUSY = 16
 export const EEXIST = 17
 export const EXDEV = 18
 export const ENODEV = 19
+export const EISDIR = 21
 export const EINVAL = 22
 export const ENFILE = 23
 export const EMFILE = 24

@@ -33,6 +33,8 @@ export interface poll_table {
   readonly entries: [wait_queue_head_t, wait_queue_t][]
   /** -ENOMEM: some queue could not be entered. */
   error: number
+  /** Somebody else enters the queue, in his own way (qproc): epoll. */
+  readonly queue?: (q: wait_queue_head_t) => void
 }
 export function poll_initwait(): poll_table {
   return { entries: [], error: 0 }
@@ -41,6 +43,10 @@ export function poll_initwait(): poll_table {
 /** poll_wait - for the poll of a file: what it has changes with a wake-up of this queue. Without a table nobody waits. */
 export function poll_wait(q: wait_queue_head_t, pt: poll_table | null): void {
   if (pt === null) return
+  if (pt.queue !== undefined) {
+    pt.queue(q)
+    return
+  }
   const wait = begin_wait(WQ_FLAG_STAYS)
   if (wait === null) {
     pt.error = -ENOMEM

@@ -18,6 +18,7 @@ import {
   list_empty,
   type list_head,
 } from '../abi/list.js'
+import { call, type Sym } from '../abi/symbol.js'
 import { load } from '../arch/atomic.js'
 import { local_irq_disable, local_irq_enable } from '../arch/cpu.js'
 import { RAM } from '../arch/ram.js'
@@ -36,6 +37,7 @@ import {
   spin_lock,
   spin_lock_init,
   spin_lock_irqsave,
+  spin_lock_nested,
   spin_unlock,
   spin_unlock_irqrestore,
   type spinlock_t,
@@ -59,15 +61,20 @@ export const WAIT_QUEUE_HEAD: Layout<wait_queue_head_t> = layout('wait_queue_hea
   waiters: atomic(word), // entries of the list: changed under the lock, looked at without it
 })
 
+/** What a wake-up does with an entry that is no task's; the queue's lock is held. @returns true: it counts as an exclusive waiter */
+export type wait_queue_func_t = (wait: wait_queue_t) => boolean
+
 export class wait_queue_t extends Struct {
   declare task_list: list_head
   declare flags: number
   declare task: task_struct | null
+  declare func: Sym<wait_queue_func_t>
 }
-const WAIT: Layout<wait_queue_t> = layout('wait_queue_t', wait_queue_t, {
+export const WAIT: Layout<wait_queue_t> = layout('wait_queue_t', wait_queue_t, {
   task_list: embed(LIST),
   flags: word,
   task: ptr(() => TASK),
+  func: word, // 0: the task is woken
 })
 /** In C these lie on the kernel stack, which is no memory here. */
 const wait_cache = kmem_cache_create('wait_queue_t', WAIT, () => with_hoards(2 * MAX_TASKS + MAX_POLL_WAITS))
@@ -97,7 +104,22 @@ export function begin_wait(flags = 0): wait_queue_t | null {
   INIT_LIST_HEAD(wait.task_list)
   wait.flags = flags
   wait.task = current()
+  wait.func = 0
   return wait
+}
+
+/** init_waitqueue_func_entry - an entry that lies in another struct and does something else than wake a task. */
+export function init_waitqueue_func_entry(wait: wait_queue_t, func: Sym<wait_queue_func_t>): void {
+  INIT_LIST_HEAD(wait.task_list)
+  wait.flags = 0
+  wait.task = null
+  wait.func = func
+}
+/** detach_wait_queue - such an entry off its queue: its func does not run any more. @context process */
+export function detach_wait_queue(q: wait_queue_head_t, wait: wait_queue_t): void {
+  const flags = spin_lock_irqsave(q.lock)
+  __remove_wait_queue(q, wait)
+  spin_unlock_irqrestore(q.lock, flags)
 }
 
 /** add_wait_queue - an entry on the queue; whether its task sleeps is its own affair. @context process */
@@ -140,6 +162,12 @@ export function wake_up(q: wait_queue_head_t, nr = 1): void {
   __wake_up_locked(q, nr)
   spin_unlock_irqrestore(q.lock, flags)
 }
+/** wake_up_nested - from the func of another queue's entry, `depth` of them inside each other. @context interrupts are off */
+export function wake_up_nested(q: wait_queue_head_t, depth: number): void {
+  spin_lock_nested(q.lock, depth)
+  __wake_up_locked(q, 1)
+  spin_unlock(q.lock)
+}
 /** wake_up_all - wake everybody. */
 export function wake_up_all(q: wait_queue_head_t): void {
   wake_up(q, 0x7fffffff)
@@ -152,8 +180,10 @@ export function __wake_up_locked(q: wait_queue_head_t, nr: number): void {
   for (let at = i32[head >> 2]; at !== head && left > 0; ) {
     const next = i32[at >> 2]
     const wait = WAIT.container_of('task_list', at)
-    const task = wait.task
-    if (task !== null) {
+    const { task, func } = wait
+    if (func !== 0) {
+      if (call(func)(wait) && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) left--
+    } else if (task !== null) {
       if ((wait.flags & WQ_FLAG_STAYS) === 0) __remove_wait_queue(q, wait) // autoremove_wake_function
       if (wake_up_process(task) && (wait.flags & WQ_FLAG_EXCLUSIVE) !== 0) left--
     }

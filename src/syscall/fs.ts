@@ -1,7 +1,10 @@
 /** fs.ts - the system calls of descriptors: read, write, close, dup, fcntl. */
 import {
   __fput,
+  can_read,
+  can_write,
   close_fd,
+  FASYNC,
   FILE,
   fd_install,
   fget,
@@ -19,20 +22,26 @@ import {
 import { EBADF, EBUSY, EFAULT, EINVAL, ENOTTY } from '../lib/errno.js'
 import { NR_OPEN } from '../lib/limits.js'
 import type { Call } from '../net/core/socket.js'
+import { f_setown } from '../sched/fasync.js'
 import { access_ok, get_user } from '../sched/mm.js'
+import { NSIG } from '../sched/signal.js'
 
 export const F_DUPFD = 0
 export const F_GETFD = 1
 export const F_SETFD = 2
 export const F_GETFL = 3
 export const F_SETFL = 4
+export const F_SETOWN = 8
+export const F_GETOWN = 9
+export const F_SETSIG = 10
+export const F_GETSIG = 11
 export const FD_CLOEXEC = 1
 export const FIONCLEX = 0x5450
 export const FIOCLEX = 0x5451
 export const FIONBIO = 0x5421
 export const FIOASYNC = 0x5452
 /** What F_SETFL can change. */
-const SETFL_MASK = O_APPEND | O_NONBLOCK
+const SETFL_MASK = O_APPEND | O_NONBLOCK | FASYNC
 
 /** With the file of a descriptor, held for as long as the call takes. */
 function* with_file(fd: number, f: (filp: file) => Call): Call {
@@ -51,11 +60,13 @@ function check(buf: number, count: number): number {
 
 export function sys_read(fd: number, buf: number, count: number): Call {
   return with_file(fd, function* (filp) {
+    if (!can_read(filp)) return -EBADF
     return check(buf, count) || (yield* file_op(filp).read(filp, buf, count))
   })
 }
 export function sys_write(fd: number, buf: number, count: number): Call {
   return with_file(fd, function* (filp) {
+    if (!can_write(filp)) return -EBADF
     return check(buf, count) || (yield* file_op(filp).write(filp, buf, count))
   })
 }
@@ -64,6 +75,14 @@ export function sys_readv(fd: number, vector: number, count: number): Call {
 }
 export function sys_writev(fd: number, vector: number, count: number): Call {
   return with_file(fd, filp => file_op(filp).writev(filp, vector, count))
+}
+/** The owner is told by a signal from now on, or no more. `cannot`: what is said of a file that has no such thing. */
+function* set_fasync(fd: number, filp: file, on: boolean, cannot: number): Call {
+  const { fasync } = file_op(filp)
+  const changes = ((filp.f_flags & FASYNC) !== 0) !== on
+  const err = !changes ? 0 : fasync === undefined ? cannot : yield* fasync(fd, filp, on)
+  if (err === 0) filp.f_flags = on ? filp.f_flags | FASYNC : filp.f_flags & ~FASYNC
+  return err
 }
 /** sys_ioctl - what holds for all files; the rest is the file's. */
 export function sys_ioctl(fd: number, cmd: number, arg: number): Call {
@@ -81,7 +100,7 @@ export function sys_ioctl(fd: number, cmd: number, arg: number): Call {
       }
       case FIOASYNC: {
         const on = get_user(arg)
-        return on === null ? -EFAULT : on !== 0 ? -ENOTTY : 0 // no file sends SIGIO
+        return on === null ? -EFAULT : yield* set_fasync(fd, filp, on !== 0, -ENOTTY)
       }
       default:
         return yield* file_op(filp).ioctl(filp, cmd, arg)
@@ -131,9 +150,15 @@ export function* sys_fcntl(fd: number, cmd: number, arg: number): Call {
     yield* fput(filp)
     return -EINVAL
   }
-  const ret = do_fcntl(fd, filp, cmd, arg)
+  const ret = cmd === F_SETFL ? yield* setfl(fd, filp, arg) : do_fcntl(fd, filp, cmd, arg)
   yield* fput(filp)
   return ret
+}
+
+function* setfl(fd: number, filp: file, arg: number): Call {
+  const err = yield* set_fasync(fd, filp, (arg & FASYNC) !== 0, 0)
+  if (err === 0) filp.f_flags = (arg & SETFL_MASK) | (filp.f_flags & ~SETFL_MASK)
+  return err
 }
 
 function do_fcntl(fd: number, filp: file, cmd: number, arg: number): number {
@@ -145,9 +170,17 @@ function do_fcntl(fd: number, filp: file, cmd: number, arg: number): number {
       return 0
     case F_GETFL:
       return filp.f_flags
-    case F_SETFL:
-      filp.f_flags = (arg & SETFL_MASK) | (filp.f_flags & ~SETFL_MASK)
+    case F_SETOWN:
+      f_setown(filp.f_owner, arg)
       return 0
+    case F_GETOWN:
+      return filp.f_owner.pid
+    case F_SETSIG:
+      if (arg < 0 || arg > NSIG) return -EINVAL
+      filp.f_owner.signum = arg
+      return 0
+    case F_GETSIG:
+      return filp.f_owner.signum
     default:
       return -EINVAL
   }

@@ -27,6 +27,7 @@ import { kfree, kmalloc } from '../mm/kmalloc.js'
 import { dev_ioctl, SIOCDEVPRIVATE } from '../net/core/dev_ioctl.js'
 import { verify_iovec } from '../net/core/iovec.js'
 import { scm_files } from '../net/core/scm.js'
+import { sock_fasync, sock_is_async } from '../net/core/sock_async.js'
 import { SOL_SOCKET, sock_getsockopt, sock_setsockopt } from '../net/core/sock_opt.js'
 import {
   MAX_SOCK_ADDR,
@@ -46,6 +47,7 @@ import {
   sock_release,
   sock_sendmsg,
 } from '../net/core/socket.js'
+import { f_setown } from '../sched/fasync.js'
 import { copy_from_user, copy_to_user, get_user, put_user, task_kstack } from '../sched/mm.js'
 import type { poll_table } from '../sched/poll.js'
 import { current } from '../sched/sched.js'
@@ -124,10 +126,21 @@ function sock_poll(filp: file, pt: poll_table | null): number {
   const sock = socket_of(filp)
   return sock_ops(sock).poll?.(sock, pt, nonblock(filp) !== 0) ?? 0
 }
+export const FIOSETOWN = 0x8901
+export const SIOCSPGRP = 0x8902
+export const FIOGETOWN = 0x8903
+export const SIOCGPGRP = 0x8904
 /** sock_ioctl - what the family does not know, devices may. @returns -EINVAL: nobody knows it */
 function* sock_ioctl(filp: file, cmd: number, arg: number): Call {
   const sock = socket_of(filp)
   if (cmd >= SIOCDEVPRIVATE && cmd < SIOCDEVPRIVATE + 16) return yield* dev_ioctl(cmd, arg)
+  if (cmd === FIOSETOWN || cmd === SIOCSPGRP) {
+    const pid = get_user(arg)
+    if (pid === null) return -EFAULT
+    f_setown(filp.f_owner, pid)
+    return 0
+  }
+  if (cmd === FIOGETOWN || cmd === SIOCGPGRP) return put_user(filp.f_owner.pid, arg)
   const { ioctl } = sock_ops(sock)
   return ioctl === undefined ? yield* dev_ioctl(cmd, arg) : yield* ioctl(sock, cmd, arg)
 }
@@ -139,7 +152,12 @@ const socket_file_ops: file_operations = {
   writev: sock_writev,
   ioctl: sock_ioctl,
   poll: sock_poll,
-  release: filp => sock_release(socket_of(filp)),
+  fasync: (fd, filp, on) => sock_fasync(socket_of(filp), filp.f_owner, fd, on),
+  *release(filp) {
+    const sock = socket_of(filp)
+    if (sock_is_async(sock)) yield* sock_fasync(sock, filp.f_owner, -1, false)
+    yield* sock_release(sock)
+  },
 }
 const socket_file_ops_sym = symbol('socket_file_ops', socket_file_ops)
 

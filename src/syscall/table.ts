@@ -12,7 +12,9 @@ import { PF_SYSCALL } from '../sched/task.js'
 import { sys_creat } from './creat.js'
 import { is_restart, signal_return } from './do_signal.js'
 import { syscall_enter, syscall_exit } from './entry.js'
+import { sys_epoll_create, sys_epoll_ctl, sys_epoll_wait } from './epoll.js'
 import { sys_close, sys_dup, sys_dup2, sys_fcntl, sys_ioctl, sys_read, sys_readv, sys_write, sys_writev } from './fs.js'
+import { sys_mknod, sys_open, sys_pipe } from './open.js'
 import {
   sys_alarm,
   sys_getitimer,
@@ -64,9 +66,11 @@ export const __NR_restart_syscall = 0
 export const __NR_exit = 1
 export const __NR_read = 3
 export const __NR_write = 4
+export const __NR_open = 5
 export const __NR_close = 6
 export const __NR_creat = 8
 export const __NR_unlink = 10
+export const __NR_mknod = 14
 export const __NR_getpid = 20
 export const __NR_setuid = 23
 export const __NR_getuid = 24
@@ -75,6 +79,7 @@ export const __NR_pause = 29
 export const __NR_nice = 34
 export const __NR_kill = 37
 export const __NR_dup = 41
+export const __NR_pipe = 42
 export const __NR_times = 43
 export const __NR_ioctl = 54
 export const __NR_fcntl = 55
@@ -97,6 +102,9 @@ export const __NR_rt_sigprocmask = 175
 export const __NR_rt_sigpending = 176
 export const __NR_rt_sigtimedwait = 177
 export const __NR_rt_sigsuspend = 179
+export const __NR_epoll_create = 254
+export const __NR_epoll_ctl = 255
+export const __NR_epoll_wait = 256
 export const __NR_socket = 359
 export const __NR_socketpair = 360
 export const __NR_bind = 361
@@ -154,14 +162,17 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_exit]: sys_exit,
   [__NR_read]: sys_read,
   [__NR_write]: sys_write,
+  [__NR_open]: sys_open,
   [__NR_close]: sys_close,
   [__NR_creat]: sys_creat,
   [__NR_unlink]: sys_unlink,
+  [__NR_mknod]: sys_mknod,
   [__NR_getpid]: sys_getpid,
   [__NR_setuid]: sys_setuid,
   [__NR_getuid]: sys_getuid,
   [__NR_alarm]: sys_alarm,
   [__NR_dup]: sys_dup,
+  [__NR_pipe]: sys_pipe,
   [__NR_ioctl]: sys_ioctl,
   [__NR_fcntl]: sys_fcntl,
   [__NR_dup2]: sys_dup2,
@@ -187,6 +198,9 @@ const sys_call_table: Readonly<Record<number, SystemCall | undefined>> = {
   [__NR_writev]: sys_writev,
   [__NR_sched_yield]: sys_sched_yield,
   [__NR_nanosleep]: sys_nanosleep,
+  [__NR_epoll_create]: sys_epoll_create,
+  [__NR_epoll_ctl]: sys_epoll_ctl,
+  [__NR_epoll_wait]: sys_epoll_wait,
   [__NR_socket]: sys_socket,
   [__NR_socketpair]: sys_socketpair,
   [__NR_bind]: sys_bind,

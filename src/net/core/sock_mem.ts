@@ -21,6 +21,7 @@ import { sk_filter } from './filter.js'
 import { skb_queue_tail } from './skb_queue.js'
 import { alloc_skb, skb_orphan } from './skbuff.js'
 import { type sock_callbacks, sock_error, sock_flag, sock_hold, sock_put } from './sock.js'
+import { sk_wake_async, WAKE_ERROR, WAKE_IN, WAKE_OUT } from './sock_async.js'
 import {
   SEND_SHUTDOWN,
   SOCK,
@@ -62,17 +63,22 @@ function sock_def_wakeup(sk: sock): void {
 function sock_def_error_report(sk: sock): void {
   read_lock_bh(sk.sk_callback_lock)
   if (sk_has_sleeper(sk)) wake_up(sk.sk_sleep!)
+  sk_wake_async(sk, WAKE_ERROR)
   read_unlock_bh(sk.sk_callback_lock)
 }
 function sock_def_readable(sk: sock, _bytes: number): void {
   read_lock_bh(sk.sk_callback_lock)
   if (sk_has_sleeper(sk)) wake_up(sk.sk_sleep!)
+  sk_wake_async(sk, WAKE_IN)
   read_unlock_bh(sk.sk_callback_lock)
 }
 /** Who waits for room is woken when half of it is free, so that it is worth his while. */
 function sock_def_write_space(sk: sock): void {
   read_lock_bh(sk.sk_callback_lock)
-  if (load(sk.addr + WMEM) << 1 <= sk.sk_sndbuf && sk_has_sleeper(sk)) wake_up(sk.sk_sleep!)
+  if (load(sk.addr + WMEM) << 1 <= sk.sk_sndbuf) {
+    if (sk_has_sleeper(sk)) wake_up(sk.sk_sleep!)
+    if (sock_writeable(sk)) sk_wake_async(sk, WAKE_OUT)
+  }
   read_unlock_bh(sk.sk_callback_lock)
 }
 /** The callbacks that a sock begins with. */

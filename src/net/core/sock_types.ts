@@ -64,6 +64,7 @@ export class socket extends Struct {
   declare ops: Sym<unknown>
   declare sk: sock | null
   declare file: number
+  declare fasync_list: number
   declare wait: wait_queue_head_t
 }
 export const SOCKET: Layout<socket> = layout('socket', socket, {
@@ -74,6 +75,7 @@ export const SOCKET: Layout<socket> = layout('socket', socket, {
   ops: konst(word),
   sk: konst(ptr(() => SOCK)),
   file: konst(word), // address of the file that it is behind
+  fasync_list: atomic(word), // who is told by a signal; changed under sk_callback_lock (sock_async.ts)
   wait: embed(WAIT_QUEUE_HEAD),
 })
 

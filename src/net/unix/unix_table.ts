@@ -1,15 +1,26 @@
 /**
  * unix_table.ts - names of AF_UNIX sockets: abstract ones, which go with their socket, and paths, which stay until they are unlinked.
- * There is no file system behind the paths, only this table.
+ * There is no file system behind the paths, only this table; FIFOs have their names here as well (mknod).
  *
  * Lock charter
  *   unix_table_lock guards the table and which socket a name leads to. Nothing is taken under it.
  */
-import { by, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { store } from '../../arch/atomic.js'
 import { memcpy, RAM } from '../../arch/ram.js'
-import { EACCES, EADDRINUSE, ECONNREFUSED, EINVAL, ENOENT, ENOMEM, ENOSPC, EPROTOTYPE } from '../../lib/errno.js'
+import {
+  EACCES,
+  EADDRINUSE,
+  ECONNREFUSED,
+  EEXIST,
+  EINVAL,
+  ENOENT,
+  ENOMEM,
+  ENOSPC,
+  ENXIO,
+  EPROTOTYPE,
+} from '../../lib/errno.js'
 import { MAX_UNIX_NAMES } from '../../lib/limits.js'
 import { kfree, kmalloc } from '../../mm/kmalloc.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
@@ -28,13 +39,15 @@ const MAX_NAME = 108
 class unix_name extends Struct {
   declare next: number
   declare sk: number
+  declare node: number
   declare uid: number
   declare len: number
   declare name: number
 }
 const UNIX_NAME: Layout<unix_name> = layout('unix_name', unix_name, {
   next: by('unix_table_lock', word),
-  sk: by('unix_table_lock', word), // 0: a path whose socket is gone
+  sk: by('unix_table_lock', word), // 0: a path whose socket is gone, or that never had one
+  node: konst(word), // of a FIFO: its address, with a reference; 0: a socket
   uid: word, // who made it
   len: word,
   name: bytes(MAX_NAME),
@@ -93,18 +106,22 @@ export function unix_mkname(addr: number, len: number): number {
   return Math.min(end < 0 || end > name + len - SUN_PATH ? len - SUN_PATH : end - name, MAX_NAME - 1) + 1
 }
 
-/** Enter the socket under a name that is free. @locks unix_table_lock is held @consumes own, n */
-function enter(sk: sock, own: number, n: unix_name, name: number, len: number): void {
-  const u = unix_sk(sk)
+/** A name that is free, of a socket (address of the sock) or of a node. @locks unix_table_lock is held @consumes n */
+function enter_name(n: unix_name, name: number, len: number, sk: number, node: number): void {
   n.len = len
   n.uid = current().uid
-  n.sk = sk.addr
+  n.sk = sk
+  n.node = node
   memcpy(n.name, name, len)
-  memcpy(own, name, len)
-  u.namelen = len
   const head = bucket(name, len)
   n.next = i32[head]
   i32[head] = n.addr
+}
+/** Enter the socket under a name that is free. @locks unix_table_lock is held @consumes own, n */
+function enter(sk: sock, own: number, n: unix_name, name: number, len: number): void {
+  memcpy(own, name, len)
+  unix_sk(sk).namelen = len
+  enter_name(n, name, len, sk.addr, 0)
   store(sk.addr + NAME, own)
 }
 
@@ -172,7 +189,41 @@ export function unix_unhash(sk: sock): void {
   if (abstract) kmem_cache_free(name_cache, n)
 }
 
-/** unix_unlink - a path is free again; a socket that is bound to it cannot be found any more. @returns 0, -ENOENT, -EACCES */
+/** path_exists - a hint. @locks unix_table_lock */
+export function path_exists(name: number, len: number): boolean {
+  spin_lock(table.lock)
+  const there = find(name, len) !== null
+  spin_unlock(table.lock)
+  return there
+}
+
+/** path_enter - a path for a node that is no bound socket; `node`: 0, or a FIFO. @consumes node if it returns 0 @returns 0, -EEXIST, -ENOSPC */
+export function path_enter(name: number, len: number, node: number): number {
+  const n = kmem_cache_alloc(name_cache)
+  if (n === null) return path_exists(name, len) ? -EEXIST : -ENOSPC
+  spin_lock(table.lock)
+  const there = find(name, len) !== null
+  if (!there) enter_name(n, name, len, 0, node)
+  spin_unlock(table.lock)
+  if (!there) return 0
+  kmem_cache_free(name_cache, n)
+  return -EEXIST
+}
+
+/** path_lookup - the FIFO of a path; `get` takes a reference of it. @returns its address, -ENOENT, -ENXIO: it is a socket */
+export function path_lookup(name: number, len: number, get: (node: number) => void): number {
+  spin_lock(table.lock)
+  const n = find(name, len)
+  const node = n === null ? -ENOENT : n.node === 0 ? -ENXIO : n.node
+  if (node > 0) get(node)
+  spin_unlock(table.lock)
+  return node
+}
+
+/**
+ * unix_unlink - a path is free again; a socket that is bound to it cannot be found any more.
+ * @returns 0, -ENOENT, -EACCES; address of a FIFO, whose reference is the caller's now
+ */
 export function unix_unlink(name: number, len: number): number {
   spin_lock(table.lock)
   const n = find(name, len)
@@ -181,17 +232,19 @@ export function unix_unlink(name: number, len: number): number {
   spin_unlock(table.lock)
   if (n === null) return -ENOENT
   if (!mine) return -EACCES
+  const { node } = n
   kmem_cache_free(name_cache, n)
-  return 0
+  return node
 }
 
-/** unix_exit - paths that nobody unlinked. @context a halted machine */
-export function unix_exit(): void {
+/** unix_exit - paths that nobody unlinked; `put` drops the reference of a FIFO. @context a halted machine */
+export function unix_exit(put: (node: number) => void): void {
   for (let k = 0; k < BUCKETS; k++) {
     const head = (table.chains >> 2) + k
     for (let at = i32[head]; at !== 0; at = i32[head]) {
       const n = UNIX_NAME.ref(at)
       i32[head] = n.next
+      if (n.node !== 0) put(n.node)
       kmem_cache_free(name_cache, n)
     }
   }
