@@ -71,10 +71,14 @@ export function sys_write(fd: number, buf: number, count: number): Call {
   })
 }
 export function sys_readv(fd: number, vector: number, count: number): Call {
-  return with_file(fd, filp => file_op(filp).readv(filp, vector, count))
+  return with_file(fd, function* (filp) {
+    return can_read(filp) ? yield* file_op(filp).readv(filp, vector, count) : -EBADF
+  })
 }
 export function sys_writev(fd: number, vector: number, count: number): Call {
-  return with_file(fd, filp => file_op(filp).writev(filp, vector, count))
+  return with_file(fd, function* (filp) {
+    return can_write(filp) ? yield* file_op(filp).writev(filp, vector, count) : -EBADF
+  })
 }
 /** The owner is told by a signal from now on, or no more. `cannot`: what is said of a file that has no such thing. */
 function* set_fasync(fd: number, filp: file, on: boolean, cannot: number): Call {
