@@ -90,7 +90,7 @@ class packet_fate extends Struct {
   declare dropped: number
   declare drops: number
 }
-export const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
+const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
   received: own(word),
   forwarded: own(word),
   delivered: own(word),
