@@ -1,6 +1,7 @@
 /** linker.ts - loads a scenario from texts that are there already, without a loader's hooks. Needs LINKER_FLAGS. */
+import { createRequire, isBuiltin } from 'node:module'
 import { dirname } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import vm from 'node:vm'
 
 /** For the thread that links. */
@@ -30,7 +31,7 @@ export async function linkedScenario(
   }
   async function link(name: string, from: string): Promise<vm.Module> {
     const at = name.startsWith('.') ? new URL(name, from).href : name
-    return inside(at) ?? (await outside(at))
+    return inside(at) ?? (await outside(isPackage(at) ? pathToFileURL(createRequire(from).resolve(at)).href : at))
   }
   async function imported(name: string, from: string): Promise<vm.Module> {
     const module = await link(name, from)
@@ -41,7 +42,12 @@ export async function linkedScenario(
   return (await imported(url, url)).namespace as Record<string, unknown>
 }
 
-/** A module of the host or of the explorer: the one that this thread has. */
+/** A bare name that is none of the host's. */
+function isPackage(at: string): boolean {
+  return !at.includes(':') && !at.startsWith('/') && !isBuiltin(at)
+}
+
+/** A module of the host, of the explorer, or of a package that shares no memory: the one that this thread has. */
 async function outside(at: string): Promise<vm.Module> {
   const exports = (await import(at)) as Record<string, unknown>
   const names = Object.keys(exports)

@@ -34,6 +34,9 @@ import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rtnetlink_exit } from '../net/netlink/rtnetlink.js'
 import { unix_files_in_flight, unix_gc } from '../net/unix/garbage.js'
 import { unix_exit } from '../net/unix/unix_table.js'
+import { xfrm_policy_flush } from '../net/xfrm/xfrm_policy.js'
+import { xfrm_state_flush } from '../net/xfrm/xfrm_state.js'
+import { xfrm_user_exit_halted } from '../net/xfrm/xfrm_user.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
 import { all_tasks } from '../sched/sched.js'
@@ -156,6 +159,9 @@ function programs_end(): void {
 function modules_post_mortem(): void {
   ipt_exit_halted()
   ip_conntrack_flush()
+  xfrm_user_exit_halted()
+  xfrm_policy_flush()
+  xfrm_state_flush(0)
 }
 
 /** leftovers - what is out of the caches that must be empty in the end, waits of ended tasks, and timers that nobody owns. */

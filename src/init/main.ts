@@ -54,10 +54,12 @@ import { ip_init } from '../net/ipv4/ip_input.js'
 import { ipfrag_init } from '../net/ipv4/ipq.js'
 import { ipt_replace } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
+import '../net/ipv4/xfrm_modules.js' // they enter themselves into the table of modules
 import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
 import { rtnl_route_init } from '../net/ipv4/rtnl_route.js'
 import { rtnl_rule_init } from '../net/ipv4/rtnl_rule.js'
 import { screen_init } from '../net/ipv4/screen.js'
+import { xfrm4_init } from '../net/ipv4/xfrm4_policy.js'
 import { netlink_init } from '../net/netlink/af_netlink.js'
 import { rtnetlink_init } from '../net/netlink/rtnetlink.js'
 import { rtnl_link_init } from '../net/netlink/rtnl_link.js'
@@ -272,6 +274,7 @@ export function init_subsystems(ncpus: number): void {
   dst_init()
   inet_initpeers()
   ip_rt_init()
+  xfrm4_init(config('seed'))
   devinet_init(rt_cache_flush_sym)
   ip_fib_init(rt_cache_flush_sym)
   rtnl_addr_init()

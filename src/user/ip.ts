@@ -20,6 +20,7 @@ import {
   usage,
   value_of,
 } from './ip_util.js'
+import { ip_xfrm } from './ip_xfrm.js'
 import type { Libc } from './libc.js'
 import {
   AF_INET,
@@ -45,7 +46,7 @@ import { arguments_of, fprintf, printf, STDERR, strerror } from './stdio.js'
 
 type Command = Generator<void, void, void>
 const USAGE = `Usage: ip [ -s ] OBJECT { COMMAND | help }
-where  OBJECT := { link | addr | route | neigh | rule }`
+where  OBJECT := { link | addr | route | neigh | rule | xfrm }`
 const NTF_PROXY = 8
 
 // ---- ip neigh -------------------------------------------------------------------------------------------------------
@@ -188,6 +189,7 @@ function* run(nl: Netlink, args: Args, io: Output): Command {
   if (args.take('route')) return yield* ip_route(nl, args, io)
   if (args.take('neighbour', 'neighbor', 'neigh', 'arp')) return yield* ip_neigh(nl, args, io)
   if (args.take('rule', 'ru')) return yield* ip_rule(nl, args, io)
+  if (args.take('xfrm')) return yield* ip_xfrm(args, io, stats)
   usage(`Object "${args.next()}" is unknown, try "ip help".`)
 }
 

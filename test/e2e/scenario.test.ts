@@ -9,7 +9,7 @@ import { parsePcap } from '../../src/lab/pcap.js'
 import { readProfile } from '../../src/lab/profile.js'
 import { runScenario, type ScenarioResult } from '../../src/lab/scenario/run.js'
 import { parseScenario, type ScenarioSpec } from '../../src/lab/scenario/schema.js'
-import { complaints, hasTshark } from '../helpers/tshark.js'
+import { complaints, decrypted, hasTshark } from '../helpers/tshark.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const bin = join(root, 'bin/softnet.mjs')
@@ -89,6 +89,30 @@ describe('the command', () => {
     expect(json.schema).toBe('softnet.scenario/1')
     if (hasTshark) for (const file of ['pmtu-a.pcap', 'pmtu-b.pcap']) expect(complaints(join(dir, file))).toBe('')
   })
+  test.runIf(hasTshark)(
+    'tshark, told the keys, finds every packet of the tunnel sound, and sees what is inside',
+    () => {
+      expect(softnet(join(examples, 'ipsec.yaml')).status).toBe(0)
+      const file = join(dir, 'ipsec-middle.pcap')
+      expect(complaints(file)).toBe('')
+      const [here, there] = ['192.0.2.1', '192.0.2.2']
+      const one = { enc: '0x00112233445566778899aabbccddeeff', auth: '0x0102030405060708090a0b0c0d0e0f1011121314' }
+      const other = { enc: '0xffeeddccbbaa99887766554433221100', auth: '0x1112131415161718191a1b1c1d1e1f2021222324' }
+      const keys = [
+        { src: here, dst: there, spi: '0x00001001', ...one },
+        { src: there, dst: here, spi: '0x00001002', ...other },
+      ]
+      const fields = ['esp.icv_good', 'esp.icv_bad', 'icmp.type', 'udp.dstport', 'ip.src']
+      const packets = decrypted(file, keys, fields)
+      expect(new Set(packets.map(p => `${p[0]} ${p[1]}`))).toEqual(new Set(['1 0']))
+      const [requests, replies] = ['8', '0'].map(type => packets.filter(p => p[2] === type).length)
+      expect([requests, replies]).toEqual([4, 4])
+      expect(packets.filter(p => p[3] === '5001').length).toBe(10)
+      expect(packets[0]![4]).toBe('192.0.2.1,10.1.0.2')
+      const wrong = decrypted(file, [{ ...keys[0]!, auth: other.auth }, keys[1]!], fields)
+      expect(wrong.some(p => p[0] === '0' && p[1] === '1')).toBe(true) // it does look
+    },
+  )
   test('files that programs write appear on this host; tshark takes what tcpdump -w wrote for sound', () => {
     const { status, stdout } = softnet(join(examples, 'tcpdump.yaml'))
     expect([status, stdout]).toEqual([

@@ -10,13 +10,20 @@ export interface Running<T> {
   task: task_struct
   done: boolean
   result: T | undefined
+  /** What it threw. */
+  error: unknown
 }
 
 /** start - a program, which may return anything. */
 export function start<T>(program: () => Generator<void, T, void>, options: ProcessOptions = {}): Running<T> {
   const r = { done: false, result: undefined } as Running<T>
   const sym = symbol(`test_program_${names++}`, function* (): Generator<void, number, void> {
-    r.result = yield* program()
+    try {
+      r.result = yield* program()
+    } catch (error) {
+      r.error = error
+      throw error
+    }
     r.done = true
     return 0
   })
@@ -28,7 +35,8 @@ export function start<T>(program: () => Generator<void, T, void>, options: Proce
 
 /** finish - let time pass until the program has ended, at most `ms`. */
 export function finish<T>(s: Script, r: Running<T>, ms = 1000): T {
-  for (let k = 0; k < ms && !r.done; k++) s.pass(1)
+  for (let k = 0; k < ms && !r.done && r.error === undefined; k++) s.pass(1)
+  if (r.error !== undefined) throw r.error
   if (!r.done) throw new Error('the program hangs')
   s.pass(1) // what it left to do
   return r.result!

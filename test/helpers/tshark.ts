@@ -18,3 +18,38 @@ export function complaints(file: string, any = false): string {
   const { status, stdout, stderr } = spawnSync('tshark', ['-r', file, ...checks, '-Y', bad], { encoding: 'utf8' })
   return status === 0 ? stdout : stderr
 }
+
+/** An association that tshark is told of, so that it looks into its packets. */
+export interface EspKeys {
+  src: string
+  dst: string
+  spi: string
+  /** AES-CBC and HMAC-SHA-1-96, in hex with 0x. */
+  enc: string
+  auth: string
+}
+
+/** decrypted - what tshark finds in each frame of ESP: fields of the packets inside, and whether their digests are good. */
+export function decrypted(file: string, keys: readonly EspKeys[], fields: readonly string[]): string[][] {
+  const known = keys.map(
+    k =>
+      `uat:esp_sa:"IPv4","${k.src}","${k.dst}","${k.spi}","AES-CBC [RFC3602]","${k.enc}","HMAC-SHA-1-96 [RFC2404]","${k.auth}"`,
+  )
+  const options = ['esp.enable_encryption_decode:TRUE', 'esp.enable_authentication_check:TRUE', ...known]
+  const args = [
+    '-r',
+    file,
+    ...options.flatMap(o => ['-o', o]),
+    '-Y',
+    'esp',
+    '-T',
+    'fields',
+    ...fields.flatMap(f => ['-e', f]),
+  ]
+  const { status, stdout, stderr } = spawnSync('tshark', args, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(stderr)
+  return stdout
+    .split('\n')
+    .filter(Boolean)
+    .map(line => line.split('\t'))
+}

@@ -87,6 +87,16 @@ describe('a gateway translates addresses under control', () => {
   })
 })
 
+describe('an IPsec state is deleted under control while a packet uses it', () => {
+  test('it stays as long as the packet holds it; the twin that does not hold it is caught', async () => {
+    const options = { schedules: 40, kernel: { megabytes: 64 } }
+    const sound = await look('xfrm_ref', { ...options, args: { hold: true } })
+    expect(sound).toMatchObject({ findings: [], schedules: 40, cut: 0 })
+    const twin = await look('xfrm_ref', { ...options, args: { hold: false } })
+    expect(twin.findings).toMatchObject([{ detector: 'use after free' }])
+  })
+})
+
 describe('two processes talk over loopback under control', () => {
   test.each([
     ['on one CPU', 0],

@@ -60,6 +60,14 @@ export const DROP_REASONS = [
   'dev_queue_dead',
   'tx_error',
   'netfilter',
+  'xfrm_policy', // it came, or would go, by a way that no IPsec policy allows
+  'xfrm_no_state', // no state has the SPI
+  'xfrm_state_invalid', // the state has ended or has used up its limit
+  'xfrm_replay', // seen before, or too old to tell
+  'xfrm_integrity', // wrong digest
+  'xfrm_malformed', // lengths, padding, options
+  'xfrm_mode', // no packet in a tunnel
+  'xfrm_output', // its states do not take it
   'no_memory',
   'shutdown', // purged when a device went down
 ] as const

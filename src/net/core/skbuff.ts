@@ -174,11 +174,10 @@ function free_copy(skb: sk_buff): void {
   if (skb_last_ref(skb)) __kfree_skb(skb)
 }
 
-/** nf_conntrack_put - @context any @consumes a reference on the connection */
+/** nf_conntrack_put - @context any @consumes a reference on the connection, or on a sec_path, which begins as one; _get: of who has one */
 export function nf_conntrack_put(nfct: number): void {
   if (nfct !== 0 && refcount_dec_and_test(nfct)) call(NF_CONNTRACK.ref(nfct).destroy)(nfct)
 }
-/** nf_conntrack_get - @context any, of who has a reference already */
 export function nf_conntrack_get(nfct: number): void {
   if (nfct !== 0) refcount_inc(nfct)
 }
@@ -196,6 +195,7 @@ export function __kfree_skb(skb: sk_buff): void {
   if (dst !== 0) refcount_dec(dst + DST_REFCNT) // dst_release
   if (skb.destructor !== 0) call(skb.destructor)(skb)
   if (i32[skb.$w + NFCT] !== 0) nf_conntrack_put(i32[skb.$w + NFCT])
+  nf_conntrack_put(skb.sp)
   skb_release_data(skb)
   kmem_cache_free(skb_cache, skb)
 }
@@ -274,6 +274,7 @@ export function skb_clone(skb: sk_buff): sk_buff | null {
   skb.cloned = 1
   if (skb.dst !== null) fetch_add(skb.dst.addr + DST_REFCNT, 1)
   nf_conntrack_get(skb.nfct)
+  nf_conntrack_get(skb.sp)
   refcount_inc(skb.end + DATAREF * 4)
   return n
 }
@@ -309,9 +310,9 @@ function copy_header(to: sk_buff, from: sk_buff, shift: number): void {
   memcpy(to.stamp, from.stamp, 8)
   to.nfmark = from.nfmark
   to.nfcache = from.nfcache
-  to.nfct = from.nfct
+  nf_conntrack_get((to.nfct = from.nfct))
   to.nfctinfo = from.nfctinfo
-  nf_conntrack_get(to.nfct)
+  nf_conntrack_get((to.sp = from.sp))
   to.csum = from.csum
   to.ip_summed = from.ip_summed
 }

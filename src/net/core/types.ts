@@ -44,6 +44,7 @@ export class sk_buff extends Struct {
   declare nfct: number
   declare nfctinfo: number
   declare nfcache: number
+  declare sp: number
   declare destructor: Sym<(skb: sk_buff) => void>
   /** 40 bytes for the layer that owns the packet now. */
   declare cb: number
@@ -82,6 +83,7 @@ export const SKB: Layout<sk_buff> = layout('sk_buff', sk_buff, {
   nfct: own(word), // address of the nf_conntrack that the packet holds a reference on
   nfctinfo: own(word), // how the packet stands to its connection
   nfcache: own(word),
+  sp: own(word), // address of the sec_path, with a reference: the IPsec states that it has come through
   destructor: own(word),
   cb: own(bytes(40)),
 })
@@ -361,6 +363,11 @@ export class dst_entry extends Struct {
   declare output: Sym<(skb: sk_buff) => number>
   declare neighbour: neighbour | null
   declare ops: number
+  declare xfrm: number
+  declare child: dst_entry | null
+  declare path: dst_entry | null
+  declare header_len: number
+  declare trailer_len: number
   declare rcu_head: rcu_head
 }
 /** The common head of every route: `rtable` begins with one. */
@@ -383,6 +390,11 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   output: konst(word),
   neighbour: ptr(() => NEIGH),
   ops: konst(word),
+  xfrm: konst(word), // address of the IPsec state that comes first, with a reference; 0: a route
+  child: konst(ptr(() => DST)), // what comes next, and with it the route in the end
+  path: konst(ptr(() => DST)), // the route of a bundle
+  header_len: konst(word), // bytes that all its states put in front
+  trailer_len: konst(word), // and behind, at most
   rcu_head: embed(RCU_HEAD),
 })
 

@@ -71,6 +71,8 @@ import {
   set_ip_ttl,
   set_ip_vhl,
 } from '../wire/ipv4.js'
+import { XFRM_POLICY_OUT } from '../xfrm/types.js'
+import { xfrm_lookup, xfrm_policies } from '../xfrm/xfrm_policy.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_LOCAL, RTN_UNICAST } from './fib_types.js'
 import { icmp_unreach } from './icmp_err.js'
@@ -268,7 +270,7 @@ function __icmp_send(skb_in: sk_buff, type: number, code: number, info: number):
   const saddr = local ? ip_daddr(iph) : 0
   const tos = is_error(type) ? (ip_tos(iph) & IPTOS_TOS_MASK) | IPTOS_PREC_INTERNETCONTROL : ip_tos(iph)
   const good = ip_options_echo(replyopts, skb_in)
-  const rt = good ? ip_route_output(reply_to(iph), saddr, tos & IPTOS_TOS_MASK, 0) : null
+  const rt = good ? secure_route(reply_to(iph), saddr, tos & IPTOS_TOS_MASK, type, code) : null
   if (rt === null) stats.OutErrors++
   else if (!icmpv4_xrlim_allow(rt, type, code)) {
     stats.OutRateLimited++
@@ -280,6 +282,15 @@ function __icmp_send(skb_in: sk_buff, type: number, code: number, info: number):
     push_reply(rt, saddr !== 0 ? saddr : rt.rt_src, ip_saddr(iph), tos, type, code, info, skb_in, offset, len)
   }
   spin_unlock_bh(stats.lock)
+}
+
+/** The way of a message, as IPsec policies have it, too. */
+function secure_route(daddr: number, saddr: number, tos: number, type: number, code: number): rtable | null {
+  const rt = ip_route_output(daddr, saddr, tos, 0)
+  if (rt === null || !xfrm_policies(XFRM_POLICY_OUT)) return rt
+  const flow = { daddr, saddr: rt.rt_src, proto: IPPROTO_ICMP, sport: type, dport: code, oif: 0, tos: tos & 0x1c }
+  const found = xfrm_lookup(rt.dst, flow)
+  return found < 0 ? null : RTABLE.ref(found)
 }
 
 /** Where the answer is sent first: the way back of a source route has stops. */
@@ -353,7 +364,7 @@ function icmp_reply(skb: sk_buff, type: number): void {
   const iph = skb.nh
   const spec_dst = RTABLE.ref(skb.dst!.addr).rt_spec_dst
   const good = ip_options_echo(replyopts, skb)
-  const rt = good ? ip_route_output(reply_to(iph), spec_dst, ip_tos(iph) & IPTOS_TOS_MASK, 0) : null
+  const rt = good ? secure_route(reply_to(iph), spec_dst, ip_tos(iph) & IPTOS_TOS_MASK, type, icmp_code(skb.h)) : null
   if (rt === null) stats.OutErrors++
   else {
     const len = skb.len - ICMP_HLEN

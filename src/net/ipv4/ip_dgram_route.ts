@@ -8,7 +8,10 @@ import { dst_hold } from '../core/dst.js'
 import { sk_dst_check, sk_dst_set, sock_flag } from '../core/sock.js'
 import { OPT_SCRATCH } from '../core/sock_opt.js'
 import { MSG_DONTROUTE, type msghdr, SOCK_BROADCAST, type sock } from '../core/sock_types.js'
-import { ipv4_is_multicast } from '../wire/ipv4.js'
+import type { dst_entry } from '../core/types.js'
+import { IPPROTO_UDP, ipv4_is_multicast } from '../wire/ipv4.js'
+import { XFRM_POLICY_OUT } from '../xfrm/types.js'
+import { xfrm_lookup, xfrm_policies } from '../xfrm/xfrm_policy.js'
 import { inet_sk } from './inet_sock.js'
 import { IP_OPTIONS, ip_options_get, MAX_IPOPTLEN } from './ip_options_sock.js'
 import { ip_rt_put } from './route.js'
@@ -108,7 +111,7 @@ export function ip_dgram_route(sk: sock, to: Destination, flags: number): number
   }
   const cacheable = to.connected && (tos & RTO_ONLINK) === 0
   const cached = cacheable ? sk_dst_check(sk) : null
-  if (cached !== null) return cached.addr
+  if (cached !== null) return by_policy(sk, to, cached)
   const found = ip_route_output_key(daddr, to.saddr, tos, to.oif)
   if (found < 0) return found
   const rt = RTABLE.ref(found)
@@ -120,5 +123,24 @@ export function ip_dgram_route(sk: sock, to: Destination, flags: number): number
     dst_hold(rt.dst)
     sk_dst_set(sk, rt.dst)
   }
-  return found
+  return by_policy(sk, to, rt.dst)
 }
+
+/** The route, or the way that an IPsec policy has for this message. @consumes a reference of route @returns as ip_dgram_route */
+function by_policy(sk: sock, to: Destination, route: dst_entry): number {
+  if (!xfrm_policies(XFRM_POLICY_OUT)) return route.addr
+  const { rt_src, rt_dst } = RTABLE.ref(route.addr)
+  const inet = inet_sk(sk)
+  const proto = inet.hdrincl !== 0 ? IPPROTO_RAW : sk.sk_protocol
+  const [sport, dport] = proto === IPPROTO_UDP ? [inet.sport, to.dport] : [0, 0]
+  return xfrm_lookup(route, {
+    daddr: rt_dst,
+    saddr: rt_src,
+    proto,
+    sport,
+    dport,
+    oif: to.oif,
+    tos: conn_flags(sk) & 0x1c,
+  })
+}
+const IPPROTO_RAW = 255

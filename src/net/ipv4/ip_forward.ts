@@ -9,6 +9,8 @@ import { kfree_skb, skb_cow } from '../core/skbuff.js'
 import { CHECKSUM_NONE, PACKET_HOST, type sk_buff } from '../core/types.js'
 import { ICMP_DEST_UNREACH, ICMP_EXC_TTL, ICMP_SR_FAILED, ICMP_TIME_EXCEEDED } from '../wire/icmp.js'
 import { ip_decrease_ttl, ip_tos, ip_ttl } from '../wire/ipv4.js'
+import { XFRM_POLICY_FWD } from '../xfrm/types.js'
+import { xfrm_policy_check, xfrm_route_forward } from '../xfrm/xfrm_policy.js'
 import { icmp_send } from './icmp.js'
 import { ip_forward_options } from './ip_options.js'
 import { ip_call_ra_chain } from './ip_ra.js'
@@ -18,6 +20,7 @@ import { IPCB, RTABLE, RTCF_DOREDIRECT } from './types.js'
 
 const COST_FORWARD = cost('ip_forward')
 
+const POLICY = drop_reason('xfrm_policy')
 const TTL_EXCEEDED = drop_reason('ip_ttl_exceeded')
 const SOURCE_ROUTE = drop_reason('ip_source_route')
 const OTHER_HOST = drop_reason('eth_other_host')
@@ -30,6 +33,10 @@ const LL_RESERVED_SPACE = 16
 /** ip_forward - @context softirq @consumes skb */
 export function ip_forward(skb: sk_buff): number {
   tick(COST_FORWARD)
+  if (!xfrm_policy_check(XFRM_POLICY_FWD, skb)) {
+    kfree_skb(skb, POLICY)
+    return 1
+  }
   if (IPCB.ref(skb.cb).router_alert !== 0 && ip_call_ra_chain(skb)) return 0
   if (skb.pkt_type !== PACKET_HOST) {
     kfree_skb(skb, OTHER_HOST)
@@ -41,6 +48,10 @@ export function ip_forward(skb: sk_buff): number {
     ip_stats.InHdrErrors++
     icmp_send(skb, ICMP_TIME_EXCEEDED, ICMP_EXC_TTL, 0)
     kfree_skb(skb, TTL_EXCEEDED)
+    return 1
+  }
+  if (xfrm_route_forward(skb) !== 0) {
+    kfree_skb(skb, POLICY)
     return 1
   }
   const rt = RTABLE.ref(skb.dst!.addr)

@@ -36,6 +36,8 @@ import {
   ip_tos,
   ip_tot_len,
 } from '../wire/ipv4.js'
+import { XFRM_POLICY_IN } from '../xfrm/types.js'
+import { xfrm_policy_check } from '../xfrm/xfrm_policy.js'
 import { in_dev_andconf } from './devinet.js'
 import { icmp_send } from './icmp.js'
 import { ip_defrag } from './ip_defrag.js'
@@ -63,6 +65,7 @@ const TOTAL_LENGTH = drop_reason('ip_total_length')
 const OPTIONS = drop_reason('ip_options')
 const SOURCE_ROUTE = drop_reason('ip_source_route')
 const NO_MEMORY = drop_reason('no_memory')
+const POLICY = drop_reason('xfrm_policy')
 const UNKNOWN_PROTOCOL = drop_reason('ip_unknown_protocol')
 
 attach_cb(IPCB as unknown as Layout<Struct>)
@@ -100,6 +103,12 @@ export function inet_add_protocol(
   i32[HANDLERS + protocol] = handler
   i32[ERR_HANDLERS + protocol] = err_handler
   return true
+}
+
+/** inet_del_protocol - a module goes; it waits for a grace period afterwards. @context process */
+export function inet_del_protocol(protocol: number): void {
+  i32[HANDLERS + protocol] = 0
+  i32[ERR_HANDLERS + protocol] = 0
 }
 
 /** inet_proto_error - tell the protocol. @context softirq @returns false: it knows nothing of it */
@@ -220,12 +229,26 @@ export function ip_local_deliver(skb: sk_buff): number {
 export const ip_local_deliver_sym = symbol('ip_local_deliver', ip_local_deliver)
 
 function ip_local_deliver_finish(skb: sk_buff): number {
-  const protocol = ip_protocol(skb.nh)
   skb.h = __skb_pull(skb, ip_hdrlen(skb.nh))
   if (skb.nfct !== 0) nf_reset(skb) // nothing above asks for it, and a socket may keep the packet for long
+  let ret = deliver(skb, ip_protocol(skb.nh))
+  while (ret < 0) ret = deliver(skb, -ret) // an IPsec header was taken off
+  return ret
+}
+
+/** Protocols that ask for policies themselves (no_policy): UDP, ESP, AH. */
+function asks_itself(protocol: number): boolean {
+  return protocol === 17 || protocol === 50 || protocol === 51
+}
+/** @consumes skb, unless it returns minus the protocol that is at skb.data now */
+function deliver(skb: sk_buff, protocol: number): number {
   const raw = raw_v4_wanted(protocol)
   if (raw) raw_v4_input(skb)
   const handler = i32[HANDLERS + protocol] as Sym<inet_handler>
+  if (!asks_itself(protocol) && !xfrm_policy_check(XFRM_POLICY_IN, skb)) {
+    kfree_skb(skb, POLICY)
+    return 0
+  }
   if (handler !== 0) {
     ip_stats.InDelivers++
     return call(handler)(skb)

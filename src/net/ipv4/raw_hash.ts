@@ -37,6 +37,8 @@ import {
   icmp_type,
 } from '../wire/icmp.js'
 import { IPPROTO_ICMP, ip_daddr, ip_hdrlen, ip_protocol, ip_saddr } from '../wire/ipv4.js'
+import { XFRM_POLICY_IN } from '../xfrm/types.js'
+import { xfrm_policy_check } from '../xfrm/xfrm_policy.js'
 import { icmp_err_convert } from './icmp_convert.js'
 import { INET_SOCK, IP_PMTUDISC_DONT, inet_sk, type inet_sock } from './inet_sock.js'
 import { ip_icmp_error } from './ip_errqueue.js'
@@ -44,6 +46,7 @@ import { ip_icmp_error } from './ip_errqueue.js'
 const i32 = RAM.i32
 const ERR = SOCK.offset('sk_err')
 const NODE = SOCK.offset('sk_node')
+const POLICY = drop_reason('xfrm_policy')
 const SOCKET_FULL = drop_reason('socket_full')
 const SOCKET_FILTER = drop_reason('socket_filter')
 
@@ -125,6 +128,10 @@ function icmp_filter(sk: sock, skb: sk_buff): boolean {
 
 /** raw_rcv - with its IP header, as raw sockets get packets. @context softirq @consumes skb */
 export function raw_rcv(sk: sock, skb: sk_buff): void {
+  if (!xfrm_policy_check(XFRM_POLICY_IN, skb)) {
+    kfree_skb(skb, POLICY)
+    return
+  }
   skb_push(skb, skb.data - skb.nh)
   const err = sock_queue_rcv_skb(sk, skb)
   if (err < 0) kfree_skb(skb, err === -EPERM ? SOCKET_FILTER : SOCKET_FULL)

@@ -41,7 +41,7 @@ import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.j
 import { dst_free, type dst_ops } from '../core/dst.js'
 import { __neigh_lookup, __neigh_lookup_noarp } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
-import { DST, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
+import { DST, type dst_entry, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
 import { type fib_info, fib_metric, RTAX_ADVMSS, RTAX_LOCK, RTAX_MTU } from './fib_types.js'
 import { inet_putpeer, PEER } from './inetpeer.js'
 import { gc_elasticity, gc_thresh, rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
@@ -156,14 +156,16 @@ export function rt_alloc(): rtable | null {
   return r
 }
 
+/** rt_destroy - @consumes dst, the head of an rtable */
+export function rt_destroy(dst: dst_entry): void {
+  if (dst.dev !== null) dev_put(dst.dev)
+  const { peer } = RTABLE.ref(dst.addr)
+  if (peer !== 0) inet_putpeer(PEER.ref(peer))
+  fetch_add(rt.addr, -1)
+  kmem_cache_free(rt_cache, RTABLE.ref(dst.addr))
+}
 const ops: dst_ops = {
-  destroy(dst) {
-    if (dst.dev !== null) dev_put(dst.dev)
-    const { peer } = RTABLE.ref(dst.addr)
-    if (peer !== 0) inet_putpeer(PEER.ref(peer))
-    fetch_add(rt.addr, -1)
-    kmem_cache_free(rt_cache, RTABLE.ref(dst.addr))
-  },
+  destroy: rt_destroy,
   link_failure: skb => ipv4_link_failure(skb),
 }
 const ipv4_dst_ops = symbol('ipv4_dst_ops', ops)

@@ -31,6 +31,8 @@ import {
 } from '../wire/icmp.js'
 import { IPPROTO_UDP, ip_daddr, ip_hdrlen, ip_saddr } from '../wire/ipv4.js'
 import { UDP_HLEN, udp_check, udp_dest, udp_len, udp_source } from '../wire/udp.js'
+import { XFRM_POLICY_IN } from '../xfrm/types.js'
+import { xfrm_policy_check } from '../xfrm/xfrm_policy.js'
 import { icmp_send } from './icmp.js'
 import { icmp_err_convert } from './icmp_convert.js'
 import { IP_PMTUDISC_DONT, inet_sk } from './inet_sock.js'
@@ -43,6 +45,7 @@ const COST_RCV = cost('udp_rcv')
 
 const MALFORMED = drop_reason('udp_malformed')
 const CHECKSUM = drop_reason('udp_checksum')
+const POLICY = drop_reason('xfrm_policy')
 const NO_PORT = drop_reason('udp_no_port')
 const SOCKET_FULL = drop_reason('socket_full')
 const SOCKET_FILTER = drop_reason('socket_filter')
@@ -67,6 +70,10 @@ export function udp_checksum_complete(skb: sk_buff): boolean {
 
 /** udp_queue_rcv_skb - for the program, unless it does not keep up. @context softirq @consumes skb */
 function udp_queue_rcv_skb(sk: sock, skb: sk_buff): void {
+  if (!xfrm_policy_check(XFRM_POLICY_IN, skb)) {
+    kfree_skb(skb, POLICY)
+    return
+  }
   if (sk_has_filter(sk) && skb.ip_summed !== CHECKSUM_UNNECESSARY) {
     // What the filter cuts off can be summed no more.
     if (udp_checksum_complete(skb)) {
@@ -117,6 +124,10 @@ export function udp_rcv(skb: sk_buff): number {
   if (sk !== null) {
     udp_queue_rcv_skb(sk, skb)
     sock_put(sk)
+    return 0
+  }
+  if (!xfrm_policy_check(XFRM_POLICY_IN, skb)) {
+    kfree_skb(skb, POLICY)
     return 0
   }
   if (udp_checksum_complete(skb)) return bad_datagram(skb, CHECKSUM) // nobody is told of noise

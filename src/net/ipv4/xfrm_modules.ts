@@ -1,0 +1,4 @@
+/** xfrm_modules.ts - brings the modules of IPsec into the image: they do nothing until they are asked for. */
+import './ah4.js'
+import './esp4.js'
+import '../xfrm/xfrm_user.js'
