@@ -50,6 +50,7 @@ import { icmp_init } from '../net/ipv4/icmp.js'
 import { inet_initpeers } from '../net/ipv4/inetpeer.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ipfrag_init } from '../net/ipv4/ipq.js'
+import { ip_conntrack_sysctl_init } from '../net/ipv4/netfilter/ip_conntrack_sysctl.js'
 import { ipt_replace } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
 import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
@@ -254,6 +255,7 @@ export function init_subsystems(ncpus: number): void {
   local_irq_enable()
   netdev_init()
   netfilter_init()
+  ip_conntrack_sysctl_init()
   netlink_init()
   unix_init()
   rtnetlink_init()
