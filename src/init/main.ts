@@ -53,6 +53,7 @@ import { ipfrag_init } from '../net/ipv4/ipq.js'
 import { ip_conntrack_sysctl_init } from '../net/ipv4/netfilter/ip_conntrack_sysctl.js'
 import { ipt_replace } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
+import { rt_sysctl_init } from '../net/ipv4/route_sysctl.js'
 import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
 import { rtnl_route_init } from '../net/ipv4/rtnl_route.js'
 import { rtnl_rule_init } from '../net/ipv4/rtnl_rule.js'
@@ -266,6 +267,7 @@ export function init_subsystems(ncpus: number): void {
   arp_init(config('seed'))
   arp_ioctl_init()
   dst_init()
+  rt_sysctl_init()
   inet_initpeers()
   ip_rt_init()
   devinet_init(rt_cache_flush_sym)
