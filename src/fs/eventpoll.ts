@@ -21,6 +21,7 @@ import { RAM } from '../arch/ram.js'
 import { EEXIST, EINVAL, ENOENT, ENOMEM, ENOTTY } from '../lib/errno.js'
 import { MAX_EPITEMS, MAX_EVENTPOLLS } from '../lib/limits.js'
 import {
+  for_programs,
   type kmem_cache,
   kmem_cache_alloc,
   kmem_cache_create,
@@ -68,9 +69,9 @@ export const EPOLLET = 1 << 31
 export const EP_PRIVATE_BITS = EPOLLONESHOT | EPOLLET
 const EP_MAX_POLLWAKE_NESTS = 4
 
-const ep_cache = kmem_cache_create('eventpoll', EVENTPOLL, () => with_hoards(MAX_EVENTPOLLS))
-const epi_cache = kmem_cache_create('eventpoll_epi', EPITEM, () => with_hoards(MAX_EPITEMS))
-const pwq_cache = kmem_cache_create('eventpoll_pwq', EPPOLL_ENTRY, () => with_hoards(MAX_EPITEMS))
+const ep_cache = kmem_cache_create('eventpoll', EVENTPOLL, () => for_programs(with_hoards(MAX_EVENTPOLLS)))
+const epi_cache = kmem_cache_create('eventpoll_epi', EPITEM, () => for_programs(with_hoards(MAX_EPITEMS)))
+const pwq_cache = kmem_cache_create('eventpoll_pwq', EPPOLL_ENTRY, () => for_programs(with_hoards(MAX_EPITEMS)))
 
 class ep_globals extends Struct {
   declare epsem: semaphore

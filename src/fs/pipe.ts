@@ -15,6 +15,7 @@ import { RAM } from '../arch/ram.js'
 import { EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPIPE, ERESTARTSYS } from '../lib/errno.js'
 import { MAX_PIPE_PAGES, MAX_PIPES, PAGE_SIZE, PIPE_BUFFERS, UIO_MAXIOV } from '../lib/limits.js'
 import {
+  for_programs,
   kmem_alloc_addr,
   type kmem_cache,
   kmem_cache_alloc,
@@ -86,13 +87,13 @@ export const PIPE: Layout<pipe_inode> = layout('pipe_inode', pipe_inode, {
   mode: konst(word),
   bufs: by('i_sem', bytes(PIPE_BUFFERS * 12)), // pipe_buffer: page, offset, len
 })
-const pipe_cache = kmem_cache_create('pipe_inode', PIPE, () => with_hoards(MAX_PIPES))
+const pipe_cache = kmem_cache_create('pipe_inode', PIPE, () => for_programs(with_hoards(MAX_PIPES)))
 
 class pipe_page extends Struct {
   declare first: number
 }
 const PAGE: Layout<pipe_page> = layout('pipe_page', pipe_page, { first: word })
-const page_cache = kmem_cache_create('pipe_page', PAGE, () => MAX_PIPE_PAGES, PAGE_SIZE)
+const page_cache = kmem_cache_create('pipe_page', PAGE, () => for_programs(MAX_PIPE_PAGES), PAGE_SIZE)
 
 const FASYNC_READERS = PIPE.offset('fasync_readers')
 const FASYNC_WRITERS = PIPE.offset('fasync_writers')

@@ -52,8 +52,10 @@ import { icmp_init } from '../net/ipv4/icmp.js'
 import { inet_initpeers } from '../net/ipv4/inetpeer.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
 import { ipfrag_init } from '../net/ipv4/ipq.js'
+import { ip_conntrack_sysctl_init } from '../net/ipv4/netfilter/ip_conntrack_sysctl.js'
 import { ipt_replace } from '../net/ipv4/netfilter/ip_tables_user.js'
 import { ip_rt_init, rt_cache_flush_sym } from '../net/ipv4/route.js'
+import { rt_sysctl_init } from '../net/ipv4/route_sysctl.js'
 import '../net/ipv4/xfrm_modules.js' // they enter themselves into the table of modules
 import { rtnl_addr_init } from '../net/ipv4/rtnl_addr.js'
 import { rtnl_route_init } from '../net/ipv4/rtnl_route.js'
@@ -261,6 +263,7 @@ export function init_subsystems(ncpus: number): void {
   local_irq_enable()
   netdev_init()
   netfilter_init()
+  ip_conntrack_sysctl_init()
   netlink_init()
   unix_init()
   rtnetlink_init()
@@ -272,6 +275,7 @@ export function init_subsystems(ncpus: number): void {
   arp_ioctl_init()
   bus_init()
   dst_init()
+  rt_sysctl_init()
   inet_initpeers()
   ip_rt_init()
   xfrm4_init(config('seed'))

@@ -31,6 +31,8 @@ const OPTIONAL = [
   'ipt_do_table',
   'ip_packet_match',
   'packet_rcv',
+  'xfrm4_output',
+  'xfrm4_rcv',
 ]
 
 const SCHEMA = z.strictObject({

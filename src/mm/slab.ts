@@ -57,6 +57,11 @@ export function with_hoards(n: number): number {
   return n + Math.min(ncpus * 2 * MAX_BATCH, Math.max(ncpus * 2, n))
 }
 
+/** for_programs - none of them on a machine that runs no programs of users. @context boot */
+export function for_programs(n: number): number {
+  return config('user_procs') > 0 ? n : 0
+}
+
 /** A cache. Its numbers are the same on every CPU after kmem_cache_init. */
 export class kmem_cache<T extends Struct> {
   base = 0

@@ -13,7 +13,7 @@ import { DEFINE_STATIC } from '../abi/section.js'
 import { load, store } from '../arch/atomic.js'
 import { ENOMEM } from '../lib/errno.js'
 import { MAX_FASYNC } from '../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
+import { for_programs, kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../mm/slab.js'
 import {
   RWLOCK,
   read_lock,
@@ -51,7 +51,7 @@ const FASYNC: Layout<fasync_struct> = layout('fasync_struct', fasync_struct, {
   fa_next: by('fasync_lock', word),
   fa_owner: konst(word), // address of the file's fown_struct: what a file is known by here
 })
-const fasync_cache = kmem_cache_create('fasync_cache', FASYNC, () => MAX_FASYNC)
+const fasync_cache = kmem_cache_create('fasync_cache', FASYNC, () => for_programs(MAX_FASYNC))
 
 class fasync_lock_t extends Struct {
   declare lock: rwlock_t

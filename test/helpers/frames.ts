@@ -102,14 +102,20 @@ export interface TcpOptions {
   flags?: number
   seq?: number
   ack?: number
+  window?: number
+  /** Padded to words with NOPs. */
+  tcpOptions?: number[]
 }
 
 /** tcpFrame - a segment with a right checksum. */
 export function tcpFrame(o: IpOptions & TcpOptions, data: ArrayLike<number> = []): Uint8Array {
-  const segment = new Uint8Array(20 + data.length)
+  const options = o.tcpOptions ?? []
+  const doff = 20 + Math.ceil(options.length / 4) * 4
+  const segment = new Uint8Array(doff + data.length).fill(1, 20, doff)
   segment.set([...u16(o.sport ?? 1024), ...u16(o.dport ?? 80), ...u32(o.seq ?? 1), ...u32(o.ack ?? 0)])
-  segment.set([0x50, o.flags ?? 2, 0x10, 0, 0, 0, 0, 0], 12)
-  segment.set(data, 20)
+  segment.set([doff << 2, o.flags ?? 2, ...u16(o.window ?? 4096), 0, 0, 0, 0], 12)
+  segment.set(options, 20)
+  segment.set(data, doff)
   segment.set(u16(checksum([...addr(o.src), ...addr(o.dst), 0, 6, ...u16(segment.length), ...segment])), 16)
   return ipFrame(segment, { ...o, protocol: 6 })
 }

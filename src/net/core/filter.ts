@@ -8,11 +8,10 @@
 import { bytes, konst, type Layout, layout, own, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU } from '../../abi/section.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
-import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { EFAULT, EINVAL, ENOMEM, ENONET, EPERM } from '../../lib/errno.js'
 import { MAX_FILTERS } from '../../lib/limits.js'
-import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
+import { for_programs, kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { copy_from_user } from '../../sched/mm.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { spin_lock, spin_unlock } from '../../sync/spinlock.js'
@@ -43,12 +42,7 @@ const SK_FILTER: Layout<sk_filter_t> = layout('sk_filter', sk_filter_t, {
   insns: konst(bytes(INSN)), // the first of them
 })
 const HEADER = 8
-const filter_cache = kmem_cache_create(
-  'sk_filter',
-  SK_FILTER,
-  () => (config('user_procs') > 0 ? MAX_FILTERS : 0),
-  sysctl_optmem_max,
-)
+const filter_cache = kmem_cache_create('sk_filter', SK_FILTER, () => for_programs(MAX_FILTERS), sysctl_optmem_max)
 
 /** What a running filter has besides A and X. */
 class bpf_scratch extends Struct {

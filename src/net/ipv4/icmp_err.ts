@@ -2,7 +2,6 @@
  * icmp_err.ts - errors that others report about packets of ours: to the protocol that sent them, and to the routes when a packet
  * was too big (path MTU discovery, RFC 1191). No locks of its own.
  */
-import { hz } from '../../arch/machine.js'
 import { dst_set_expires } from '../core/dst.js'
 import { __skb_pull, pskb_may_pull } from '../core/skbuff.js'
 import type { sk_buff } from '../core/types.js'
@@ -22,13 +21,12 @@ import { RTN_BROADCAST } from './fib_types.js'
 import { inet_proto_error } from './ip_input.js'
 import { raw_v4_error } from './raw_hash.js'
 import { rt_each_output } from './route.js'
+import { rt_ctl } from './route_sysctl.js'
 import type { rtable } from './types.js'
 
 const NR_ICMP_UNREACH = 15
 /** Sizes that links have, for routers that do not say theirs (RFC 1191 7.1). */
 const mtu_plateau = [32000, 17914, 8166, 4352, 2002, 1492, 576, 296, 216, 128]
-const ip_rt_min_pmtu = 512 + 20 + 20
-const ip_rt_mtu_expires = (): number => 600 * hz()
 
 function guess_mtu(old_mtu: number): number {
   return mtu_plateau.find(mtu => old_mtu > mtu) ?? 68
@@ -47,12 +45,12 @@ function shrink(rt: rtable, iph: number, new_mtu: number): number {
   }
   if (mtu > dst.mtu) return 0
   if (mtu < dst.mtu) {
-    if (mtu < ip_rt_min_pmtu) {
-      mtu = ip_rt_min_pmtu // nobody makes us send crumbs; such packets may be cut
+    if (mtu < rt_ctl.min_pmtu) {
+      mtu = rt_ctl.min_pmtu // nobody makes us send crumbs; such packets may be cut
       dst.mtu_locked = 1
     }
     dst.mtu = mtu
-    dst_set_expires(dst, ip_rt_mtu_expires())
+    dst_set_expires(dst, rt_ctl.mtu_expires)
   }
   return mtu
 }

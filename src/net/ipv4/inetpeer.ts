@@ -14,11 +14,11 @@ import { INIT_LIST_HEAD, LIST, list_add_tail, list_del_init, list_empty, type li
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load } from '../../arch/atomic.js'
-import { config, hz } from '../../arch/machine.js'
+import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
 import { jhash_2words } from '../../lib/jhash.js'
-import { INET_PEER_THRESHOLD, MAX_INET_PEERS } from '../../lib/limits.js'
+import { MAX_INET_PEERS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import {
@@ -31,6 +31,7 @@ import {
   write_unlock_bh,
 } from '../../sync/rwlock.js'
 import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
+import { rt_ctl } from './route_sysctl.js'
 
 const i32 = RAM.i32
 const BUCKETS = 1024
@@ -136,7 +137,7 @@ export function inet_getpeer(daddr: number, create: boolean): inet_peer | null {
     kmem_cache_free(peer_cache, n)
     return other
   }
-  if (fetch_add(TOTAL, 1) >= INET_PEER_THRESHOLD) cleanup_once(0)
+  if (fetch_add(TOTAL, 1) >= rt_ctl.peer_threshold) cleanup_once(0)
   return n
 }
 
@@ -184,24 +185,18 @@ function unlink_from_pool(p: inet_peer): void {
   kmem_cache_free(peer_cache, p)
 }
 
-// s: how long an unused one is kept when there are many and when there are few; how often is looked
-const minttl = 120
-const maxttl = 600
-const gc_mintime = 10
-const gc_maxtime = 120
-
 /** Between two times, the shorter the more peers there are; jiffies. */
 function between(least: number, most: number): number {
   const total = load(TOTAL)
-  if (total >= INET_PEER_THRESHOLD) return least * hz()
-  return Math.floor((most - ((most - least) * total) / INET_PEER_THRESHOLD) * hz())
+  const threshold = rt_ctl.peer_threshold
+  return total >= threshold ? least : Math.floor(most - ((most - least) * total) / threshold)
 }
 
 /** peer_check_expire - @context timer */
 function peer_check_expire(): void {
-  const ttl = between(minttl, maxttl)
+  const ttl = between(rt_ctl.peer_minttl, rt_ctl.peer_maxttl)
   for (let k = 0; k < PEER_MAX_CLEANUP_WORK && cleanup_once(ttl); k++);
-  mod_timer(peers.timer, (jiffies() + between(gc_mintime, gc_maxtime)) | 0)
+  mod_timer(peers.timer, (jiffies() + between(rt_ctl.peer_gc_mintime, rt_ctl.peer_gc_maxtime)) | 0)
 }
 const peer_check_expire_sym = symbol('peer_check_expire', peer_check_expire)
 
@@ -229,7 +224,7 @@ export function inet_initpeers(): void {
   peers.secret = jhash_2words(config('seed'), 0x1d, 0x9e3779b9 | 0)
   i32.fill(0, peers.hash >> 2, (peers.hash >> 2) + BUCKETS)
   init_timer(peers.timer, peer_check_expire_sym, 0)
-  mod_timer(peers.timer, (jiffies() + gc_maxtime * hz()) | 0)
+  mod_timer(peers.timer, (jiffies() + rt_ctl.peer_gc_maxtime) | 0)
 }
 
 /** inet_peers_exit - those that nobody refers to, for the leak audit. @context a halted machine */

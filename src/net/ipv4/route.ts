@@ -16,7 +16,7 @@ import { fetch_add, load, READ_ONCE, store } from '../../arch/atomic.js'
 import { PROVE } from '../../arch/boot.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
-import { config, hz } from '../../arch/machine.js'
+import { config } from '../../arch/machine.js'
 import { data_race } from '../../arch/race.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
@@ -41,11 +41,13 @@ import { SPINLOCK, spin_lock_init, type spinlock_t } from '../../sync/spinlock.j
 import { dst_free, type dst_ops } from '../core/dst.js'
 import { __neigh_lookup, __neigh_lookup_noarp } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
+import { register_sysctl } from '../core/sysctl.js'
 import { DST, type dst_entry, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
 import { type fib_info, fib_metric, RTAX_ADVMSS, RTAX_LOCK, RTAX_MTU } from './fib_types.js'
 import { inet_putpeer, PEER } from './inetpeer.js'
-import { gc_elasticity, gc_thresh, rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
+import { rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { ipv4_link_failure } from './route_slow.js'
+import { rt_ctl } from './route_sysctl.js'
 import { RTABLE, type rtable } from './types.js'
 
 const COST_CACHE = cost('rt_cache_lookup')
@@ -53,7 +55,6 @@ const COST_CACHE = cost('rt_cache_lookup')
 const i32 = RAM.i32
 
 const MASK = RT_HASH_BUCKETS - 1
-const secret_interval = (): number => 600 * hz() // jiffies
 
 const rt_cache = kmem_cache_create('ip_dst_cache', RTABLE, () => RT_CACHE_ENTRIES + 1024)
 
@@ -142,7 +143,7 @@ export function rt_entries(): number {
 
 /** dst_alloc - a route with one reference, or null when the cache is full and nothing could be collected. */
 export function rt_alloc(): rtable | null {
-  if (load(rt.addr) > gc_thresh && !rt_garbage_collect()) return null
+  if (load(rt.addr) > rt_ctl.gc_thresh && !rt_garbage_collect()) return null
   const r = kmem_cache_alloc(rt_cache)
   if (r === null) {
     rt_stat.gc_dst_overflow++
@@ -404,7 +405,7 @@ function intern(r: rtable): rtable | null {
     chain_length++
     slot = at.addr
   }
-  if (cand !== null && chain_length > gc_elasticity) {
+  if (cand !== null && chain_length > rt_ctl.gc_elasticity) {
     store(cand_slot, i32[cand.$w])
     rt_free(cand)
   }
@@ -444,12 +445,19 @@ export function rt_cache_flush(): void {
   rt_run_flush()
 }
 export const rt_cache_flush_sym = symbol('rt_cache_flush', rt_cache_flush)
+register_sysctl('net.ipv4.route.flush', {
+  get: () => 0,
+  set() {
+    rt_cache_flush() // at once, whatever the delay
+    return 0
+  },
+})
 
 /** rt_secret_rebuild - a new seed, so that nobody can aim at one bucket for long. @context timer */
 function rt_secret_rebuild(): void {
   rt_new_secret()
   rt_cache_flush()
-  mod_timer(rt.secret, jiffies() + secret_interval())
+  mod_timer(rt.secret, jiffies() + rt_ctl.secret_interval)
 }
 const rt_secret_rebuild_sym = symbol('rt_secret_rebuild', rt_secret_rebuild)
 
@@ -469,7 +477,7 @@ export function ip_rt_init(): void {
   rt_new_secret()
   rt_gc_init()
   init_timer(rt.secret, rt_secret_rebuild_sym, 0)
-  mod_timer(rt.secret, jiffies() + secret_interval())
+  mod_timer(rt.secret, jiffies() + rt_ctl.secret_interval)
 }
 
 /** rt_set_dev - the route's device, with a reference. */
@@ -487,6 +495,5 @@ export function rt_set_nexthop(r: rtable, fi: fib_info | null): void {
   else r.dst.mtu = locked && r.rt_gateway !== r.rt_dst && mtu > 576 ? 576 : mtu
   r.dst.mtu_locked = locked ? 1 : 0
   const advmss = fi === null ? 0 : fib_metric(fi, RTAX_ADVMSS)
-  r.dst.advmss = Math.min(advmss !== 0 ? advmss : Math.max(mtu - 40, ip_rt_min_advmss), 0xffff - 40)
+  r.dst.advmss = Math.min(advmss !== 0 ? advmss : Math.max(mtu - 40, rt_ctl.min_adv_mss), 0xffff - 40)
 }
-const ip_rt_min_advmss = 256

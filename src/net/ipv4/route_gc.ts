@@ -9,13 +9,13 @@ import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { store } from '../../arch/atomic.js'
-import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { init_timer, jiffies, mod_timer, TIMER, time_after, time_after_eq, type timer_list } from '../../irq/timer.js'
-import { RT_CACHE_ENTRIES, RT_HASH_BUCKETS } from '../../lib/limits.js'
+import { RT_HASH_BUCKETS } from '../../lib/limits.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { in_softirq } from '../../sync/preempt.js'
 import { rt_bucket, rt_entries, rt_free, rt_stat } from './route.js'
+import { rt_ctl } from './route_sysctl.js'
 import {
   RTABLE,
   RTCF_BROADCAST,
@@ -29,15 +29,6 @@ import {
 const i32 = RAM.i32
 
 const MASK = RT_HASH_BUCKETS - 1
-/** Entries from which on each new one asks the collector. */
-export const gc_thresh = RT_HASH_BUCKETS
-const max_size = RT_CACHE_ENTRIES
-/** Length of a chain from which on a new entry pushes one out. */
-export const gc_elasticity = 8
-// jiffies
-const gc_timeout = (): number => 300 * hz()
-const gc_interval = (): number => 60 * hz()
-const gc_min_interval = (): number => hz() >> 1
 
 class rt_gc_state extends Struct {
   declare last_gc: number
@@ -120,13 +111,13 @@ function gc_bucket(b: number, expire: number, periodic: boolean): number {
 
 /** How many entries should go now; not more than 0: none. */
 function gc_goal(entries: number): number {
-  let goal = entries - gc_elasticity * RT_HASH_BUCKETS
+  let goal = entries - rt_ctl.gc_elasticity * RT_HASH_BUCKETS
   if (goal > 0) {
     goal = Math.max(goal >> 1, RT_HASH_BUCKETS)
     gc.equilibrium = entries - goal
     return goal
   }
-  if (gc.equilibrium < gc_thresh) gc.equilibrium = gc_thresh
+  gc.equilibrium = Math.max(gc.equilibrium, rt_ctl.gc_thresh)
   goal = entries - gc.equilibrium
   if (goal > 0) {
     gc.equilibrium += Math.min(goal >> 1, RT_HASH_BUCKETS)
@@ -140,7 +131,7 @@ export function rt_garbage_collect(): boolean {
   const now = jiffies()
   const entries = rt_entries()
   rt_stat.gc_total++
-  if (((now - gc.last_gc) | 0) < gc_min_interval() && entries < max_size) {
+  if (((now - gc.last_gc) | 0) < rt_ctl.gc_min_interval && entries < rt_ctl.max_size) {
     rt_stat.gc_ignored++
     return true
   }
@@ -156,9 +147,9 @@ export function rt_garbage_collect(): boolean {
     rt_stat.gc_goal_miss++
     if (gc.expire === 0) break
     gc.expire >>= 1
-    if (rt_entries() < max_size) return true
+    if (rt_entries() < rt_ctl.max_size) return true
   } while (!in_softirq() && jiffies() === now)
-  if (rt_entries() < max_size) return true
+  if (rt_entries() < rt_ctl.max_size) return true
   rt_stat.gc_dst_overflow++
   return false
 }
@@ -171,12 +162,12 @@ export function rt_garbage_collect(): boolean {
 export function rt_collect_expired(): void {
   const now = jiffies()
   rt_stat.gc_total++
-  if (((now - gc.last_gc) | 0) < gc_min_interval() && in_softirq()) {
+  if (((now - gc.last_gc) | 0) < rt_ctl.gc_min_interval && in_softirq()) {
     rt_stat.gc_ignored++
     return
   }
   gc.last_gc = now
-  for (let b = 0; b < RT_HASH_BUCKETS; b++) gc_bucket(b, gc_timeout(), false)
+  for (let b = 0; b < RT_HASH_BUCKETS; b++) gc_bucket(b, rt_ctl.gc_timeout, false)
 }
 
 /** Once round the buckets, from where the last round ended. @returns entries freed */
@@ -193,19 +184,22 @@ function collect(goal: number): number {
 }
 
 function work_done(): boolean {
-  gc.expire += gc_min_interval()
-  if (gc.expire > gc_timeout() || rt_entries() < gc_thresh) gc.expire = gc_timeout()
+  gc.expire += rt_ctl.gc_min_interval
+  if (gc.expire > rt_ctl.gc_timeout || rt_entries() < rt_ctl.gc_thresh) gc.expire = rt_ctl.gc_timeout
   return true
 }
 
 /** rt_check_expire - the periodic collector: a part of the buckets each minute. @context timer */
 function rt_check_expire(): void {
-  const n = Math.max(1, Math.min(RT_HASH_BUCKETS, Math.floor((gc_interval() * RT_HASH_BUCKETS) / gc_timeout())))
+  const n = Math.max(
+    1,
+    Math.min(RT_HASH_BUCKETS, Math.floor((rt_ctl.gc_interval * RT_HASH_BUCKETS) / rt_ctl.gc_timeout)),
+  )
   for (let k = 0; k < n; k++) {
     gc.check_rover = (gc.check_rover + 1) & MASK
-    gc_bucket(gc.check_rover, gc_timeout(), true)
+    gc_bucket(gc.check_rover, rt_ctl.gc_timeout, true)
   }
-  mod_timer(gc.periodic, jiffies() + gc_interval())
+  mod_timer(gc.periodic, jiffies() + rt_ctl.gc_interval)
 }
 const rt_check_expire_sym = symbol('rt_check_expire', rt_check_expire)
 
@@ -213,7 +207,7 @@ const rt_check_expire_sym = symbol('rt_check_expire', rt_check_expire)
 export function rt_gc_init(): void {
   gc.last_gc = jiffies()
   gc.equilibrium = 0
-  gc.expire = gc_timeout()
+  gc.expire = rt_ctl.gc_timeout
   init_timer(gc.periodic, rt_check_expire_sym, 0)
-  mod_timer(gc.periodic, jiffies() + gc_interval())
+  mod_timer(gc.periodic, jiffies() + rt_ctl.gc_interval)
 }

@@ -7,7 +7,6 @@ import { DEFINE_PER_CPU } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
-import { hz } from '../../arch/machine.js'
 import { jiffies } from '../../irq/timer.js'
 import { EACCES, EHOSTUNREACH, ENETUNREACH, ESRCH } from '../../lib/errno.js'
 import { dst_set_expires } from '../core/dst.js'
@@ -54,6 +53,7 @@ import { ip_check_mc } from './ip_mc.js'
 import { ip_output_sym } from './ip_output.js'
 import { ip_stats } from './mib.js'
 import { rt_alloc, rt_cache_input, rt_intern_hash, rt_key, rt_set_dev, rt_set_nexthop, rt_stat } from './route.js'
+import { rt_ctl } from './route_sysctl.js'
 import {
   RTABLE,
   RTCF_BROADCAST,
@@ -74,13 +74,6 @@ const UNRESOLVED = drop_reason('neigh_unresolved')
 const CACHE_FULL = drop_reason('route_cache_full')
 const INPUT_ERROR = drop_reason('ip_input_error')
 const NOT_FORWARDING = drop_reason('ip_not_forwarding')
-
-// jiffies
-const error_cost = (): number => hz()
-const error_burst = (): number => 5 * hz()
-const redirect_number = 9
-const redirect_load = (): number => Math.floor(hz() / 50)
-const redirect_silence = (): number => redirect_load() << (redirect_number + 1)
 
 const results = DEFINE_PER_CPU('fib_result', FIB_RESULT)
 const res = results.mine
@@ -252,10 +245,10 @@ export function ip_error(skb: sk_buff): number {
   if (code >= 0) {
     const now = jiffies()
     let tokens = rt.dst.rate_tokens + ((now - rt.dst.rate_last) | 0)
-    if (tokens > error_burst() || tokens < 0 || rt.dst.rate_last === 0) tokens = error_burst()
+    if (tokens > rt_ctl.error_burst || tokens < 0 || rt.dst.rate_last === 0) tokens = rt_ctl.error_burst
     rt.dst.rate_last = now
-    if (tokens >= error_cost()) {
-      tokens -= error_cost()
+    if (tokens >= rt_ctl.error_cost) {
+      tokens -= rt_ctl.error_cost
       icmp_send(skb, ICMP_DEST_UNREACH, code, 0)
     }
     rt.dst.rate_tokens = tokens
@@ -276,12 +269,12 @@ export function ip_rt_send_redirect(skb: sk_buff): void {
   const rt = RTABLE.ref(skb.dst!.addr)
   const now = jiffies()
   const since = (now - rt.dst.rate_last) | 0
-  if (since > redirect_silence()) rt.dst.rate_tokens = 0
-  if (rt.dst.rate_tokens >= redirect_number) {
+  if (since > rt_ctl.redirect_silence) rt.dst.rate_tokens = 0
+  if (rt.dst.rate_tokens >= rt_ctl.redirect_number) {
     rt.dst.rate_last = now // it does not listen
     return
   }
-  if (rt.dst.rate_tokens === 0 || since > redirect_load() << rt.dst.rate_tokens) {
+  if (rt.dst.rate_tokens === 0 || since > rt_ctl.redirect_load << rt.dst.rate_tokens) {
     icmp_send(skb, ICMP_REDIRECT, ICMP_REDIR_HOST, rt.rt_gateway)
     rt.dst.rate_last = now
     rt.dst.rate_tokens++

@@ -155,7 +155,17 @@ describe('tasks', () => {
     [10, 50],
     [19, 5],
   ])('a slice at nice %i is %i ms', (nice, ms) => {
-    expect(task_timeslice({ prio: 120 + nice } as never)).toBe(ms)
+    const p = kernel_thread(
+      'slice',
+      symbol(`slice${nice}`, function* () {
+        return 0
+      }),
+      0,
+      { nice, asleep: true },
+    )!
+    expect(task_timeslice(p)).toBe(ms)
+    wake_up_process(p)
+    s.pass(1)
   })
   test.each([
     ['user', 0, USER],

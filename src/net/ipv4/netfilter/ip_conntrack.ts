@@ -31,9 +31,50 @@ import {
 } from '../../../sync/rwlock.js'
 import { nf_conntrack_get, nf_conntrack_put } from '../../core/skbuff.js'
 import { NF_CONNTRACK, type nf_conntrack, type sk_buff } from '../../core/types.js'
+import { ct_sysctl } from './ip_conntrack_sysctl.js'
 import { ip_ct_tuple_equal, TUPLE_WORDS, tuple_copy } from './ip_conntrack_tuple.js'
 
 const i32 = RAM.i32
+
+/** What one end of a TCP connection has sent, and may send: sequence numbers. */
+export class ip_ct_tcp_state extends Struct {
+  declare td_end: number
+  declare td_maxend: number
+  declare td_maxwin: number
+  declare td_scale: number
+  declare loose: number
+  declare flags: number
+}
+const TCP_STATE: Layout<ip_ct_tcp_state> = layout('ip_ct_tcp_state', ip_ct_tcp_state, {
+  td_end: word, // behind all that it has sent; 0: it has sent nothing yet
+  td_maxend: word, // behind all that the other end has allowed it
+  td_maxwin: word, // largest window that it has offered, bytes without sign
+  td_scale: word, // its windows are shifted by that
+  loose: word, // so many packets of its pass without a check
+  flags: word, // IP_CT_TCP_FLAG_*
+})
+export class ip_ct_tcp extends Struct {
+  declare seen_orig: ip_ct_tcp_state
+  declare seen_reply: ip_ct_tcp_state
+  declare state: number
+  declare last_dir: number
+  declare last_index: number
+  declare retrans: number
+  declare last_seq: number
+  declare last_ack: number
+  declare last_end: number
+}
+const TCP: Layout<ip_ct_tcp> = layout('ip_ct_tcp', ip_ct_tcp, {
+  seen_orig: embed(TCP_STATE),
+  seen_reply: embed(TCP_STATE),
+  state: word,
+  last_dir: word,
+  last_index: word, // kind of the last segment
+  retrans: word, // how often it has come again
+  last_seq: word,
+  last_ack: word,
+  last_end: word,
+})
 
 export class ip_conntrack extends Struct {
   declare general: nf_conntrack
@@ -42,8 +83,7 @@ export class ip_conntrack extends Struct {
   declare reply_list: list_head
   declare reply: number
   declare status: number
-  declare state: number
-  declare td_end: number
+  declare tcp: ip_ct_tcp
   declare timeout: timer_list
   declare bysource: list_head
   declare masq_index: number
@@ -55,8 +95,7 @@ export const CONNTRACK: Layout<ip_conntrack> = layout('ip_conntrack', ip_conntra
   reply_list: by('ip_conntrack_lock', embed(LIST)),
   reply: by('ip_conntrack_lock', bytes(TUPLE_WORDS * 4)), // until it is confirmed; constant then
   status: atomic(word),
-  state: by('ip_conntrack_lock', word), // of TCP
-  td_end: by('ip_conntrack_lock', word), // of TCP: the sequence number behind all that its beginner has sent
+  tcp: by('ip_conntrack_lock', embed(TCP)),
   timeout: embed(TIMER), // pending while the connection is confirmed and alive
   bysource: by('ip_nat_lock', embed(LIST)), // linked while IPS_SRC_NAT_DONE
   masq_index: atomic(word), // the device whose address it was given, 0: none
@@ -76,8 +115,6 @@ export const IPS_NAT_MASK = IPS_SRC_NAT | IPS_DST_NAT
 export const IPS_SRC_NAT_DONE = 1 << 7
 export const IPS_DST_NAT_DONE = 1 << 8
 export const IPS_NAT_DONE_MASK = IPS_SRC_NAT_DONE | IPS_DST_NAT_DONE
-/** IP_CT_TCP_FLAG_CLOSE_INIT of who began it: his was the first FIN. A bit that 2.6.11 keeps with the windows. */
-export const IPS_CLOSE_INIT = 1 << 16
 // nfctinfo
 export const IP_CT_ESTABLISHED = 0
 export const IP_CT_RELATED = 1
@@ -203,7 +240,7 @@ function early_drop(w: number): boolean {
 
 /** init_conntrack - a new one for the tuples at words `w` and `r`, not in the hash yet. @returns it with one reference, or null */
 export function init_conntrack(w: number, r: number): ip_conntrack | null {
-  if (load(ct.addr + COUNT) >= MAX_CONNTRACKS && !early_drop(w)) return null
+  if (load(ct.addr + COUNT) >= ct_sysctl.max && !early_drop(w)) return null
   const c = kmem_cache_alloc(cache)
   if (c === null) return null
   fetch_add(ct.addr + COUNT, 1)
@@ -215,8 +252,7 @@ export function init_conntrack(w: number, r: number): ip_conntrack | null {
   tuple_copy(c.orig >> 2, w)
   tuple_copy(c.reply >> 2, r)
   c.status = 0
-  c.state = 0
-  c.td_end = 0
+  i32.fill(0, c.tcp.addr >> 2, (c.tcp.addr + TCP.size) >> 2)
   c.masq_index = 0
   init_timer(c.timeout, death_by_timeout_sym, c.addr)
   c.timeout.expires = 0

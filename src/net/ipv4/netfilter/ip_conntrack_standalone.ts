@@ -60,7 +60,8 @@ import {
   ip_conntrack_flush,
   set_status,
 } from './ip_conntrack.js'
-import { proto_new, proto_packet, TCP_STATES } from './ip_conntrack_proto.js'
+import { proto_can_begin, proto_header, proto_new, proto_packet } from './ip_conntrack_proto.js'
+import { TCP_STATES } from './ip_conntrack_proto_tcp.js'
 import { ip_ct_get_tuple, ip_ct_invert_tuple, print_tuple, TUPLE_WORDS } from './ip_conntrack_tuple.js'
 import { define_match, NO, YES } from './ip_tables.js'
 import { transport } from './ipt_matches.js'
@@ -123,14 +124,15 @@ function ip_conntrack_in(hook: number, skb: sk_buff): number {
 function track(hook: number, skb: sk_buff): number {
   const proto = ip_protocol(skb.nh)
   if (proto === IPPROTO_ICMP && icmp_error(skb, hook)) return NF_ACCEPT
-  const h = transport(skb, proto === IPPROTO_TCP ? 20 : proto === IPPROTO_UDP || proto === IPPROTO_ICMP ? 8 : 0)
+  const h = proto_header(skb, hook)
   if (h === 0) return NF_ACCEPT // INVALID
   ip_ct_get_tuple(skb.nh, h, ORIG)
   let found = ip_conntrack_find_get(ORIG)
   if (found === 0) {
-    if (!ip_ct_invert_tuple(REPLY, ORIG) || !proto_new(skb.nh, h)) return NF_ACCEPT
+    if (!ip_ct_invert_tuple(REPLY, ORIG) || !proto_can_begin(skb.nh, h)) return NF_ACCEPT
     const fresh = init_conntrack(ORIG, REPLY)
     if (fresh === null) return NF_DROP
+    proto_new(fresh, skb, h)
     found = fresh.addr
   }
   const c = CONNTRACK.ref(found & ~1)
@@ -250,7 +252,7 @@ export function ip_conntrack_text(): string {
   ip_conntrack_each(c => {
     const proto = i32[(c.orig >> 2) + 4]
     const left = Math.max(0, Math.floor(((c.timeout.expires - jiffies()) | 0) / hz()))
-    const head = `${(NAMES[proto] ?? 'unknown').padEnd(8)} ${proto} ${left} ${proto === IPPROTO_TCP ? `${TCP_STATES[c.state]} ` : ''}`
+    const head = `${(NAMES[proto] ?? 'unknown').padEnd(8)} ${proto} ${left} ${proto === IPPROTO_TCP ? `${TCP_STATES[c.tcp.state]} ` : ''}`
     const unreplied = (c.status & IPS_SEEN_REPLY) === 0 ? '[UNREPLIED] ' : ''
     const assured = (c.status & IPS_ASSURED) !== 0 ? '[ASSURED] ' : ''
     lines.push(
