@@ -36,6 +36,8 @@ const PARTS: readonly Part[] = [
   part('select', 'poll', { call: 'select', datagrams: 8, ticks: 1 }),
   part('fragments', 'frag', { cpus: 2, datagrams: 2, twice: false }),
   part('fragments-twice', 'frag', { cpus: 2, datagrams: 1, twice: true }),
+  part('ipsec-delete', 'xfrm', { frames: 3, what: 'delete', operator: 1, ticks: 2 }),
+  part('ipsec-replace', 'xfrm', { frames: 3, what: 'replace', operator: 1, ticks: 2 }),
   part('arp', 'arp', { cpus: 2, frames: 3, answers: 2 }),
   part('updown', 'updown', { frames: 3, datagrams: 2, operator: 0, ticks: 2 }),
   part('modules', 'modules', { frames: 3, rounds: 2, operator: 0, ticks: 2 }),

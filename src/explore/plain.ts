@@ -363,12 +363,24 @@ function controlMethods(engine: Engine, memory: Memory): void {
     engine,
     memory,
   )
-  for (const name of ['slice', 'join', 'indexOf', 'includes', 'reduce', 'forEach', 'map', 'every', 'some', 'find']) {
+  wrap(
+    typed,
+    'slice',
+    (self, [start, end]) => {
+      const { BYTES_PER_ELEMENT: size, length } = self as Typed
+      const from = relative(start, 0, length)
+      const to = Math.max(from, relative(end, length, length))
+      return from < to ? { offset: from * size, bytes: (to - from) * size, isWrite: false } : null
+    },
+    engine,
+    memory,
+  )
+  for (const name of ['join', 'indexOf', 'includes', 'reduce', 'forEach', 'map', 'every', 'some', 'find']) {
     wrap(typed, name, self => ({ offset: 0, bytes: self.byteLength, isWrite: false }), engine, memory)
   }
 }
 
-/** An index as `fill` takes it: negative ones count from the end. */
+/** An index as `fill` and `slice` take it: negative ones count from the end. */
 function relative(index: unknown, otherwise: number, length: number): number {
   if (index === undefined) return otherwise
   const n = Math.trunc(Number(index)) || 0

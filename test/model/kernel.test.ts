@@ -6,6 +6,7 @@ import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
 import type { UdpCloseArgs } from './kernel/udpclose.js'
 import type { UpDownArgs } from './kernel/updown.js'
+import type { XfrmArgs } from './kernel/xfrm.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, ...options })
@@ -208,6 +209,18 @@ describe('what is taken away while it is used', () => {
       expect(await look('modules', { ...options, args })).toMatchObject(clean)
     },
   )
+
+  test.each([
+    ['the state of a tunnel is deleted', 'delete', 0],
+    ['the state of a tunnel is deleted', 'delete', 1],
+    ['its policy is replaced', 'replace', 0],
+    ['its policy is replaced', 'replace', 1],
+  ] as const)('%s under packets that go through it (%s, by CPU %i)', async (_name, what, operator) => {
+    const args: XfrmArgs = { frames: 3, what, operator, ticks: 2 }
+    const result = await look('xfrm', { ...options, args })
+    expect(result).toMatchObject(clean)
+    expect(result.outcomes[`${what}: 3 of 3`]).toBeGreaterThan(0)
+  })
 
   test('a socket is closed while datagrams are delivered to it, and the sender hears of a full device queue', async () => {
     const args: UdpCloseArgs = { datagrams: 8, rounds: 6, ticks: 2 }

@@ -134,9 +134,18 @@ export function dst_init(): void {
   init_timer(garbage.timer, dst_run_gc_sym, 0)
 }
 
-/** dst_gc_now - for the leak audit of a machine at rest: look through the garbage once more. */
+function garbage_length(): number {
+  let n = 0
+  for (let dst = DST.at(garbage.list); dst !== null; dst = dst.next) n++
+  return n
+}
+/** dst_gc_now - for the leak audit of a machine at rest: look through the garbage until nothing of it goes: one may have held another. */
 export function dst_gc_now(): void {
   local_bh_disable() // as the timer would
-  dst_run_gc()
+  for (let [n, before] = [garbage_length(), -1]; n !== before; ) {
+    before = n
+    dst_run_gc()
+    n = garbage_length()
+  }
   local_bh_enable()
 }

@@ -10,6 +10,7 @@ import { __skb_pull, skb_push } from './skbuff.js'
 import {
   IFF_BROADCAST,
   IFF_LOOPBACK,
+  IFF_MULTICAST,
   IFF_NOARP,
   type net_device,
   PACKET_BROADCAST,
@@ -66,7 +67,7 @@ export function ether_setup(dev: net_device, hi: number, lo: number): void {
   dev.mtu = 1500
   dev.hard_header_len = ETH_HLEN
   dev.tx_queue_len = config('tx_queue_len') || TX_QUEUE_LEN
-  dev.flags = IFF_BROADCAST
+  dev.flags = IFF_BROADCAST | IFF_MULTICAST
   dev.type = ARPHRD_ETHER
   dev.dev_addr_hi = hi
   dev.dev_addr_lo = (lo << 16) >> 16

@@ -91,7 +91,7 @@ class packet_fate extends Struct {
   declare dropped: number
   declare drops: number
 }
-const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
+export const FATE: Layout<packet_fate> = layout('packet_fate', packet_fate, {
   received: own(word),
   forwarded: own(word),
   delivered: own(word),

@@ -12,7 +12,7 @@
 import { embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
-import { fetch_add, load, READ_ONCE, store } from '../../arch/atomic.js'
+import { fetch_add, load, READ_ONCE, store, WRITE_ONCE } from '../../arch/atomic.js'
 import { PROVE } from '../../arch/boot.js'
 import { cost } from '../../arch/cost.js'
 import { charge_cost } from '../../arch/cpu.js'
@@ -202,15 +202,16 @@ const FL_OIF = RTABLE.offset('fl_oif') >> 2
 const FL_TOS = RTABLE.offset('fl_tos') >> 2
 const FL_MARK = RTABLE.offset('fl_mark') >> 2
 const NFMARK = SKB.offset('nfmark') >> 2
-const USE = DST.offset('use') >> 2
-const LASTUSE = DST.offset('lastuse') >> 2
+const USE = DST.offset('use')
+const LASTUSE = DST.offset('lastuse')
 const IPTOS_RT_MASK = 0x1c
 const RTO_TOS = 0x1e
 
 function touch(r: number): void {
-  i32[(r >> 2) + LASTUSE] = jiffies()
+  // Other CPUs touch it as well: of two times either will do, and a use that is lost is only a number.
+  WRITE_ONCE(r + LASTUSE, jiffies())
   fetch_add(r + REFCNT, 1)
-  i32[(r >> 2) + USE]++
+  WRITE_ONCE(r + USE, READ_ONCE(r + USE) + 1)
 }
 
 /** Walk a chain for a key; interrupts may come, RCU keeps the entries. @returns address, or 0 */

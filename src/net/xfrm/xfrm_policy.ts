@@ -11,7 +11,7 @@
 import { atomic, bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
-import { load, store } from '../../arch/atomic.js'
+import { load, READ_ONCE, store } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
@@ -280,7 +280,7 @@ function drop_bundles(): void {
 
 /** xfrm_policies - is there any policy of the direction? All that a packet pays where there is none. */
 export function xfrm_policies(dir: number): boolean {
-  return i32[(LISTS >> 2) + dir] !== 0
+  return READ_ONCE(LISTS + dir * 4) !== 0
 }
 /** The first one that a flow is meant by, in use from now. @returns it with one more reference, or null */
 function xfrm_policy_lookup(dir: number, fl: Flow): xfrm_policy | null {
@@ -318,6 +318,11 @@ function xfrm_tmpl_resolve(policy: xfrm_policy, fl: Flow, states: xfrm_state[]):
   return 0
 }
 
+/** Their list is policy.lock's, not RCU's, which the same field serves in the route cache. */
+function next_bundle(dst: dst_entry): dst_entry | null {
+  return DST.at(i32[dst.$w]!)
+}
+
 /** A bundle of a policy that still serves. @returns it with one more reference, or null */
 function xfrm_find_bundle(
   policy: xfrm_policy,
@@ -328,7 +333,7 @@ function xfrm_find_bundle(
   const afinfo = call(spd.afinfo as Sym<xfrm_policy_afinfo>)
   spin_lock_bh(policy.lock)
   let dst = DST.at(policy.bundles)
-  while (dst !== null && !afinfo.bundle_ok(dst, states, route, fl)) dst = dst.next
+  while (dst !== null && !afinfo.bundle_ok(dst, states, route, fl)) dst = next_bundle(dst)
   if (dst !== null) dst_hold(dst)
   spin_unlock_bh(policy.lock)
   return dst
@@ -463,7 +468,7 @@ function __xfrm_policy_check(dir: number, skb: sk_buff): boolean {
 
 /** xfrm_policy_check - one look at the list of the direction where nothing is configured. @context softirq */
 export function xfrm_policy_check(dir: number, skb: sk_buff): boolean {
-  return (i32[(LISTS >> 2) + dir] === 0 && skb.sp === 0) || __xfrm_policy_check(dir, skb)
+  return (READ_ONCE(LISTS + dir * 4) === 0 && skb.sp === 0) || __xfrm_policy_check(dir, skb)
 }
 
 /** xfrm_route_forward - the way of a packet of somebody else, as policies have it. @context softirq @returns 0, -errno: skb keeps its dst */

@@ -81,7 +81,7 @@ test('unplugged in the midst of traffic: packets, routes, addresses and neighbou
 test('plugged in again: the same station, down and bare, until somebody sets it up', () => {
   expect(kernel(() => device_add(1))).toBe(0)
   expect(ip_says('addr show dev eth1').out).toMatch(
-    /^\d+: eth1: <BROADCAST> mtu 1500 qdisc noop qlen 1000\n {4}link\/ether 02:.*\n$/,
+    /^\d+: eth1: <BROADCAST,MULTICAST> mtu 1500 qdisc noop qlen 1000\n {4}link\/ether 02:.*\n$/,
   )
   for (const line of ['link set eth1 up', 'addr add 10.0.1.1/24 dev eth1'])
     expect(ip_says(line)).toEqual({ out: '', code: 0 })

@@ -55,14 +55,14 @@ describe('ip link, ip addr', () => {
     expect(prints('addr show')).toBe(`1: lo: <LOOPBACK,UP> mtu 16436 qdisc noqueue 
     link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00
     inet 127.0.0.1/8 brd 127.255.255.255 scope host lo
-2: eth0: <BROADCAST,UP> mtu 1500 qdisc pfifo_fast qlen 1000
+2: eth0: <BROADCAST,MULTICAST,UP> mtu 1500 qdisc pfifo_fast qlen 1000
     link/ether 02:00:00:00:00:01 brd ff:ff:ff:ff:ff:ff
     inet 10.0.0.1/24 brd 10.0.0.255 scope global eth0
-3: eth1: <BROADCAST,UP> mtu 1500 qdisc pfifo_fast qlen 1000
+3: eth1: <BROADCAST,MULTICAST,UP> mtu 1500 qdisc pfifo_fast qlen 1000
     link/ether 02:00:00:00:00:02 brd ff:ff:ff:ff:ff:ff
     inet 10.0.1.1/24 brd 10.0.1.255 scope global eth1
 `)
-    expect(prints('l sh eth1')).toBe(`3: eth1: <BROADCAST,UP> mtu 1500 qdisc pfifo_fast qlen 1000
+    expect(prints('l sh eth1')).toBe(`3: eth1: <BROADCAST,MULTICAST,UP> mtu 1500 qdisc pfifo_fast qlen 1000
     link/ether 02:00:00:00:00:02 brd ff:ff:ff:ff:ff:ff
 `)
   })
@@ -85,16 +85,16 @@ describe('ip link, ip addr', () => {
   })
   test('a link goes down and up, is called otherwise, counts', () => {
     good('link set eth1 down')
-    expect(prints('link show eth1')).toContain('3: eth1: <BROADCAST> mtu')
+    expect(prints('link show eth1')).toContain('3: eth1: <BROADCAST,MULTICAST> mtu')
     good('link set dev eth1 name wan mtu 1400 address 02:00:00:00:00:77 txqueuelen 500')
     good('link set wan up')
-    expect(prints('link show wan')).toBe(`3: wan: <BROADCAST,UP> mtu 1400 qdisc pfifo_fast qlen 500
+    expect(prints('link show wan')).toBe(`3: wan: <BROADCAST,MULTICAST,UP> mtu 1400 qdisc pfifo_fast qlen 500
     link/ether 02:00:00:00:00:77 brd ff:ff:ff:ff:ff:ff
 `)
     good('link set wan down')
     good('link set wan name eth1 address 02:00:00:00:00:02 mtu 1500 txqueuelen 1000')
     good('link set eth1 up promisc on')
-    expect(prints('link show eth1')).toContain('<BROADCAST,PROMISC,UP>')
+    expect(prints('link show eth1')).toContain('<BROADCAST,MULTICAST,PROMISC,UP>')
     good('link set eth1 promisc off')
     s.send(0, udpFrame({ src: '10.0.0.2', dst: '10.0.1.2' }))
     expect(prints('-s link show eth1')).toMatch(/TX: bytes.*\n {4}\d+ +[1-9]\d* +0 +0 +0 +0 +\n$/)
