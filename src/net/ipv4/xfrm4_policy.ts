@@ -1,8 +1,11 @@
 /** xfrm4_policy.ts - bundles of IPv4: a chain of dst_entries, one for each state, that ends in a route; and what a packet is. No locks of its own. */
+import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
+import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
 import { ENOBUFS } from '../../lib/errno.js'
 import { dst_destroy, dst_hold, type dst_ops, dst_release } from '../core/dst.js'
+import { NETDEV_DOWN, register_netdevice_notifier } from '../core/netdevice.js'
 import { pskb_may_pull } from '../core/skbuff.js'
 import { DST, type dst_entry, type sk_buff } from '../core/types.js'
 import {
@@ -17,7 +20,12 @@ import {
   ip_tos,
 } from '../wire/ipv4.js'
 import { type Flow, STATE, XFRM_MODE_TUNNEL, XFRM_STATE_VALID, type xfrm_state } from '../xfrm/types.js'
-import { type xfrm_policy_afinfo, xfrm_policy_init, xfrm_policy_register_afinfo } from '../xfrm/xfrm_policy.js'
+import {
+  xfrm_flush_bundles,
+  type xfrm_policy_afinfo,
+  xfrm_policy_init,
+  xfrm_policy_register_afinfo,
+} from '../xfrm/xfrm_policy.js'
 import { xfrm_selector_match, xfrm_state_init, xfrm_state_mtu, xfrm_state_put } from '../xfrm/xfrm_state.js'
 import { rt_alloc, rt_destroy, rt_drop, rt_set_dev } from './route.js'
 import { ip_route_output_key } from './route_output.js'
@@ -148,9 +156,19 @@ function bundle_ok(bundle: dst_entry, states: readonly xfrm_state[], route: dst_
 const xfrm4_policy_afinfo: xfrm_policy_afinfo = { decode_session, bundle_create, bundle_ok }
 const xfrm4_policy_afinfo_sym = symbol('xfrm4_policy_afinfo', xfrm4_policy_afinfo)
 
+/** A device goes: bundles through it hold it. */
+function xfrm_dev_event(_nb: notifier_block, event: number): number {
+  if (event === NETDEV_DOWN) xfrm_flush_bundles()
+  return NOTIFY_DONE
+}
+const xfrm_dev_event_sym = symbol('xfrm_dev_event', xfrm_dev_event)
+const xfrm_dev_notifier = DEFINE_STATIC('xfrm_dev_notifier', NOTIFIER)
+
 /** xfrm4_init - @context boot, CPU 0 */
 export function xfrm4_init(seed: number): void {
   xfrm_state_init(seed)
   xfrm_policy_init()
   xfrm_policy_register_afinfo(xfrm4_policy_afinfo_sym)
+  xfrm_dev_notifier.call = xfrm_dev_event_sym
+  register_netdevice_notifier(xfrm_dev_notifier)
 }

@@ -211,7 +211,7 @@ export function xfrm_policy_insert(dir: number, policy: xfrm_policy, excl: boole
   }
   write_unlock_bh(spd.lock)
   if (old !== null) xfrm_policy_kill(old)
-  if (dir === XFRM_POLICY_OUT) drop_bundles()
+  if (dir === XFRM_POLICY_OUT) xfrm_flush_bundles()
   return 0
 }
 const NEXT = POLICY.offset('next')
@@ -266,8 +266,8 @@ export function xfrm_policy_flush(): void {
       xfrm_pol_put(policy)
     }
 }
-/** Bundles of all policies for what goes out: another policy may be for their packets now. */
-function drop_bundles(): void {
+/** xfrm_flush_bundles - of all policies for what goes out: another policy may be for their packets now, or their way is gone. @context process */
+export function xfrm_flush_bundles(): void {
   for (const policy of xfrm_policy_all(XFRM_POLICY_OUT)) {
     spin_lock_bh(policy.lock)
     const { bundles } = policy

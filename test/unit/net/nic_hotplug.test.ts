@@ -109,6 +109,25 @@ test('a program that waits on it is left in peace; what it sends then finds no w
   expect(exists('eth0')).toBe(true)
 })
 
+test('a tunnel that goes through it does not hold it', () => {
+  const key = '0x0102030405060708090a0b0c0d0e0f1011121314'
+  for (const line of [
+    'link set eth1 up',
+    'addr add 10.0.1.1/24 dev eth1',
+    'neigh add 10.0.1.2 lladdr 02:00:00:00:02:02 dev eth1',
+    'link set eth0 up',
+    'addr add 10.0.0.1/24 dev eth0',
+    `xfrm state add src 10.0.1.1 dst 10.0.1.2 proto esp spi 0x100 reqid 1 mode tunnel auth sha1 ${key} enc cipher_null 0x`,
+    'xfrm policy add src 10.0.0.0/24 dst 10.0.1.0/24 dir out tmpl src 10.0.1.1 dst 10.0.1.2 proto esp reqid 1 mode tunnel',
+  ])
+    ip_says(line)
+  const [, out] = s.send(0, through)
+  expect(out!.map(f => f[23])).toEqual([50])
+  expect(kernel(() => device_del(1))).toBe(0)
+  expect(kernel(() => device_add(1))).toBe(0)
+  for (const what of ['policy', 'state']) expect(ip_says(`xfrm ${what} flush`).code).toBe(0)
+})
+
 test('again and again: no memory is lost', () => {
   for (let k = 0; k < 30; k++) {
     expect(kernel(() => device_del(k & 1))).toBe(0)
