@@ -134,7 +134,7 @@ test.each([
   }
 })
 
-const bad = [new URL('../helpers/badPrograms.js', import.meta.url).href]
+const bad = [new URL('./programs/bad.js', import.meta.url).href]
 
 test.each(['virtual', 'real'] as const)("a program's mistake ends the program, not the machine (%s)", async clock => {
   const ways = ['load', 'store', 'type', 'throw', 'handled', 'twice', 'caught']

@@ -1,9 +1,9 @@
-/** badPrograms.ts - programs that fail, and one that takes all the CPU it gets. Loaded beside the kernel (MachineConfig.programs). */
-import { register_program } from '../../src/syscall/exec.js'
-import { getpid, gettimeofday, type Libc, load32, socket, store32 } from '../../src/user/libc.js'
-import { getrusage, nice, RUSAGE_SELF } from '../../src/user/libresource.js'
-import { SIGSEGV, signal } from '../../src/user/libsignal.js'
-import { arguments_of, printf, puts } from '../../src/user/stdio.js'
+/** bad.ts - programs that fail, and one that takes all the CPU it gets. Loaded beside the kernel (MachineConfig.programs). */
+import { register_program } from '../../../src/syscall/exec.js'
+import { getpid, gettimeofday, type Libc, load32, socket, store32 } from '../../../src/user/libc.js'
+import { getrusage, nice, RUSAGE_SELF } from '../../../src/user/libresource.js'
+import { SIGSEGV, signal } from '../../../src/user/libsignal.js'
+import { arguments_of, printf, puts } from '../../../src/user/stdio.js'
 
 const ways: Readonly<Record<string, () => Libc>> = {
   *load() {
