@@ -75,7 +75,7 @@ export interface MachineConfig {
   /** Receive descriptors of a queue, a power of two; default 256. The driver takes fewer when the pool does not bear as many. */
   rxRing?: number
   txRing?: number
-  /** Default: 64, and 16 more for a machine that runs programs. */
+  /** Default: 64 and one for each four CPUs, and 16 more for a machine that runs programs. */
   ramMiB?: number
   /** The device lo with 127.0.0.1/8. */
   loopback?: boolean
@@ -113,7 +113,8 @@ function userProcs({ userProcs, processes }: MachineConfig): number {
 }
 /** ramMiB - of the machine. */
 export function ramMiB(config: MachineConfig): number {
-  return config.ramMiB ?? (userProcs(config) > 0 ? 80 : 64)
+  // Each CPU has arrays of its own of every cache.
+  return config.ramMiB ?? 64 + Math.ceil(config.cpus / 4) + (userProcs(config) > 0 ? 16 : 0)
 }
 
 /** writeConfig - the words of the boot page. */

@@ -125,7 +125,7 @@ export function buildScenario(s: ScenarioSpec, profile: CostProfile | null, taps
       trace: false,
       loopback: true,
       userProcs: (spec.programs?.length ?? 0) + SPARE_PROGRAMS,
-      ramMiB: 80 + Math.ceil((spec.programs?.length ?? 0) / 3), // 256 KiB for each, and what goes with it
+      ramMiB: 80 + Math.ceil((spec.cpus ?? 1) / 4) + Math.ceil((spec.programs?.length ?? 0) / 3), // 256 KiB for each, and what goes with it
       processes: (spec.programs ?? []).map(p => ({
         argv: argvOf(p),
         ...(p.cpu === undefined ? {} : { cpu: p.cpu }),
