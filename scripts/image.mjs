@@ -32,7 +32,9 @@ const scripts = dir =>
 
 const workers = ['workers/cpu.js', 'workers/nic.js'].map(f => join(dist, f))
 /** What machines load beside the kernel, see MachineConfig.programs. */
-const programs = ['src/torture', 'test/torture/scenarios', 'test/e2e/programs'].flatMap(scripts).concat(join(dist, 'src/user/probe.js'))
+const programs = ['src/torture', 'test/torture/scenarios', 'test/e2e/programs']
+  .flatMap(scripts)
+  .concat(join(dist, 'src/user/probe.js'))
 
 const board = imported(join(dist, 'src/hw/board.js'))
 const kernel = imported(join(dist, 'src/init/main.js'))

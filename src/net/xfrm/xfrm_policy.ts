@@ -193,15 +193,17 @@ export function xfrm_policy_insert(dir: number, policy: xfrm_policy, excl: boole
         return -EEXIST
       }
       old = p
-      unlink(dir, p)
-    } else if (place === 0 && p.priority >>> 0 > policy.priority >>> 0) place = slot
-    if (old !== p) slot = p.addr + NEXT
+    }
+    if (place === 0 && p.priority >>> 0 > policy.priority >>> 0) place = slot
+    slot = p.addr + NEXT
   }
   if (place === 0) place = slot
   if (policy.index === 0) policy.index = old !== null ? old.index : next_index(dir)
   policy.dir = dir
   policy.next = i32[place >> 2]!
   store(place, policy.addr)
+  // Only now: 2.6.11 takes the old one out first, and a packet that looks then, without the lock, finds no policy and goes in clear.
+  if (old !== null) unlink(dir, old)
   const l = policy.lft >> 3
   const ends = [LFT_HARD_ADD, LFT_HARD_USE, LFT_SOFT_ADD, LFT_SOFT_USE].some(limit => f64[l + limit] !== 0)
   if (ends) {
