@@ -222,6 +222,10 @@ describe('what is taken away while it is used', () => {
     expect(result.outcomes[`${what}: 3 of 3`]).toBeGreaterThan(0)
   })
 
+  test('a policy of IPsec is replaced: at no moment is there none', async () => {
+    expect(await look('xfrm_replace', { ...options, schedules: 200 })).toMatchObject({ ...clean, schedules: 200 })
+  })
+
   test('a socket is closed while datagrams are delivered to it, and the sender hears of a full device queue', async () => {
     const args: UdpCloseArgs = { datagrams: 8, rounds: 6, ticks: 2 }
     const result = await look('udpclose', { ...options, args })
