@@ -31,6 +31,7 @@ const PARTS: readonly Part[] = [
   part('packet', 'packet', { datagrams: 1, ticks: 2, hasty: false }),
   part('packet-hasty', 'packet', { datagrams: 1, ticks: 2, hasty: true }),
   part('unix', 'unix', { messages: 3 }),
+  part('unix-connect', 'seqpacket', {}),
   part('netlink', 'netlink', { routes: 2, ticks: 2, second: 1 }),
   part('poll', 'poll', { call: 'poll', datagrams: 8, ticks: 1 }),
   part('select', 'poll', { call: 'select', datagrams: 8, ticks: 1 }),

@@ -1,10 +1,11 @@
 /** fifo.ts - the ends of a FIFO (fs/fifo.c of 2.6.11): who opens one waits for the other. Locks: pipe.ts. */
 import { EINVAL, ENXIO, ERESTARTSYS } from '../lib/errno.js'
+import { O_NONBLOCK } from '../lib/fcntl.js'
 import { current } from '../sched/sched.js'
 import { down, up } from '../sched/semaphore.js'
 import { signal_pending } from '../sched/signal.js'
 import { wake_up } from '../sched/wait.js'
-import { can_read, can_write, type file, O_NONBLOCK } from './file.js'
+import { can_read, can_write, type file } from './file.js'
 import { PIPE, type pipe_inode, pipe_release_ends, pipe_wait } from './pipe.js'
 
 type Call = Generator<void, number, void>

@@ -24,18 +24,6 @@ import { SPINLOCK, spin_lock, spin_lock_init, spin_unlock, type spinlock_t } fro
 
 const i32 = RAM.i32
 
-export const O_RDONLY = 0
-export const O_WRONLY = 1
-export const O_RDWR = 2
-export const O_ACCMODE = 3
-export const O_CREAT = 0o100
-export const O_EXCL = 0o200
-export const O_NOCTTY = 0o400
-export const O_TRUNC = 0o1000
-export const O_APPEND = 0o2000
-export const O_NONBLOCK = 0o4000
-export const FASYNC = 0o20000
-
 export class file extends Struct {
   declare f_count: number
   declare f_flags: number

@@ -13,6 +13,7 @@ import { atomic, by, bytes, embed, konst, type Layout, layout, Struct, word } fr
 import { symbol } from '../abi/symbol.js'
 import { RAM } from '../arch/ram.js'
 import { EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPIPE, ERESTARTSYS } from '../lib/errno.js'
+import { O_NONBLOCK } from '../lib/fcntl.js'
 import { MAX_PIPE_PAGES, MAX_PIPES, PAGE_SIZE, PIPE_BUFFERS, UIO_MAXIOV } from '../lib/limits.js'
 import {
   for_programs,
@@ -42,7 +43,7 @@ import {
   wake_up,
 } from '../sched/wait.js'
 import { refcount_dec_and_test, refcount_inc } from '../sync/refcount.js'
-import { can_read, can_write, type file, type file_operations, files_out, O_NONBLOCK } from './file.js'
+import { can_read, can_write, type file, type file_operations, files_out } from './file.js'
 
 type Call = Generator<void, number, void>
 

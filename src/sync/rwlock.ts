@@ -107,8 +107,12 @@ export function read_unlock(lock: rwlock_t): void {
 
 /** write_lock - exclusive. */
 export function write_lock(lock: rwlock_t): void {
+  write_lock_nested(lock, 0)
+}
+/** write_lock_nested - as write_lock, for lockdep a class of its own: SINGLE_DEPTH_NESTING for a second lock of one class. */
+export function write_lock_nested(lock: rwlock_t, subclass: number): void {
   i32[PREEMPT]++
-  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false)
+  if (LOCKDEP) lockdep_acquire(lock.addr, TAKEN_WRITE, false, false, subclass)
   if (holds(lock.addr | HELD_WRITE)) recursion('rwlock', lock.addr)
   // Who reads it and then writes waits for itself. In virtual time the wait graph says so, with all who take part.
   if (!VIRTUAL && holds(lock.addr | HELD_READ)) recursion('rwlock', lock.addr)

@@ -1,5 +1,5 @@
 /** creat.ts - the system call that makes a file, as open for writing has it. */
-import { O_CREAT, O_TRUNC, O_WRONLY } from '../fs/file.js'
+import { O_CREAT, O_TRUNC, O_WRONLY } from '../lib/fcntl.js'
 import type { Call } from '../net/core/socket.js'
 import { sys_open } from './open.js'
 

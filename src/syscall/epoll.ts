@@ -17,10 +17,10 @@ import {
   fput,
   get_empty_filp,
   get_unused_fd,
-  O_RDONLY,
   release_unused,
 } from '../fs/file.js'
 import { EBADF, EFAULT, EINVAL, ENFILE, ENOMEM, EPERM } from '../lib/errno.js'
+import { O_RDONLY } from '../lib/fcntl.js'
 import type { Call } from '../net/core/socket.js'
 import { access_ok, get_user } from '../sched/mm.js'
 import { POLLERR, POLLHUP } from '../sched/poll.js'

@@ -4,7 +4,6 @@ import {
   can_read,
   can_write,
   close_fd,
-  FASYNC,
   FILE,
   fd_install,
   fget,
@@ -14,12 +13,11 @@ import {
   fput_test,
   get_close_on_exec,
   locate_fd,
-  O_APPEND,
-  O_NONBLOCK,
   replace_fd,
   set_close_on_exec,
 } from '../fs/file.js'
 import { EBADF, EBUSY, EFAULT, EINVAL, ENOTTY } from '../lib/errno.js'
+import { FASYNC, O_APPEND, O_NONBLOCK } from '../lib/fcntl.js'
 import { NR_OPEN } from '../lib/limits.js'
 import type { Call } from '../net/core/socket.js'
 import { f_setown } from '../sched/fasync.js'

@@ -11,13 +11,6 @@ import {
   type file,
   get_empty_filp,
   get_unused_fd,
-  O_ACCMODE,
-  O_CREAT,
-  O_EXCL,
-  O_NOCTTY,
-  O_RDONLY,
-  O_TRUNC,
-  O_WRONLY,
   put_unused_fd,
   release_unused,
 } from '../fs/file.js'
@@ -35,13 +28,14 @@ import {
   ENXIO,
   EPERM,
 } from '../lib/errno.js'
+import { O_ACCMODE, O_CREAT, O_EXCL, O_NOCTTY, O_RDONLY, O_TRUNC, O_WRONLY } from '../lib/fcntl.js'
 import type { Call } from '../net/core/socket.js'
 import { path_enter, path_exists, path_lookup } from '../net/unix/unix_table.js'
 import { copy_from_user, put_user, task_kstack } from '../sched/mm.js'
 import { current } from '../sched/sched.js'
 
-export { FASYNC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../fs/file.js'
 export { FIONREAD, PIPE_BUF } from '../fs/pipe.js'
+export { FASYNC, O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY } from '../lib/fcntl.js'
 
 const u8 = RAM.u8
 /** Bytes of the longest path, its last 0 included; and of the longest that the table of paths holds. */

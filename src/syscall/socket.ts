@@ -17,11 +17,10 @@ import {
   get_empty_filp,
   get_file,
   get_unused_fd,
-  O_NONBLOCK,
-  O_RDWR,
   put_unused_fd,
 } from '../fs/file.js'
 import { EBADF, EFAULT, EINVAL, EMSGSIZE, ENFILE, ENOBUFS, ENOTSOCK } from '../lib/errno.js'
+import { O_NONBLOCK, O_RDWR } from '../lib/fcntl.js'
 import { UIO_MAXIOV } from '../lib/limits.js'
 import { kfree, kmalloc } from '../mm/kmalloc.js'
 import { dev_ioctl, SIOCDEVPRIVATE } from '../net/core/dev_ioctl.js'

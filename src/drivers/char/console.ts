@@ -14,17 +14,10 @@ import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
 import { cpu_id } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
-import {
-  type file,
-  type file_operations,
-  get_empty_filp,
-  O_NONBLOCK,
-  O_RDWR,
-  O_WRONLY,
-  release_unused,
-} from '../../fs/file.js'
+import { type file, type file_operations, get_empty_filp, release_unused } from '../../fs/file.js'
 import { tick_hooks } from '../../irq/timer.js'
 import { EAGAIN, EBADF, EFAULT, EINVAL, ENOTTY, ERESTARTSYS } from '../../lib/errno.js'
+import { O_NONBLOCK, O_RDWR, O_WRONLY } from '../../lib/fcntl.js'
 import { CONSOLE_CHUNK, CONSOLE_RING, UIO_MAXIOV } from '../../lib/limits.js'
 import { copy_from_user, get_user } from '../../sched/mm.js'
 import { current, schedule } from '../../sched/sched.js'

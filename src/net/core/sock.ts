@@ -118,8 +118,17 @@ export function sock_put(sk: sock): void {
 function no_timer(): void {}
 const no_timer_sym = symbol('sk_no_timer', no_timer)
 
-/** sock_init_data - what all socks begin with; the callbacks are those of sock_mem.ts until the protocol has others. */
-export function sock_init_data(sock: socket, sk: sock, defaults: sock_callbacks, rcvbuf: number, sndbuf: number): void {
+/**
+ * sock_init_data - what all socks begin with; the callbacks are those of sock_mem.ts until the protocol has others.
+ * @param sock the program's side; null: none yet (sock_graft)
+ */
+export function sock_init_data(
+  sock: socket | null,
+  sk: sock,
+  defaults: sock_callbacks,
+  rcvbuf: number,
+  sndbuf: number,
+): void {
   skb_queue_head_init(sk.sk_receive_queue)
   skb_queue_head_init(sk.sk_write_queue)
   skb_queue_head_init(sk.sk_error_queue)
@@ -127,10 +136,12 @@ export function sock_init_data(sock: socket, sk: sock, defaults: sock_callbacks,
   sk.sk_rcvbuf = rcvbuf
   sk.sk_sndbuf = sndbuf
   sk.sk_state = TCP_CLOSE
-  sk.sk_socket = sock
-  sk.sk_type = sock.type
-  sk.sk_sleep = sock.wait
-  sock.sk = sk
+  if (sock !== null) {
+    sk.sk_socket = sock
+    sk.sk_type = sock.type
+    sk.sk_sleep = sock.wait
+    sock.sk = sk
+  }
   spin_lock_init(sk.sk_lock.slock)
   init_waitqueue_head(sk.sk_lock.wq)
   if (LOCKDEP) lockdep_init(sk.sk_lock.addr + OWNER)
@@ -159,6 +170,15 @@ export function sock_orphan(sk: sock): void {
   sock_set_flag(sk, SOCK_DEAD)
   sk.sk_socket = null
   sk.sk_sleep = null
+  write_unlock_bh(sk.sk_callback_lock)
+}
+
+/** sock_graft - a sock that came without one gets its program's side. @context process @locks sk_callback_lock */
+export function sock_graft(sk: sock, parent: socket): void {
+  write_lock_bh(sk.sk_callback_lock)
+  sk.sk_sleep = parent.wait
+  parent.sk = sk
+  sk.sk_socket = parent
   write_unlock_bh(sk.sk_callback_lock)
 }
 

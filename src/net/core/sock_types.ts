@@ -40,6 +40,10 @@ export const MSG_ERRQUEUE = 0x2000
 export const MSG_NOSIGNAL = 0x4000
 export const MSG_MORE = 0x8000
 
+// commands of ioctl
+export const SIOCINQ = 0x541b
+export const SIOCOUTQ = 0x5411
+
 export const RCV_SHUTDOWN = 1
 export const SEND_SHUTDOWN = 2
 export const SHUTDOWN_MASK = 3
@@ -74,7 +78,7 @@ export const SOCKET: Layout<socket> = layout('socket', socket, {
   passcred: word,
   ops: konst(word),
   sk: konst(ptr(() => SOCK)),
-  file: konst(word), // address of the file that it is behind
+  file: atomic(word), // address of the file that it is behind; 0: none yet, or never. The collector of AF_UNIX looks
   fasync_list: atomic(word), // who is told by a signal; changed under sk_callback_lock (sock_async.ts)
   wait: embed(WAIT_QUEUE_HEAD),
 })
@@ -189,7 +193,7 @@ export class sock extends Struct {
 /** Every protocol's socket begins with one. "sk_lock" below: the process that owns the socket, or slock with no owner. */
 export const SOCK: Layout<sock> = layout('sock', sock, {
   sk_family: konst(word),
-  sk_state: by('sk_lock', word),
+  sk_state: atomic(word), // changed by whoever owns the sock; of AF_UNIX: under unix_sock.lock
   sk_reuse: by('sk_lock', word),
   sk_bound_dev_if: by('sk_lock', word), // the hash chains' readers look without it
   sk_node: embed(HLIST), // the protocol's hash, by its lock
@@ -197,7 +201,7 @@ export const SOCK: Layout<sock> = layout('sock', sock, {
   sk_refcnt: atomic(word),
   sk_type: konst(word),
   sk_protocol: konst(word),
-  sk_shutdown: by('sk_lock', word),
+  sk_shutdown: atomic(word), // as sk_state
   sk_no_check: by('sk_lock', word),
   sk_userlocks: by('sk_lock', word),
   sk_flags: atomic(word),

@@ -7,15 +7,13 @@ import { drop_reason } from '../core/fate.js'
 import { __skb_unlink, skb_peek } from '../core/skb_queue.js'
 import { kfree_skb } from '../core/skbuff.js'
 import { sock_wmem } from '../core/sock_mem.js'
-import { RCV_SHUTDOWN, type sock, type socket } from '../core/sock_types.js'
+import { RCV_SHUTDOWN, SIOCINQ, SIOCOUTQ, type sock, type socket } from '../core/sock_types.js'
 import { CHECKSUM_UNNECESSARY, type sk_buff } from '../core/types.js'
 import { UDP_HLEN } from '../wire/udp.js'
 import { udp_stats } from './udp_hash.js'
 import { udp_checksum_complete } from './udp_input.js'
 
 const CHECKSUM = drop_reason('udp_checksum')
-export const SIOCINQ = 0x541b
-export const SIOCOUTQ = 0x5411
 
 /** The first datagram if its sum is wrong, off the queue; null: it is right, or there is none. `empty` tells. */
 function take_bad(sk: sock): { bad: sk_buff | null; empty: boolean } {

@@ -1,19 +1,17 @@
 /**
- * af_unix.ts - the AF_UNIX family: datagram sockets (net/unix/af_unix.c of 2.6.11).
+ * af_unix.ts - the AF_UNIX family: datagrams, and packets in sequence (net/unix/af_unix.c of 2.6.11). Connections: unix_conn.ts.
  *
  * Lock charter
  *   unix_sock.lock guards who a socket is connected to, and that it is not released while a message is queued on it. Only one is
- *   held at a time. The receive queue's lock, sk_callback_lock and what it takes are taken under it.
+ *   held at a time, but for connect (unix_conn.ts). The receive queue's lock, sk_callback_lock and what it takes are taken under it.
  *   unix_gc.lock (garbage.ts) is taken under it, too.
  *   A connected socket has a reference of its peer. A message is charged to its sender, who lives until it is received.
  */
 
 import type { Layout, Struct } from '../../abi/layout.js'
 import { call, symbol } from '../../abi/symbol.js'
-import { load, store } from '../../arch/atomic.js'
-import { BUG_ON } from '../../arch/cpu.js'
+import { load } from '../../arch/atomic.js'
 import { memcpy, RAM } from '../../arch/ram.js'
-import { schedule_timeout } from '../../irq/timer.js'
 import {
   EAGAIN,
   ECONNREFUSED,
@@ -30,21 +28,12 @@ import {
   EPROTONOSUPPORT,
   ESOCKTNOSUPPORT,
 } from '../../lib/errno.js'
-import { MAX_DGRAM_QLEN } from '../../lib/limits.js'
-import { kfree } from '../../mm/kmalloc.js'
-import { current, schedule } from '../../sched/sched.js'
+import { put_user } from '../../sched/mm.js'
+import { current } from '../../sched/sched.js'
 import { signal_pending } from '../../sched/signal.js'
-import { TASK_INTERRUPTIBLE } from '../../sched/task.js'
-import {
-  begin_wait,
-  finish_wait,
-  init_waitqueue_head,
-  prepare_to_wait,
-  WQ_FLAG_EXCLUSIVE,
-  wake_up,
-  wake_up_all,
-} from '../../sched/wait.js'
-import { read_lock, read_unlock, rwlock_init, write_lock, write_unlock } from '../../sync/rwlock.js'
+import { wake_up, wake_up_all } from '../../sched/wait.js'
+import { read_lock, read_unlock, write_lock, write_unlock } from '../../sync/rwlock.js'
+import { spin_lock_irqsave, spin_unlock_irqrestore } from '../../sync/spinlock.js'
 import {
   datagram_poll,
   skb_copy_datagram_iovec,
@@ -52,19 +41,11 @@ import {
   skb_recv_datagram,
   skb_recv_datagram_fast,
 } from '../core/datagram.js'
+import { dev_ioctl } from '../core/dev_ioctl.js'
 import { memcpy_fromiovecend } from '../core/iovec.js'
-import { skb_dequeue } from '../core/skb_queue.js'
 import { attach_cb, consume_skb, skb_put } from '../core/skbuff.js'
-import { sk_alloc, sock_flag, sock_hold, sock_init_data, sock_orphan, sock_put } from '../core/sock.js'
-import {
-  sock_alloc_send_skb,
-  sock_def_callbacks,
-  sock_intr_errno,
-  sock_sndtimeo,
-  sock_wmem,
-  sysctl_rmem_default,
-  sysctl_wmem_default,
-} from '../core/sock_mem.js'
+import { sock_error, sock_flag, sock_hold, sock_put } from '../core/sock.js'
+import { sock_alloc_send_skb, sock_intr_errno, sock_sndtimeo, sock_wmem } from '../core/sock_mem.js'
 import {
   AF_UNIX,
   AF_UNSPEC,
@@ -74,104 +55,73 @@ import {
   MSG_TRUNC,
   type msghdr,
   RCV_SHUTDOWN,
+  SEND_SHUTDOWN,
   SHUTDOWN_MASK,
+  SIOCINQ,
+  SIOCOUTQ,
   SOCK,
   SOCK_DEAD,
   SOCK_DGRAM,
   SOCK_RAW,
+  SOCK_SEQPACKET,
+  SS_CONNECTED,
   type sock,
   type socket,
+  TCP_ESTABLISHED,
+  TCP_LISTEN,
 } from '../core/sock_types.js'
 import { type Call, type proto_ops, sock_register } from '../core/socket.js'
-import { SKB, SKB_HEAD, type sk_buff } from '../core/types.js'
+import { SKB, type sk_buff } from '../core/types.js'
 import {
   scm_destroy,
   unix_detach_fds,
-  unix_free_message,
   unix_gc,
   unix_gc_init,
-  unix_insert_socket,
   unix_queue,
   unix_recv_begin,
   unix_recv_end,
-  unix_remove_socket,
   unix_tot_inflight,
 } from './garbage.js'
 import { SUN_PATH, UCRED, UNIX_SOCK, unix_sk } from './types.js'
-import { scm_attach, type scm_cookie, scm_fp_dup, scm_recv, scm_release, scm_send, scratch } from './unix_scm.js'
+import { unix_accept, unix_copy_creds, unix_listen, unix_stream_connect } from './unix_conn.js'
+import { scm_attach, type scm_cookie, scm_fp_dup, scm_recv, scm_release, scm_send } from './unix_scm.js'
 import {
-  unix_autobind,
-  unix_bind_name,
-  unix_find_other,
-  unix_mkname,
-  unix_table_init,
-  unix_unhash,
-} from './unix_table.js'
+  autobind_for_creds,
+  connection_based,
+  unix_create1,
+  unix_peer,
+  unix_peer_get,
+  unix_purge,
+  unix_queue_full,
+  unix_release_sock,
+  unix_set_err,
+  unix_set_peer,
+  unix_tell,
+  unix_wait_for_peer,
+} from './unix_sock.js'
+import { unix_autobind, unix_bind_name, unix_find_other, unix_mkname, unix_table_init } from './unix_table.js'
 
 const i32 = RAM.i32
 const dv = RAM.dv
 attach_cb(UCRED as unknown as Layout<Struct>)
 
-const PEER = UNIX_SOCK.offset('peer')
-const ERR = SOCK.offset('sk_err')
-
-function peer_of(sk: sock): number {
-  return load(sk.addr + PEER)
-}
-
 // ---- making and ending ----------------------------------------------------------------------------------------------
-
-function unix_sock_destructor(sk: sock): void {
-  BUG_ON(!sock_flag(sk, SOCK_DEAD), 'destroy of a live unix sock')
-  BUG_ON(sock_wmem(sk) !== 0, 'unix sock freed with memory charged')
-  const { name } = unix_sk(sk)
-  if (name !== 0) kfree(name)
-}
-const unix_sock_destructor_sym = symbol('unix_sock_destructor', unix_sock_destructor)
-const unix_prot_sym = symbol('unix_prot', unix_sock_destructor)
 
 /** unix_create - @context process @returns 0, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT, -ENOMEM */
 function unix_create(sock: socket, protocol: number): number {
   if (protocol !== 0 && protocol !== AF_UNIX) return -EPROTONOSUPPORT
-  if (sock.type !== SOCK_DGRAM && sock.type !== SOCK_RAW) return -ESOCKTNOSUPPORT // streams come later
-  const sk = sk_alloc(AF_UNIX, unix_prot_sym)
-  if (sk === null) return -ENOMEM
-  sock.type = SOCK_DGRAM
-  sock.ops = unix_dgram_ops_sym
-  sock_init_data(sock, sk, sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default)
-  sk.sk_max_ack_backlog = MAX_DGRAM_QLEN
-  sk.sk_destruct = unix_sock_destructor_sym
-  const u = unix_sk(sk)
-  rwlock_init(u.lock)
-  init_waitqueue_head(u.peer_wait)
-  u.inflight = 0
-  unix_insert_socket(sk)
-  return 0
+  if (sock.type === SOCK_RAW) sock.type = SOCK_DGRAM // BSD had no such type, and programs use it
+  if (sock.type !== SOCK_DGRAM && sock.type !== SOCK_SEQPACKET) return -ESOCKTNOSUPPORT // streams come with TCP's
+  sock.ops = sock.type === SOCK_DGRAM ? unix_dgram_ops_sym : unix_seqpacket_ops_sym
+  return unix_create1(sock) === null ? -ENOMEM : 0
 }
 const unix_create_sym = symbol('unix_create', unix_create)
-
-function* purge(sk: sock): Generator<void, void, void> {
-  for (let skb = skb_dequeue(sk.sk_receive_queue); skb !== null; skb = skb_dequeue(sk.sk_receive_queue))
-    yield* unix_free_message(skb)
-}
 
 function* unix_release(sock: socket): Call {
   const { sk } = sock
   if (sk === null) return 0
-  unix_remove_socket(sk)
   sock.sk = null
-  unix_unhash(sk)
-  const u = unix_sk(sk)
-  write_lock(u.lock)
-  sock_orphan(sk)
-  sk.sk_shutdown = SHUTDOWN_MASK
-  const peer = peer_of(sk)
-  store(sk.addr + PEER, 0)
-  write_unlock(u.lock)
-  wake_up_all(u.peer_wait)
-  if (peer !== 0) sock_put(SOCK.ref(peer))
-  yield* purge(sk)
-  sock_put(sk)
+  yield* unix_release_sock(sk, false)
   if (unix_tot_inflight() > 0) yield* unix_gc()
   return 0
 }
@@ -185,11 +135,6 @@ function* unix_bind(sock: socket, addr: number, addr_len: number): Call {
   const len = unix_mkname(addr, addr_len)
   if (len < 0) return len
   return unix_sk(sk).name !== 0 ? -EINVAL : unix_bind_name(sk, addr + SUN_PATH, len)
-}
-
-/** A name for who wants his messages to say from whom they are. */
-function autobind_for_creds(sock: socket): number {
-  return sock.passcred !== 0 ? unix_autobind(sock.sk!, scratch()) : 0
 }
 
 /** Writes the address of a sock. @returns its length; 0: it has none */
@@ -218,30 +163,19 @@ function unix_getname(sock: socket, addr: number, peer: boolean): number {
 
 // ---- connecting -----------------------------------------------------------------------------------------------------
 
-/** unix_peer_get - with a reference, or null. */
-function unix_peer_get(sk: sock): sock | null {
-  const u = unix_sk(sk)
-  read_lock(u.lock)
-  const at = peer_of(sk)
-  const peer = at === 0 ? null : SOCK.ref(at)
-  if (peer !== null) sock_hold(peer)
-  read_unlock(u.lock)
-  return peer
-}
-
 /** unix_may_send - a socket that is connected hears its peer only. */
 function unix_may_send(sk: sock, other: sock): boolean {
-  const peer = peer_of(other)
+  const peer = unix_peer(other)
   return peer === 0 || peer === sk.addr
 }
 
 /** unix_dgram_disconnected - what came from the old peer is lost, and it hears of that if it was connected to us. */
 function* unix_dgram_disconnected(sk: sock, other: sock): Generator<void, void, void> {
   if (sk.sk_receive_queue.qlen === 0) return
-  yield* purge(sk)
+  yield* unix_purge(sk)
   wake_up_all(unix_sk(sk).peer_wait)
-  if (sock_flag(other, SOCK_DEAD) || peer_of(other) !== sk.addr) return
-  store(other.addr + ERR, ECONNRESET)
+  if (sock_flag(other, SOCK_DEAD) || unix_peer(other) !== sk.addr) return
+  unix_set_err(other, ECONNRESET)
   call(other.sk_error_report)(other)
 }
 
@@ -249,8 +183,8 @@ function* unix_dgram_disconnected(sk: sock, other: sock): Generator<void, void, 
 function* set_peer(sk: sock, other: number): Generator<void, void, void> {
   const u = unix_sk(sk)
   write_lock(u.lock)
-  const old = peer_of(sk)
-  store(sk.addr + PEER, other)
+  const old = unix_peer(sk)
+  unix_set_peer(sk, other)
   write_unlock(u.lock)
   if (old === 0) return
   if (other !== old) yield* unix_dgram_disconnected(sk, SOCK.ref(old))
@@ -277,15 +211,31 @@ function* unix_dgram_connect(sock: socket, addr: number, addr_len: number): Call
 }
 
 function* unix_socketpair(a: socket, b: socket): Call {
-  sock_hold(a.sk!)
-  sock_hold(b.sk!)
-  store(a.sk!.addr + PEER, b.sk!.addr)
-  store(b.sk!.addr + PEER, a.sk!.addr)
-  const { pid, uid } = current()
-  for (const sk of [a.sk!, b.sk!]) i32.set([pid, uid, 0], sk.sk_peercred >> 2)
+  for (const [one, other] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    const sk = one.sk!
+    sock_hold(other.sk!)
+    unix_set_peer(sk, other.sk!.addr)
+    unix_copy_creds(sk)
+    if (!connection_based(sk)) continue
+    sk.sk_state = TCP_ESTABLISHED
+    one.state = SS_CONNECTED
+  }
   return 0
 }
 
+/** What one end hears no more the other need not send, and the other way round. @consumes a reference of other */
+function shut_peer(other: sock, mode: number): void {
+  const u = unix_sk(other)
+  write_lock(u.lock)
+  other.sk_shutdown |= mode
+  write_unlock(u.lock)
+  if ((mode & RCV_SHUTDOWN) !== 0) unix_tell(other)
+  else call(other.sk_state_change)(other)
+  sock_put(other)
+}
 function* unix_shutdown(sock: socket, how: number): Call {
   const sk = sock.sk!
   const mode = (how + 1) & SHUTDOWN_MASK
@@ -293,14 +243,16 @@ function* unix_shutdown(sock: socket, how: number): Call {
   const u = unix_sk(sk)
   write_lock(u.lock)
   sk.sk_shutdown |= mode
+  const peer = connection_based(sk) ? unix_peer(sk) : 0
+  if (peer !== 0) sock_hold(SOCK.ref(peer))
   write_unlock(u.lock)
   call(sk.sk_state_change)(sk)
+  if (peer !== 0) shut_peer(SOCK.ref(peer), ((mode & RCV_SHUTDOWN) << 1) | ((mode & SEND_SHUTDOWN) >> 1))
   return 0
 }
 
 // ---- sending --------------------------------------------------------------------------------------------------------
 
-const QLEN = SKB_HEAD.offset('qlen')
 const AGAIN = 1
 const DEAD = 2
 const FULL = 3
@@ -313,43 +265,20 @@ function try_queue(sk: sock, other: sock, skb: sk_buff): number {
   if (!unix_may_send(sk, other)) ret = -EPERM
   else if (sock_flag(other, SOCK_DEAD)) ret = DEAD
   else if ((other.sk_shutdown & RCV_SHUTDOWN) !== 0) ret = -EPIPE
-  else if (peer_of(other) !== sk.addr && queue_full(other)) ret = FULL
+  else if (unix_peer(other) !== sk.addr && unix_queue_full(other)) ret = FULL
   else unix_queue(other, skb)
   read_unlock(u.lock)
   if (ret === 0) call(other.sk_data_ready)(other, len)
   return ret
 }
-function queue_full(other: sock): boolean {
-  return load(other.sk_receive_queue.addr + QLEN) > other.sk_max_ack_backlog
-}
-
-/** unix_wait_for_peer - until the receiver has taken something. @context process @returns jiffies left */
-function* unix_wait_for_peer(other: sock, timeo: number): Generator<void, number, void> {
-  const u = unix_sk(other)
-  const wait = begin_wait(WQ_FLAG_EXCLUSIVE)
-  if (wait === null) {
-    yield* schedule()
-    return timeo
-  }
-  prepare_to_wait(u.peer_wait, wait, TASK_INTERRUPTIBLE)
-  read_lock(u.lock)
-  const sleep =
-    !sock_flag(other, SOCK_DEAD) &&
-    (other.sk_shutdown & RCV_SHUTDOWN) === 0 &&
-    queue_full(other) &&
-    !signal_pending(current())
-  read_unlock(u.lock)
-  const left = sleep ? yield* schedule_timeout(timeo) : timeo
-  finish_wait(u.peer_wait, wait)
-  return left
-}
-
 /** The receiver is gone: if it was our peer, we are connected to nobody. @returns -ECONNREFUSED, AGAIN: look the name up anew */
 function* peer_died(sk: sock, other: sock): Call {
+  // A connection stays what it is, and what came on it can be read: 2.6.11 throws it away here.
+  if (connection_based(sk)) return -EPIPE
   const u = unix_sk(sk)
   write_lock(u.lock)
-  const was = peer_of(sk) === other.addr
-  if (was) store(sk.addr + PEER, 0)
+  const was = unix_peer(sk) === other.addr
+  if (was) unix_set_peer(sk, 0)
   write_unlock(u.lock)
   if (!was) return AGAIN
   yield* unix_dgram_disconnected(sk, other)
@@ -417,6 +346,15 @@ function* unix_dgram_sendmsg(sock: socket, msg: msghdr, len: number): Call {
   return ret
 }
 
+function* unix_seqpacket_sendmsg(sock: socket, msg: msghdr, len: number): Call {
+  const sk = sock.sk!
+  const err = sock_error(sk)
+  if (err !== 0) return err
+  if (sk.sk_state !== TCP_ESTABLISHED) return -ENOTCONN
+  msg.msg_namelen = 0 // there is one peer only
+  return yield* unix_dgram_sendmsg(sock, msg, len)
+}
+
 // ---- receiving ------------------------------------------------------------------------------------------------------
 
 /** take_message - and its files, out of flight. @context process @returns [address of a packet, list of files]; [0 or -errno, 0] */
@@ -454,6 +392,31 @@ function* unix_dgram_recvmsg(sock: socket, msg: msghdr, size: number, flags: num
   return err !== 0 ? err : copied
 }
 
+function* unix_seqpacket_recvmsg(sock: socket, msg: msghdr, size: number, flags: number): Call {
+  const ret = yield* unix_dgram_recvmsg(sock, msg, size, flags)
+  // The end of a connection is one for those who do not wait, too (as in Linux from 2.6.38 on).
+  return ret === -EAGAIN && (sock.sk!.sk_shutdown & RCV_SHUTDOWN) !== 0 ? 0 : ret
+}
+
+/** SIOCINQ - bytes that one call can receive; of a connection: all that wait. */
+function waiting(sk: sock): number {
+  const queue = sk.sk_receive_queue
+  let n = 0
+  const irq = spin_lock_irqsave(queue.lock)
+  for (let at = i32[queue.addr >> 2]!; at !== queue.addr; at = i32[at >> 2]!) {
+    n += SKB.ref(at).len
+    if (!connection_based(sk)) break
+  }
+  spin_unlock_irqrestore(queue.lock, irq)
+  return n
+}
+function* unix_ioctl(sock: socket, cmd: number, arg: number): Call {
+  const sk = sock.sk!
+  if (cmd === SIOCOUTQ) return put_user(sock_wmem(sk), arg)
+  if (cmd !== SIOCINQ) return yield* dev_ioctl(cmd, arg)
+  return sk.sk_state === TCP_LISTEN ? -EINVAL : put_user(waiting(sk), arg)
+}
+
 function* not_supported(): Call {
   return -EOPNOTSUPP
 }
@@ -476,8 +439,18 @@ const unix_dgram_ops: proto_ops = {
   getsockopt: no_option,
   sendmsg: unix_dgram_sendmsg,
   recvmsg: unix_dgram_recvmsg,
+  ioctl: unix_ioctl,
 }
 const unix_dgram_ops_sym = symbol('unix_dgram_ops', unix_dgram_ops)
+const unix_seqpacket_ops: proto_ops = {
+  ...unix_dgram_ops,
+  connect: unix_stream_connect,
+  accept: unix_accept,
+  listen: unix_listen,
+  sendmsg: unix_seqpacket_sendmsg,
+  recvmsg: unix_seqpacket_recvmsg,
+}
+const unix_seqpacket_ops_sym = symbol('unix_seqpacket_ops', unix_seqpacket_ops)
 
 /** unix_init - @context boot, CPU 0 */
 export function unix_init(): void {

@@ -8,10 +8,12 @@
  *   A message leaves a queue by a receiver between unix_recv_begin and unix_recv_end; no collection runs meanwhile, or what the
  *   receiver just took would look like garbage: 2.6.11 has this hole. A collection that could not run is made up for by the last one.
  *
- * A socket is alive if its file has more references than messages; so is whatever lies in the queue of one that is alive.
+ * A socket is alive if its file has more references than messages; so is whatever lies in the queue of one that is alive, files in
+ * messages and connections that wait to be accepted. One without a file is alive, too, unless it is such a connection: it is being
+ * made.
  */
 import { hlist_add_head, hlist_del_init } from '../../abi/hlist.js'
-import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { atomic, by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { RAM } from '../../arch/ram.js'
 import { kfree } from '../../mm/kmalloc.js'
@@ -27,7 +29,7 @@ import {
 import { scm_files } from '../core/scm.js'
 import { __skb_queue_tail, __skb_unlink } from '../core/skb_queue.js'
 import { consume_skb } from '../core/skbuff.js'
-import { SOCK, type sock } from '../core/sock_types.js'
+import { AF_UNIX, SOCK, type sock, TCP_LISTEN } from '../core/sock_types.js'
 import type { Call } from '../core/socket.js'
 import { SKB, type sk_buff } from '../core/types.js'
 import { UCRED, unix_sk, type unix_sock } from './types.js'
@@ -44,7 +46,7 @@ class unix_gc_state extends Struct {
 const STATE: Layout<unix_gc_state> = layout('unix_gc', unix_gc_state, {
   lock: embed(SPINLOCK),
   first: by('lock', word), // list of all Unix sockets
-  tot_inflight: by('lock', word),
+  tot_inflight: atomic(word), // changed under the lock; a socket that closes only looks whether there are any
   receiving: by('lock', word), // receivers that are taking a message right now
   wanted: by('lock', word), // one of them kept a collection from running
 })
@@ -86,7 +88,6 @@ function count_inflight(fp: number, by: number): void {
     gc.tot_inflight += by
   }
 }
-const AF_UNIX = 1
 
 /** unix_queue - a message onto its receiver's queue, and its files in flight. @context process */
 export function unix_queue(other: sock, skb: sk_buff): void {
@@ -140,22 +141,21 @@ function* all_sockets(): Generator<unix_sock, void, void> {
   for (let at = gc.first; at !== 0; at = i32[at >> 2]!) yield unix_sk(SOCK.container_of('sk_node', at) as sock)
 }
 
-/** Messages with files in a queue. `f` may unlink them. @locks unix_gc.lock */
+/** Messages in a queue. `f` may unlink them. @locks unix_gc.lock */
 function scan(sk: sock, f: (skb: sk_buff, fp: number) => void): void {
   const queue = sk.sk_receive_queue
   const irq = spin_lock_irqsave(queue.lock)
   for (let at = i32[queue.addr >> 2]!; at !== queue.addr; ) {
     const skb = SKB.ref(at)
     at = i32[at >> 2]!
-    const { fp } = UCRED.ref(skb.cb)
-    if (fp !== 0) f(skb, fp)
+    f(skb, UCRED.ref(skb.cb).fp)
   }
   spin_unlock_irqrestore(queue.lock, irq)
 }
 
-/** References of the file that a socket is behind. */
-function open_count({ sk_socket }: sock): number {
-  return sk_socket === null || sk_socket.file === 0 ? 0 : scm_files.count(sk_socket.file)
+/** References of the file that a socket is behind; null: it has none. */
+function open_count({ sk_socket }: sock): number | null {
+  return sk_socket === null || sk_socket.file === 0 ? null : scm_files.count(sk_socket.file)
 }
 
 /** mark_and_sweep - @locks unix_gc.lock @returns messages that lie in garbage, off their queues, and out of flight */
@@ -166,20 +166,30 @@ function mark_and_sweep(): sk_buff[] {
     u.gc_mark = 1
     stack.push(u)
   }
-  for (const u of all_sockets()) u.gc_mark = 0
-  for (const u of all_sockets()) if (open_count(u.sk) > u.inflight) mark(u)
-  for (let u = stack.pop(); u !== undefined; u = stack.pop())
-    scan(u.sk, (_skb, fp) => {
+  const embrions = new Set<number>()
+  for (const u of all_sockets()) {
+    u.gc_mark = 0
+    if (u.sk.sk_state === TCP_LISTEN) scan(u.sk, skb => embrions.add(skb.sk))
+  }
+  for (const u of all_sockets()) {
+    const count = open_count(u.sk)
+    if (count === null ? !embrions.has(u.addr) : count > u.inflight) mark(u)
+  }
+  for (let u = stack.pop(); u !== undefined; u = stack.pop()) {
+    const listens = u.sk.sk_state === TCP_LISTEN
+    scan(u.sk, (skb, fp) => {
+      if (listens) mark(unix_sk(SOCK.ref(skb.sk)))
       for (const file of files_of(fp)) {
         const sk = scm_files.sk_of(file)
         if (sk !== 0 && SOCK.ref(sk).sk_family === AF_UNIX) mark(unix_sk(SOCK.ref(sk)))
       }
     })
+  }
   const hitlist: sk_buff[] = []
   for (const u of all_sockets()) {
-    // One that has no file yet is no garbage: it is being made.
-    if (u.gc_mark !== 0 || open_count(u.sk) === 0) continue
-    scan(u.sk, skb => {
+    if (u.gc_mark !== 0) continue
+    scan(u.sk, (skb, fp) => {
+      if (fp === 0) return
       __skb_unlink(skb, u.sk.sk_receive_queue)
       hitlist.push(skb)
     })

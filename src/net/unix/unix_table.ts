@@ -34,7 +34,7 @@ const u8 = RAM.u8
 const i32 = RAM.i32
 const NAME = UNIX_SOCK.offset('name')
 /** Bytes of the longest name. */
-const MAX_NAME = 108
+export const MAX_NAME = 108
 
 class unix_name extends Struct {
   declare next: number

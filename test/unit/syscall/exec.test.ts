@@ -1,7 +1,7 @@
 /** Programs by name: their arguments, the console that they find open, and how the host sees that they ended. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { expect, test } from 'vitest'
-import { O_NONBLOCK } from '../../../src/fs/file.js'
+import { O_NONBLOCK } from '../../../src/lib/fcntl.js'
 import { CONSOLE_CHUNK, CONSOLE_RING, MAX_ARG_BYTES } from '../../../src/lib/limits.js'
 import { current } from '../../../src/sched/sched.js'
 import { send_sig } from '../../../src/sched/signal.js'
