@@ -5,6 +5,8 @@
  *   refcnt is atomic. A destination that is freed while somebody still refers to it waits on dst_garbage (dst_lock) for
  *   the timer, which destroys it once the count is 0. dst_lock is taken with bottom halves off; the destructor is called
  *   under it, as in the original, and must not take it.
+ *   dev, input and output of a destination change under dst_lock while others use it: who reads dev may go on with it until he
+ *   sleeps, since a device is freed a grace period after the last reference to it (netdev_wait_allrefs).
  */
 
 import { by, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
@@ -12,12 +14,17 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_add } from '../../arch/atomic.js'
 import { hz } from '../../arch/machine.js'
+import { NOTIFIER, NOTIFY_DONE, type notifier_block } from '../../irq/notifier.js'
 import { init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
 import { local_bh_disable, local_bh_enable, spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { refcount_dec } from '../../sync/refcount.js'
 import { SPINLOCK, spin_lock_init, spin_trylock, spin_unlock, type spinlock_t } from '../../sync/spinlock.js'
+import { drop_reason } from './fate.js'
+import { loopback_dev } from './loopback_dev.js'
 import { neigh_release } from './neighbour.js'
-import { DST, type dst_entry, type sk_buff } from './types.js'
+import { dev_hold, dev_put, NETDEV_DOWN, NETDEV_UNREGISTER, register_netdevice_notifier } from './netdevice.js'
+import { kfree_skb } from './skbuff.js'
+import { DST, type dst_entry, IFF_UP, NETDEV, type neighbour, type net_device, type sk_buff } from './types.js'
 
 const REFCNT = DST.offset('refcnt')
 // how often the garbage is looked through: every 0.1 s at first, then ever more rarely by steps of 0.5 s
@@ -70,6 +77,58 @@ export function dst_set_expires(dst: dst_entry, timeout: number): void {
   if (dst.expires === 0 || time_after(dst.expires, expires)) dst.expires = expires
 }
 
+// ---- devices that go ------------------------------------------------------------------------------------------------
+
+function dst_discard(skb: sk_buff): number {
+  kfree_skb(skb, DISCARDED)
+  return 0
+}
+const dst_discard_sym = symbol('dst_discard', dst_discard)
+const DISCARDED = drop_reason('dev_down')
+
+/** Nothing goes this way any more. @locks dst_lock is held */
+function discard_all(dst: dst_entry): void {
+  dst.input = dst_discard_sym
+  dst.output = dst_discard_sym
+}
+
+/** The reference of `dev` becomes one of `to`. @locks dst_lock is held */
+function move_to(holder: dst_entry | neighbour, dev: net_device, to: net_device): void {
+  if (holder.dev !== dev) return
+  dev_hold(to)
+  holder.dev = to
+  dev_put(dev)
+}
+
+/**
+ * dst_ifdown - a destination that somebody still refers to, say an idle socket, must not hold a device that goes. Of a neighbour
+ * that its table has forgotten only destinations know. @locks dst_lock is held
+ */
+function dst_ifdown(dst: dst_entry, dev: net_device, unregister: boolean): void {
+  const lo = loopback_dev()
+  for (let at: dst_entry | null = dst; at !== null && (at === dst || at.xfrm !== 0); at = at.child) {
+    if (at.dev === dev) discard_all(at)
+    if (!unregister || lo === null || lo === dev) continue
+    move_to(at, dev, lo)
+    const neigh = at.neighbour
+    if (neigh !== null && neigh.dead !== 0) move_to(neigh, dev, lo)
+  }
+}
+
+/** dst_dev_event - @context process @locks rtnl is held; dst_lock */
+function dst_dev_event(_nb: notifier_block, event: number, data: number): number {
+  if (event !== NETDEV_DOWN && event !== NETDEV_UNREGISTER) return NOTIFY_DONE
+  const dev = NETDEV.ref(data)
+  spin_lock_bh(garbage.lock)
+  for (let dst = DST.at(garbage.list); dst !== null; dst = dst.next) dst_ifdown(dst, dev, event === NETDEV_UNREGISTER)
+  spin_unlock_bh(garbage.lock)
+  return NOTIFY_DONE
+}
+const dst_dev_event_sym = symbol('dst_dev_event', dst_dev_event)
+const dst_dev_notifier = DEFINE_STATIC('dst_dev_notifier', NOTIFIER)
+
+// ---- the garbage ----------------------------------------------------------------------------------------------------
+
 /** dst_free - destroy now, or when the last user is gone. No new user can come. @context softirq, process @consumes dst */
 export function dst_free(dst: dst_entry): void {
   if (dst.obsolete > 1) return
@@ -78,6 +137,8 @@ export function dst_free(dst: dst_entry): void {
     return
   }
   spin_lock_bh(garbage.lock)
+  const { dev } = dst
+  if (dev !== null && (dev.flags & IFF_UP) === 0) discard_all(dst)
   dst.obsolete = 2
   dst.next = DST.at(garbage.list)
   garbage.list = dst.addr
@@ -132,6 +193,9 @@ export function dst_init(): void {
   garbage.timer_inc = gc_max()
   garbage.timer_expires = gc_min()
   init_timer(garbage.timer, dst_run_gc_sym, 0)
+  dst_dev_notifier.call = dst_dev_event_sym
+  dst_dev_notifier.priority = -10 // after those who forget routes and neighbours
+  register_netdevice_notifier(dst_dev_notifier)
 }
 
 function garbage_length(): number {

@@ -274,6 +274,13 @@ export function* unregister_netdevice(dev: net_device): Generator<void, number, 
  * @context process, without rtnl
  */
 export function* netdev_wait_allrefs(dev: net_device): Generator<void, void, void> {
+  do {
+    yield* wait_for_refs(dev)
+    yield* synchronize_kernel() // who found it at a route just before that let it go, and may yet refer to it
+  } while (load(dev.addr + REFCNT) !== 1)
+  dev.reg_state = NETREG_UNREGISTERED
+}
+function* wait_for_refs(dev: net_device): Generator<void, void, void> {
   const second = hz()
   let told = jiffies()
   while (load(dev.addr + REFCNT) !== 1) {
@@ -286,7 +293,6 @@ export function* netdev_wait_allrefs(dev: net_device): Generator<void, void, voi
     }
     yield* msleep(250)
   }
-  dev.reg_state = NETREG_UNREGISTERED
 }
 
 /** unregister_netdev - unregister, and wait until free_netdev may follow. @context process @returns 0, -ENODEV */

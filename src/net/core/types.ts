@@ -377,7 +377,7 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   use: word,
   obsolete: word,
   flags: konst(word),
-  dev: konst(ptr(() => NETDEV)),
+  dev: atomic(ptr(() => NETDEV)), // of one that nobody can find any more: loopback, once the device is gone (dst_ifdown)
   lastuse: word, // jiffies
   expires: word, // jiffies; 0: never
   error: konst(word), // negative errno of a route that leads nowhere
@@ -386,8 +386,8 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   advmss: word,
   rate_last: word, // token bucket of ICMP errors: jiffies
   rate_tokens: word,
-  input: konst(word),
-  output: konst(word),
+  input: atomic(word), // of one whose device is down: dst_discard
+  output: atomic(word),
   neighbour: ptr(() => NEIGH),
   ops: konst(word),
   xfrm: konst(word), // address of the IPsec state that comes first, with a reference; 0: a route
@@ -420,7 +420,7 @@ export const NEIGH: Layout<neighbour> = layout('neighbour', neighbour, {
     ptr(() => NEIGH),
   ),
   primary_key: konst(word), // IPv4 address
-  dev: konst(ptr(() => NETDEV)),
+  dev: atomic(ptr(() => NETDEV)), // constant while the table has it, then as that of a destination
   nud_state: atomic(word), // changed under lock, looked at without it
   refcnt: atomic(word),
   ha: rcu(word), // address of the neigh_ha, 0 before the first; changed under lock

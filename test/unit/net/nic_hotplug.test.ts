@@ -3,10 +3,11 @@ import '../../helpers/clock.js' // first: it sets what the kernel's modules find
 import { expect, test } from 'vitest'
 import { symbol } from '../../../src/abi/symbol.js'
 import { BUS_SLOTS, device_add, device_at, device_del } from '../../../src/drivers/base/bus.js'
+import { packet_fates } from '../../../src/net/core/fate.js'
 import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
 import { kernel_thread } from '../../../src/sched/sched.js'
 import { ip_main } from '../../../src/user/ip.js'
-import { bind, close, connect, malloc, recv, send, sockaddr_in, socket } from '../../../src/user/libc.js'
+import { close, connect, type Libc, malloc, nanosleep, send, sockaddr_in, socket } from '../../../src/user/libc.js'
 import { icmpFrame, udpFrame } from '../../helpers/frames.js'
 import { finish, run, start } from '../../helpers/programs.js'
 import { conserved, Script } from '../../helpers/script.js'
@@ -23,7 +24,8 @@ const s = new Script({
   ],
   config: { loopback: 1, user_procs: 4 },
 })
-const [EEXIST, ENODEV] = [-17, -19]
+const [EEXIST, ENODEV, EINVAL] = [-17, -19, -22]
+const MSG_MORE = 0x8000
 const through = udpFrame({ src: '10.0.0.2', dst: '10.0.1.2', sport: 5, dport: 9 }, new Uint8Array(30))
 const ping = icmpFrame({ src: '10.0.0.2', dst: '10.0.0.1' }, 8, 0, 1, new Uint8Array(20))
 
@@ -90,23 +92,49 @@ test('plugged in again: the same station, down and bare, until somebody sets it 
   expect(s.send(0, ping)[0]!.length).toBe(1)
 })
 
-test('a program that waits on it is left in peace; what it sends then finds no way', () => {
+test('idle sockets with a route through it do not hold it: connected, corked, in a tunnel', () => {
+  const key = '0x0102030405060708090a0b0c0d0e0f1011121314'
+  for (const line of [
+    `xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x300 reqid 3 mode tunnel auth sha1 ${key} enc cipher_null 0x`,
+    'xfrm policy add src 10.0.0.1/32 dst 10.9.0.0/16 dir out tmpl src 10.0.0.1 dst 10.0.0.2 proto esp reqid 3 mode tunnel',
+    'route add 10.9.0.0/16 via 10.0.0.2',
+  ])
+    expect(ip_says(line)).toEqual({ out: '', code: 0 })
+  let gone = false
   const waiting = start(function* () {
-    const fd = yield* socket(2, 2, 0)
-    yield* bind(fd, sockaddr_in(malloc(16), ip('10.0.0.1'), 99), 16)
-    yield* connect(fd, sockaddr_in(malloc(16), ip('10.0.0.2'), 9), 16)
-    const first = yield* send(fd, malloc(8), 8, 0)
-    const got = yield* recv(fd, malloc(8), 8, 0)
-    const last = yield* send(fd, malloc(8), 8, 0)
-    yield* close(fd)
-    return [first, got, last]
+    const to = (address: string): number => sockaddr_in(malloc(16), ip(address), 9)
+    function* client(address: string): Libc {
+      const fd = yield* socket(2, 2, 0)
+      yield* connect(fd, to(address), 16)
+      return fd
+    }
+    const plain = yield* client('10.0.0.2')
+    const corked = yield* client('10.0.0.2')
+    const tunnel = yield* client('10.9.0.1')
+    const first = [
+      yield* send(plain, malloc(8), 8, 0),
+      yield* send(corked, malloc(8), 8, MSG_MORE),
+      yield* send(tunnel, malloc(8), 8, 0),
+    ]
+    while (!gone) yield* nanosleep(10e6)
+    const last = [
+      yield* send(corked, malloc(8), 8, 0), // what was begun goes the old way, and so nowhere
+      yield* send(corked, malloc(8), 8, 0),
+      yield* send(plain, malloc(8), 8, 0),
+      yield* send(tunnel, malloc(8), 8, 0),
+    ]
+    for (const fd of [plain, corked, tunnel]) yield* close(fd)
+    return [...first, ...last]
   })
   s.pass(5)
-  s.send(0, udpFrame({ src: '10.0.0.2', dst: '10.0.0.1', sport: 9, dport: 99 }, new Uint8Array(4)))
-  expect(finish(s, waiting)).toEqual([8, 4, 8])
+  const dropped = packet_fates.mine.local_dropped
   expect(kernel(() => device_del(0))).toBe(0)
+  gone = true
+  expect(finish(s, waiting)).toEqual([8, 8, 8, 8, EINVAL, EINVAL, EINVAL])
+  expect(packet_fates.mine.local_dropped - dropped).toBe(1)
   expect(kernel(() => device_add(0))).toBe(0)
   expect(exists('eth0')).toBe(true)
+  for (const what of ['policy', 'state']) expect(ip_says(`xfrm ${what} flush`).code).toBe(0)
 })
 
 test('a tunnel that goes through it does not hold it', () => {
