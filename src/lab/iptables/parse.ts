@@ -19,9 +19,10 @@ import {
   VERDICT_DROP,
   VERDICT_QUEUE,
 } from '../../lib/iptables.js'
-import { UsageError } from '../errors.js'
 import { type ExtensionSpec, MATCHES, TARGETS } from './extensions.js'
-import { network, split, Words } from './words.js'
+import { network, RuleError, split, Words } from './words.js'
+
+export { RuleError }
 
 export const PROTOCOLS: Record<string, number> = { all: 0, icmp: 1, igmp: 2, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51 }
 const VERDICTS: Record<string, number> = {
@@ -186,19 +187,17 @@ function append(table: Table, w: Words, packets: number, bytes: number): void {
   chain.rules.push(rule)
 }
 
-/** parseIptables - @throws UsageError with `file:line` */
+/** parseIptables - @throws RuleError, with `file:line` */
 export function parseIptables(text: string, file: string): Table[] {
   const state: { tables: Table[]; open: Table | null } = { tables: [], open: null }
   const lines = text.split(/\r?\n/)
-  for (const [k, line] of lines.entries()) parse_line(split(line), `${file}:${k + 1}`, state)
-  if (state.open !== null)
-    throw new UsageError(`${file}:${lines.length}: COMMIT of table '${state.open.name}' is missing`)
+  for (const [k, line] of lines.entries()) parse_line(new Words(split(line), file, k + 1), state)
+  if (state.open !== null) throw new RuleError(file, lines.length, `COMMIT of table '${state.open.name}' is missing`)
   return state.tables
 }
 
-function parse_line(words: string[], where: string, state: { tables: Table[]; open: Table | null }): void {
-  const w = new Words(words, where)
-  const first = words[0]
+function parse_line(w: Words, state: { tables: Table[]; open: Table | null }): void {
+  const first = w.peek()
   if (first === undefined || first.startsWith('#')) return
   const table = state.open
   if (first.startsWith('*')) {

@@ -2,11 +2,24 @@
 import { dotted } from '../addresses.js'
 import { UsageError } from '../errors.js'
 
+/** RuleError - what is wrong with a line of rules. */
+export class RuleError extends UsageError {
+  override name = 'RuleError'
+  constructor(
+    file: string,
+    readonly line: number,
+    readonly what: string,
+  ) {
+    super(`${file}:${line}: ${what}`)
+  }
+}
+
 export class Words {
   private at = 0
   constructor(
     private readonly words: string[],
-    private readonly where: string,
+    private readonly file: string,
+    private readonly line: number,
   ) {}
   get done(): boolean {
     return this.at === this.words.length
@@ -27,7 +40,7 @@ export class Words {
     return true
   }
   fail(what: string): never {
-    throw new UsageError(`${this.where}: ${what}`)
+    throw new RuleError(this.file, this.line, what)
   }
 }
 
