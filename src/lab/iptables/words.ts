@@ -19,7 +19,7 @@ export class Words {
   constructor(
     private readonly words: string[],
     private readonly file: string,
-    private readonly line: number,
+    readonly line: number,
   ) {}
   get done(): boolean {
     return this.at === this.words.length
@@ -39,9 +39,18 @@ export class Words {
     this.at++
     return true
   }
+  /** Nothing may follow. */
+  end(): void {
+    if (!this.done) this.fail(`'${this.peek()}' is too much`)
+  }
   fail(what: string): never {
     throw new RuleError(this.file, this.line, what)
   }
+}
+
+/** own - of a table by words of the user's, some of which every object answers to. */
+export function own<T>(table: Record<string, T>, word: string): T | undefined {
+  return Object.hasOwn(table, word) ? table[word] : undefined
 }
 
 /** split - words; quotes hold one together. */

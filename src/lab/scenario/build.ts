@@ -8,6 +8,7 @@ import { mask } from '../addresses.js'
 import { queuesFor } from '../bench2544.js'
 import { forwardDefaults } from '../config.js'
 import type { SetupError } from '../errors.js'
+import { checkIptables } from '../iptables/check.js'
 import { parseIptables, RuleError } from '../iptables/parse.js'
 import type { MachineConfig, MachinePort } from '../machine.js'
 import type { CostProfile } from '../profile.js'
@@ -87,7 +88,9 @@ function routePath(host: string, h: HostSpec, k: number): (string | number)[] {
 
 function buildRules(host: string, text: string): Table[] {
   try {
-    return parseIptables(text, 'rules')
+    const tables = parseIptables(text, 'rules')
+    checkIptables(tables, 'rules')
+    return tables
   } catch (error) {
     if (error instanceof RuleError) throw new Misfit(['hosts', host, 'iptables'], error.what, error.line)
     throw error
