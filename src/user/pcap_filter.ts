@@ -256,6 +256,8 @@ class Parser {
   private length(word: string): Test {
     const n = strtol(this.next())
     if (n === null) throw new FilterError(`${word}: a number is missing`)
+    // The filter compares words without a sign: a number that is none would become another one.
+    if (!(n >= 0 && n <= 0xffffffff)) throw new FilterError(`${word}: ${n} is no length`)
     return (a, yes, no) => {
       a.emit(LD_LEN)
       if (word === 'less') a.branch(JGT, n, no, yes)

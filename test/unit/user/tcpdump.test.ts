@@ -118,6 +118,8 @@ describe('filters', () => {
     'nonsense',
     'ether tcp',
     'less',
+    'less -1',
+    'greater 99999999999',
   ])('%j is refused', expression => {
     expect(() => compile(expression.split(' '))).toThrow(FilterError)
   })
