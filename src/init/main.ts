@@ -120,9 +120,15 @@ const WORDS: Record<number, string | undefined> = {
   [-ENOMEM]: 'has no room in memory',
 }
 
-/** What was asked for cannot be had. No code is wrong, so the host gets a line (`init: ...`) instead of a dump. */
+/** The part of the setup that is being done: its field, and a key or an index. */
+const doing = { part: '' }
+
+/**
+ * What was asked for cannot be had. No code is wrong, so the host gets a line (`init: ...`) instead of a dump, and another one with
+ * the part of the setup that said so.
+ */
 function give_up(what: string): never {
-  publish_panic(`init: ${what}`)
+  publish_panic(`init: ${what}${doing.part === '' ? '' : `\n${doing.part}`}`)
   throw new KernelPanic(what)
 }
 
@@ -135,6 +141,7 @@ function dotted(addr: number): string {
 }
 
 function add_port(nic: number, port: PortSetup): void {
+  doing.part = `ports ${nic}`
   const dev = nic_found(nic, {
     name: port.name,
     mac_hi: port.mac.hi,
@@ -185,6 +192,7 @@ function add_loopback(): void {
 function set_sysctls(sysctls: Record<string, number>, of_device: boolean): void {
   for (const [name, value] of Object.entries(sysctls)) {
     if (/^net\.ipv4\.conf\.(?!all\.|default\.)/.test(name) !== of_device) continue
+    doing.part = `sysctl ${name}`
     const err = sysctl_write(name, value)
     if (err === -ENOENT) give_up(`there is no sysctl ${name}`)
     if (err !== 0) give_up(`sysctl ${name} cannot be ${value}${err === -EINVAL ? '' : ` (error ${-err})`}`)
@@ -200,8 +208,14 @@ export function configure_network(setup: RouterSetup): void {
     add_port(nic, port)
   })
   set_sysctls(sysctls, true)
-  for (const n of setup.neighbours) add_neighbour(n)
-  for (const r of setup.routes) add_route(r)
+  setup.neighbours.forEach((n, k) => {
+    doing.part = `neighbours ${k}`
+    add_neighbour(n)
+  })
+  setup.routes.forEach((r, k) => {
+    doing.part = `routes ${k}`
+    add_route(r)
+  })
 }
 
 /** start_process - @context process, boot */
@@ -230,11 +244,19 @@ function* init(): Generator<void, number, void> {
   yield* rtnl_lock()
   configure_network(boot_args.setup)
   rtnl_unlock()
-  for (const blob of boot_args.setup.iptables ?? []) yield* load_table(blob)
+  for (const [k, blob] of (boot_args.setup.iptables ?? []).entries()) {
+    doing.part = `iptables ${k}`
+    yield* load_table(blob)
+  }
+  doing.part = ''
   if (config('user_spin') !== 0)
     for (let cpu = 0; cpu < num_cpus(); cpu++) kernel_thread('spin', spin_sym, 0, { cpu, user: true })
   for (const program of boot_args.programs) program.main()
-  for (const setup of boot_args.setup.processes ?? []) start_process(setup)
+  for (const [k, setup] of (boot_args.setup.processes ?? []).entries()) {
+    doing.part = `processes ${k}`
+    start_process(setup)
+  }
+  doing.part = ''
   cmpxchg(POWER, BOOTING, RUNNING)
   wake_by_address(POWER, 1)
   return 0

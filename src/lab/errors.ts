@@ -36,6 +36,26 @@ export class RunError extends LabError {
   }
 }
 
+/** SetupError - the machine cannot be what its configuration says. */
+export class SetupError extends RunError {
+  override name = 'SetupError'
+  constructor(
+    readonly what: string,
+    /** Which part of the setup is to blame: its field, then a key or an index. */
+    readonly part: readonly [field: string, key: string | number] | null,
+  ) {
+    super(`the machine cannot be set up: ${what}`)
+  }
+}
+
+/** setupError - what init says that could not set up the machine: a line, and another one with the part. null: `text` is a dump */
+export function setupError(text: string): SetupError | null {
+  const match = /^init: (.*?)(?:\n(\w+) (\S+))?$/s.exec(text)
+  if (match === null) return null
+  const [, what = '', field, key = ''] = match
+  return new SetupError(what, field === undefined ? null : [field, /^\d+$/.test(key) ? Number(key) : key])
+}
+
 /** MachinePanic - the machine died: of a broken invariant, an exception, or with a thread. The message is its dump. */
 export class MachinePanic extends RunError {
   override name = 'MachinePanic'

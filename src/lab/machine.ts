@@ -21,7 +21,7 @@ import { tuneCompiler } from './compiler.js'
 import { hostCores } from './config.js'
 import { ConsoleReader, type ConsoleRecord, type HostFile } from './consoleReader.js'
 import { ringDoorbell } from './doorbellHost.js'
-import { MachinePanic, RunError } from './errors.js'
+import { MachinePanic, RunError, setupError } from './errors.js'
 import { linked, linkedWorker } from './image.js'
 import { saveIptables } from './iptables/save.js'
 import { LOCK_NUMBER, type MachineConfig, playWindow, portSetup, ramMiB, writeConfig } from './machineConfig.js'
@@ -260,8 +260,7 @@ export class Machine {
     if (this.power !== PANIC) return
     const text = this.ram.panicText()
     // No dump: the init process could not set up what it was told to.
-    if (text.startsWith('init: ')) throw new RunError(`the machine cannot be set up: ${text.slice(6)}`)
-    throw new MachinePanic(text)
+    throw setupError(text) ?? new MachinePanic(text)
   }
 
   // ---- time ---------------------------------------------------------------------------------------------------------

@@ -83,6 +83,8 @@ export interface Rule {
   target: Extension | { chain: string } | { verdict: number }
   packets: number
   bytes: number
+  /** Of the file that it was read from, if it was; the kernel does not hear of it. */
+  line?: number
 }
 export interface Chain {
   name: string

@@ -139,9 +139,9 @@ function portFilter(proto: string, dir: string, id: string): Test {
   return and(and(known, first), ends(dir, port(0), port(2)))
 }
 function protoFilter(proto: string, id: string): Test {
-  const known = proto === 'ether' ? ETHERTYPES[id] : PROTOCOLS[id]
-  const n = known ?? strtol(id)
-  if (n === null) throw new FilterError(`'${id}' is no protocol`)
+  const [names, max] = proto === 'ether' ? [ETHERTYPES, 0xffff] : [PROTOCOLS, 0xff]
+  const n = Object.hasOwn(names, id) ? names[id]! : strtol(id)
+  if (n === null || n < 0 || n > max) throw new FilterError(`'${id}' is no protocol`)
   return proto === 'ether' ? ethertype(n) : protocol(n)
 }
 function groupFilter(proto: string, word: string): Test {
@@ -256,6 +256,8 @@ class Parser {
   private length(word: string): Test {
     const n = strtol(this.next())
     if (n === null) throw new FilterError(`${word}: a number is missing`)
+    // The filter compares words without a sign: a number that is none would become another one.
+    if (!(n >= 0 && n <= 0xffffffff)) throw new FilterError(`${word}: ${n} is no length`)
     return (a, yes, no) => {
       a.emit(LD_LEN)
       if (word === 'less') a.branch(JGT, n, no, yes)

@@ -4,7 +4,7 @@ import { IMIX } from '../../src/hw/imix.js'
 import type { GeneratorConfig } from '../../src/hw/types.js'
 import { LIVELOCK_PORTS, livelockMachine } from '../../src/lab/bench2544.js'
 import { livelockDefaults } from '../../src/lab/config.js'
-import { MachinePanic, RunError } from '../../src/lab/errors.js'
+import { MachinePanic, SetupError } from '../../src/lab/errors.js'
 import { Machine, type MachineConfig, sleep } from '../../src/lab/machine.js'
 import { type CostProfile, readProfile } from '../../src/lab/profile.js'
 import { drain, takeSample, unbalanced } from '../../src/lab/sample.js'
@@ -283,25 +283,37 @@ describe('what cannot be set up is said in one line', () => {
     nexthops: [{ gw, dev: 'eth1', weight: 1 }],
   })
   const { receiver, sender } = LIVELOCK_PORTS
-  test.each<[string, (c: MachineConfig) => void]>([
+  test.each<[string, [string, unknown], (c: MachineConfig) => void]>([
     [
       'route 10.9.0.0/16 metric 5 is there already',
+      ['routes', expect.any(Number)],
       c => c.routes.push(route(0x0a090000, receiver), route(0x0a090000, 0)),
     ],
     [
       'route 10.9.0.0/16 metric 5 has its gateway on no network of the device',
+      ['routes', expect.any(Number)],
       c => c.routes.push(route(0x0a090000, sender)),
     ],
-    ['address 198.18.1.1/24 of eth1 is there already', c => c.ports[1]!.addresses.push(...c.ports[1]!.addresses)],
-    ['interface eth1 has no room in memory', c => Object.assign(c, { skbs: 1 })],
-    ['interface eth0 is there already, or has no room in memory', c => Object.assign(c.ports[1]!, { name: 'eth0' })],
-    ['there is no interface eth7', c => Object.assign(c.neighbours[0]!, { dev: 'eth7' })],
-  ])('%s', async (message, spoil) => {
+    [
+      'address 198.18.1.1/24 of eth1 is there already',
+      ['ports', 1],
+      c => c.ports[1]!.addresses.push(...c.ports[1]!.addresses),
+    ],
+    ['interface eth1 has no room in memory', ['ports', 1], c => Object.assign(c, { skbs: 1 })],
+    [
+      'interface eth0 is there already, or has no room in memory',
+      ['ports', 1],
+      c => Object.assign(c.ports[1]!, { name: 'eth0' }),
+    ],
+    ['there is no interface eth7', ['neighbours', 0], c => Object.assign(c.neighbours[0]!, { dev: 'eth7' })],
+  ])('%s', async (message, part, spoil) => {
     const config = router(1, 'napi', 'tas', {})
     spoil(config)
     const machine = new Machine(config)
     try {
-      await expect(machine.powerOn()).rejects.toThrow(new RunError(`the machine cannot be set up: ${message}`))
+      const refused: unknown = await machine.powerOn().catch((error: unknown) => error)
+      expect(refused).toBeInstanceOf(SetupError)
+      expect(refused).toMatchObject({ message: `the machine cannot be set up: ${message}`, part })
     } finally {
       await machine.destroy()
     }

@@ -152,12 +152,49 @@ describe('the command', () => {
       'hosts: { a: { interfaces: { eth0: { link: l, address: 10.0.0.1/24 } }, programs: [nothing] } }\nlinks: { l: {} }',
       /l: has one interface/,
     ],
-    ['hosts: { a: { interfaces: {}, programs: [nothing] } }', /^softnet: .*nothing/],
+    [
+      'hosts:\n  a: { programs: [nothing] }',
+      /^softnet: f\.yaml:2: hosts\.a\.programs\.0: there is no program 'nothing'/,
+    ],
+    [
+      'hosts:\n  a:\n    sysctl:\n      net.ipv4.ip_forward: 1\n      net.ipv4.nothing: 1',
+      /^softnet: f\.yaml:5: hosts\.a\.sysctl\.net\.ipv4\.nothing: there is no sysctl/,
+    ],
+    ['hosts:\n  a:\n    gateway: 10.0.0.1', /^softnet: f\.yaml:3: hosts\.a\.gateway: is on no network/],
+    [
+      'hosts:\n  a:\n    iptables: |\n      *filter\n      -A INPUT -j NOTHING\n      COMMIT\n',
+      /^softnet: f\.yaml:5: hosts\.a\.iptables:2: there is no target or chain 'NOTHING'$/m,
+    ],
+    [
+      'hosts: { a: { interfaces: &two { eth0: { link: l, address: [10.0.0.1/24, 10.0.0.1/24] } } },\n b: { interfaces: *two } }\nlinks: { l: }',
+      /^softnet: f\.yaml:1: hosts\.[ab]\.interfaces\.eth0: address 10\.0\.0\.1\/24 of eth0 is there already$/m,
+    ],
   ])('%j is said in one line', (text, message) => {
     writeFileSync(join(dir, 'f.yaml'), text)
     const { status, stderr } = softnet('f.yaml')
     expect(stderr).toMatch(message)
-    expect([status! > 0, stderr.trimEnd().split('\n').length]).toEqual([true, 1])
+    expect([status, stderr.trimEnd().split('\n').length]).toEqual([2, 1])
+  })
+  test('controlled: the first seed that fails is told, and JSON stays JSON', () => {
+    writeFileSync(join(dir, 'c.yaml'), 'hosts: { a: { cpus: 2, programs: [{ run: echo hi, expect: 3 }] } }')
+    const told = softnet('c.yaml', '--clock', 'controlled', '--schedules', '3', '--seed', '5')
+    expect([told.status, told.stdout.match(/^FAILED with.*/gm)]).toEqual([1, ['FAILED with --seed 5']])
+    writeFileSync(join(dir, 'c.yaml'), 'hosts: { a: { programs: [echo hi] } }')
+    const json = softnet('c.yaml', '--clock', 'controlled', '--schedules', '2', '--json', '-')
+    expect([json.status, json.stderr]).toEqual([0, '2 schedules, nothing found\n'])
+    expect(JSON.parse(json.stdout)).toMatchObject({ clock: 'controlled', programs: [{ output: 'hi\n' }] })
+  })
+  test('a file of a program that cannot be written loses nothing else', () => {
+    const wire = (k: number) => `interfaces: { eth0: { link: l, address: 10.0.0.${k}/24 } }`
+    writeFileSync(
+      join(dir, 'w.yaml'),
+      `hosts:\n  a: { ${wire(1)}, programs: [tcpdump -c 1 -w nowhere/x arp, tcpdump -c 1 -w there.pcap arp, arping -c 1 10.0.0.2] }\n  b: { ${wire(2)} }\nlinks: { l: }`,
+    )
+    const { status, stdout, stderr } = softnet('w.yaml', '--json', 'w.json')
+    expect([status, stderr]).toEqual([2, 'softnet: cannot write nowhere/x: no such file or folder\n'])
+    expect(stdout).toMatch(/^ok {5}a: arping -c 1 10\.0\.0\.2: ended with 0$/m)
+    expect(JSON.parse(readFileSync(join(dir, 'w.json'), 'utf8'))).toMatchObject({ schema: 'softnet.scenario/1' })
+    expect(parsePcap(readFileSync(join(dir, 'there.pcap')), 'there.pcap').lengths.length).toBe(1)
   })
   test('a file that is not there', () => {
     expect(softnet('nowhere.yaml')).toMatchObject({

@@ -2,15 +2,15 @@
 
 import { text_words, words_text } from '../../lib/iptables.js'
 import { dotted } from '../addresses.js'
-import { address, choice, network, number, prefix, range, type Words } from './words.js'
+import { address, choice, network, number, own, prefix, range, type Words } from './words.js'
 
 /** An option's words come from the line into the extension's; `inverted`: there was a `!`. */
 type Option = (w: Words, data: number[], inverted: boolean) => void
 export interface ExtensionSpec {
   words: number[]
   options: Record<string, Option>
-  /** An option that must be there. */
-  needs?: string
+  /** It says something without an option. */
+  alone?: true
   /** What iptables-save writes. */
   save: (data: number[]) => string
 }
@@ -38,8 +38,9 @@ function flags(w: Words, what: string): number {
     .next(what)
     .split(',')
     .reduce((n, f) => {
-      if (FLAGS[f] === undefined) w.fail(`there is no flag '${f}'`)
-      return n | FLAGS[f]
+      const flag = own(FLAGS, f)
+      if (flag === undefined) w.fail(`there is no flag '${f}'`)
+      return n | flag
     }, 0)
 }
 const flag_names = (n: number): string =>
@@ -67,7 +68,7 @@ export const ICMP_TYPES: Record<string, [number, number, number]> = {
 }
 function icmp_type(w: Words): number {
   const text = w.next('the ICMP type')
-  const named = Object.hasOwn(ICMP_TYPES, text) ? ICMP_TYPES[text]! : null
+  const named = own(ICMP_TYPES, text) ?? null
   const m = /^(\d+)(?:\/(\d+))?$/.exec(text)
   if (named === null && m === null) w.fail(`there is no ICMP type '${text}'`)
   const [type, low, high] = named ?? [Number(m![1]), Number(m![2] ?? 0), Number(m![2] ?? 255)]
@@ -148,6 +149,7 @@ function mac(w: Words, d: number[], inverted: boolean): void {
 export const MATCHES: Record<string, ExtensionSpec> = {
   tcp: {
     words: [ALL, ALL, 0],
+    alone: true,
     options: {
       '--sport': ports(0, 1, 24),
       '--source-port': ports(0, 1, 24),
@@ -169,6 +171,7 @@ export const MATCHES: Record<string, ExtensionSpec> = {
   },
   udp: {
     words: [ALL, ALL, 0],
+    alone: true,
     options: {
       '--sport': ports(0, 1, 0),
       '--source-port': ports(0, 1, 0),
@@ -179,6 +182,7 @@ export const MATCHES: Record<string, ExtensionSpec> = {
   },
   icmp: {
     words: [255 | (255 << 16)],
+    alone: true,
     options: {
       '--icmp-type': (w, d, inverted) => {
         d[0] = icmp_type(w) | (inverted ? 1 << 24 : 0)
@@ -193,7 +197,7 @@ export const MATCHES: Record<string, ExtensionSpec> = {
     words: [0],
     options: {
       '--state': (w, d, inverted) => {
-        const mask = list(w, 'state', s => STATES[s]).reduce((a, b) => a | b, 0)
+        const mask = list(w, 'state', s => own(STATES, s)).reduce((a, b) => a | b, 0)
         d[0] = inverted ? 79 & ~mask : mask
       },
     },
@@ -204,11 +208,12 @@ export const MATCHES: Record<string, ExtensionSpec> = {
   },
   limit: {
     words: [12_000_000, 5, 0, 0, 0, 0, 0],
+    alone: true,
     options: {
       '--limit': (w: Words, d: number[]) => {
         const text = w.next('the rate')
         const m = /^(\d+)(?:\/(\w+))?$/.exec(text)
-        const unit = m === null ? undefined : UNITS[m[2] ?? 'second']
+        const unit = m === null ? undefined : own(UNITS, m[2] ?? 'second')
         if (m === null || unit === undefined || Number(m[1]) === 0) {
           w.fail(`'${text}' is no rate such as 3/minute`)
         }
@@ -373,7 +378,7 @@ const REJECT_BY = {
 function to(option: string, addressed: boolean): ExtensionSpec {
   return {
     words: [0, 0, 0, 0],
-    ...(addressed ? { needs: option } : {}),
+    ...(addressed ? {} : { alone: true as const }),
     options: {
       [option]: (w: Words, d: number[]) => {
         const text = w.next('where to')
@@ -406,6 +411,7 @@ function to(option: string, addressed: boolean): ExtensionSpec {
 export const TARGETS: Record<string, ExtensionSpec> = {
   REJECT: {
     words: [3],
+    alone: true,
     options: {
       '--reject-with': (w, d) => {
         d[0] = choice(w, 'how to reject', REJECT_BY)
@@ -415,6 +421,7 @@ export const TARGETS: Record<string, ExtensionSpec> = {
   },
   LOG: {
     words: [4, 0, 0, 0, 0, 0, 0, 0, 0],
+    alone: true,
     options: {
       '--log-level': (w, d) => {
         d[0] = number(w, 'the level', 7)
@@ -466,7 +473,6 @@ export const TARGETS: Record<string, ExtensionSpec> = {
   REDIRECT: to('--to-ports', false),
   NETMAP: {
     words: [0, 0, 0, 0],
-    needs: '--to',
     options: {
       '--to': (w, d) => {
         const [addr, mask] = network(w, 'the net')

@@ -19,9 +19,10 @@ import {
   VERDICT_DROP,
   VERDICT_QUEUE,
 } from '../../lib/iptables.js'
-import { UsageError } from '../errors.js'
 import { type ExtensionSpec, MATCHES, TARGETS } from './extensions.js'
-import { network, split, Words } from './words.js'
+import { network, number, own, RuleError, split, Words } from './words.js'
+
+export { RuleError }
 
 export const PROTOCOLS: Record<string, number> = { all: 0, icmp: 1, igmp: 2, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51 }
 const VERDICTS: Record<string, number> = {
@@ -33,8 +34,9 @@ const VERDICTS: Record<string, number> = {
 
 function counters(w: Words, text: string): [number, number] {
   const m = /^\[(\d+):(\d+)\]$/.exec(text)
-  if (m === null) w.fail(`'${text}' are no counters such as [0:0]`)
-  return [Number(m[1]), Number(m[2])]
+  const both: [number, number] = [Number(m?.[1] ?? Number.NaN), Number(m?.[2] ?? Number.NaN)]
+  if (!both.every(Number.isSafeInteger)) w.fail(`'${text}' are no counters such as [0:0]`)
+  return both
 }
 
 function declare(table: Table, w: Words): void {
@@ -43,6 +45,7 @@ function declare(table: Table, w: Words): void {
   const policy = w.next('the policy')
   const text = w.done ? '[0:0]' : w.next('')
   const [packets, bytes] = counters(w, text)
+  w.end()
   if (hook >= 0) {
     const chain = table.chains.find(c => c.hook === hook)
     if (chain === undefined) w.fail(`table ${table.name} has no chain ${name}`)
@@ -50,7 +53,7 @@ function declare(table: Table, w: Words): void {
     Object.assign(chain, { policy: VERDICTS[policy], packets, bytes })
     return
   }
-  if (!/^[\w-]{1,29}$/.test(name) || VERDICTS[name] !== undefined || TARGETS[name] !== undefined)
+  if (!/^[\w-]{1,29}$/.test(name) || own(VERDICTS, name) !== undefined || own(TARGETS, name) !== undefined)
     w.fail(`'${name}' cannot be the name of a chain`)
   if (policy !== '-') w.fail(`chain ${name} is no chain of a hook and has no policy '${policy}'`)
   if (table.chains.some(c => c.name === name)) w.fail(`chain ${name} is there twice`)
@@ -72,7 +75,7 @@ function extend(d: Draft, spec: ExtensionSpec): number[] {
 }
 
 function add_match(w: Words, d: Draft, name: string): void {
-  const spec = Object.hasOwn(MATCHES, name) ? MATCHES[name] : undefined
+  const spec = own(MATCHES, name)
   if (spec === undefined) w.fail(`there is no match '${name}'`)
   if (!d.rule.matches.some(m => m.name === name)) d.rule.matches.push({ name, words: extend(d, spec) })
 }
@@ -87,7 +90,8 @@ function jump(w: Words, d: Draft, table: Table): void {
   const name = w.next('the target')
   if (d.target !== null) w.fail(`a second target '${name}'`)
   d.target = name
-  if (VERDICTS[name] !== undefined) d.rule.target = { verdict: VERDICTS[name] }
+  const verdict = own(VERDICTS, name)
+  if (verdict !== undefined) d.rule.target = { verdict }
   else if (Object.hasOwn(TARGETS, name)) d.rule.target = { name, words: extend(d, TARGETS[name]!) }
   else if (table.chains.some(c => c.name === name && c.hook < 0)) d.rule.target = { chain: name }
   else w.fail(`there is no target or chain '${name}'`)
@@ -112,7 +116,8 @@ const COMMON: Record<string, (w: Words, d: Draft, inverted: boolean, table: Tabl
   },
   '-p': (w, d, inverted) => {
     const text = w.next('the protocol')
-    const proto = Object.hasOwn(PROTOCOLS, text) ? PROTOCOLS[text]! : /^\d+$/.test(text) ? Number(text) : Number.NaN
+    const named = own(PROTOCOLS, text)
+    const proto = named ?? (/^\d+$/.test(text) ? Number(text) : Number.NaN)
     if (!(proto <= 255)) w.fail(`there is no protocol '${text}'`)
     d.rule.proto = proto
     if (inverted) d.rule.invflags |= IPT_INV_PROTO
@@ -124,11 +129,12 @@ const COMMON: Record<string, (w: Words, d: Draft, inverted: boolean, table: Tabl
   '-m': (w, d) => add_match(w, d, w.next('the match')),
   '-j': (w, d, _inverted, table) => jump(w, d, table),
   '-c': (w, { rule }) => {
-    rule.packets = Number(w.next('the packets'))
-    rule.bytes = Number(w.next('the bytes'))
-    if (!(rule.packets >= 0 && rule.bytes >= 0)) w.fail('the counters of -c must be numbers')
+    rule.packets = number(w, 'the number of packets', Number.MAX_SAFE_INTEGER)
+    rule.bytes = number(w, 'the number of bytes', Number.MAX_SAFE_INTEGER)
   },
 }
+/** Of these there is no opposite. */
+const PLAIN = ['-m', '-j', '-c']
 const LONG: Record<string, string> = {
   '--source': '-s',
   '--src': '-s',
@@ -148,9 +154,17 @@ const PROTOCOL_OF: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp' }
 function parse_option(w: Words, d: Draft, table: Table): void {
   const before = w.not()
   const word = w.next('an option')
-  const common = COMMON[LONG[word] ?? word]
+  const short = own(LONG, word) ?? word
+  if (short !== '-m' && d.given.has(short)) w.fail(`'${word}' is there twice`)
+  d.given.add(short)
+  const inverted = (takes: boolean): boolean => {
+    const not = w.not() || before
+    if (not && !takes) w.fail(`'${word}' knows no '!'`)
+    return not
+  }
+  const common = own(COMMON, short)
   if (common !== undefined) {
-    common(w, d, w.not() || before, table)
+    common(w, d, inverted(!PLAIN.includes(short)), table)
     return
   }
   const implied = PROTOCOL_OF[d.rule.proto]
@@ -158,8 +172,13 @@ function parse_option(w: Words, d: Draft, table: Table): void {
     add_match(w, d, implied)
   const found = d.options.get(word)
   if (found === undefined) w.fail(`there is no option '${word}' here`)
-  d.given.add(word)
-  found.option(w, found.data, w.not() || before)
+  found.option(w, found.data, inverted(found.option.length > 2)) // who does not look at it knows none
+}
+
+function says_something(w: Words, d: Draft, kind: string, name: string, spec: ExtensionSpec | undefined): void {
+  if (spec === undefined || spec.alone === true) return
+  const options = Object.keys(spec.options)
+  if (!options.some(o => d.given.has(o))) w.fail(`${kind} ${name} says nothing without ${options.join(' or ')}`)
 }
 
 function append(table: Table, w: Words, packets: number, bytes: number): void {
@@ -167,16 +186,16 @@ function append(table: Table, w: Words, packets: number, bytes: number): void {
   const chain: Chain | undefined = table.chains.find(c => c.name === name)
   if (chain === undefined) w.fail(`there is no chain '${name}'`)
   const d: Draft = {
-    rule: { ...empty_rule({ verdict: 0 }), packets, bytes },
+    rule: { ...empty_rule({ verdict: 0 }), packets, bytes, line: w.line },
     options: new Map(),
     target: null,
     given: new Set(),
   }
   while (!w.done) parse_option(w, d, table)
   if (d.target === null) w.fail('the rule has no target (-j)')
-  const needs = Object.hasOwn(TARGETS, d.target) ? TARGETS[d.target]!.needs : undefined
-  if (needs !== undefined && !d.given.has(needs)) w.fail(`target ${d.target} says nothing without ${needs}`)
   const { rule } = d
+  for (const m of rule.matches) says_something(w, d, 'match', m.name, MATCHES[m.name])
+  says_something(w, d, 'target', d.target, own(TARGETS, d.target))
   if ((rule.invflags & IPT_INV_PROTO) !== 0 && rule.proto === 0) w.fail(`'! -p all' matches nothing`)
   const hook = chain.hook
   if (rule.iniface !== '' && (hook === 3 || hook === 4))
@@ -186,29 +205,30 @@ function append(table: Table, w: Words, packets: number, bytes: number): void {
   chain.rules.push(rule)
 }
 
-/** parseIptables - @throws UsageError with `file:line` */
+/** parseIptables - @throws RuleError, with `file:line` */
 export function parseIptables(text: string, file: string): Table[] {
   const state: { tables: Table[]; open: Table | null } = { tables: [], open: null }
   const lines = text.split(/\r?\n/)
-  for (const [k, line] of lines.entries()) parse_line(split(line), `${file}:${k + 1}`, state)
-  if (state.open !== null)
-    throw new UsageError(`${file}:${lines.length}: COMMIT of table '${state.open.name}' is missing`)
+  for (const [k, line] of lines.entries()) parse_line(new Words(split(line), file, k + 1), state)
+  if (state.open !== null) throw new RuleError(file, lines.length, `COMMIT of table '${state.open.name}' is missing`)
   return state.tables
 }
 
-function parse_line(words: string[], where: string, state: { tables: Table[]; open: Table | null }): void {
-  const w = new Words(words, where)
-  const first = words[0]
+function parse_line(w: Words, state: { tables: Table[]; open: Table | null }): void {
+  const first = w.peek()
   if (first === undefined || first.startsWith('#')) return
   const table = state.open
   if (first.startsWith('*')) {
-    const name = first.slice(1)
+    const name = w.next('the table').slice(1)
+    w.end()
     if (table !== null) w.fail(`table '${name}' begins before COMMIT of table '${table.name}'`)
     if (!Object.hasOwn(TABLE_HOOKS, name)) w.fail(`there is no table '${name}'`)
     if (state.tables.some(t => t.name === name)) w.fail(`table '${name}' is there twice`)
     state.open = initial_table(name)
   } else if (table === null) w.fail(`'${first}' stands outside of a table`)
   else if (first === 'COMMIT') {
+    w.next('COMMIT')
+    w.end()
     state.tables.push(table)
     state.open = null
   } else if (first.startsWith(':')) declare(table, w)

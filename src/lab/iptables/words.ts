@@ -2,11 +2,24 @@
 import { dotted } from '../addresses.js'
 import { UsageError } from '../errors.js'
 
+/** RuleError - what is wrong with a line of rules. */
+export class RuleError extends UsageError {
+  override name = 'RuleError'
+  constructor(
+    file: string,
+    readonly line: number,
+    readonly what: string,
+  ) {
+    super(`${file}:${line}: ${what}`)
+  }
+}
+
 export class Words {
   private at = 0
   constructor(
     private readonly words: string[],
-    private readonly where: string,
+    private readonly file: string,
+    readonly line: number,
   ) {}
   get done(): boolean {
     return this.at === this.words.length
@@ -26,9 +39,18 @@ export class Words {
     this.at++
     return true
   }
-  fail(what: string): never {
-    throw new UsageError(`${this.where}: ${what}`)
+  /** Nothing may follow. */
+  end(): void {
+    if (!this.done) this.fail(`'${this.peek()}' is too much`)
   }
+  fail(what: string): never {
+    throw new RuleError(this.file, this.line, what)
+  }
+}
+
+/** own - of a table by words of the user's, some of which every object answers to. */
+export function own<T>(table: Record<string, T>, word: string): T | undefined {
+  return Object.hasOwn(table, word) ? table[word] : undefined
 }
 
 /** split - words; quotes hold one together. */

@@ -3,15 +3,17 @@ import { type LinkModel, link_bytes, link_set } from '../../hw/link.js'
 import type { Mac } from '../../hw/types.js'
 import type { WireConfig } from '../../hw/wire.js'
 import type { RouteSetup } from '../../init/setup.js'
+import type { Table } from '../../lib/iptables.js'
 import { mask } from '../addresses.js'
 import { queuesFor } from '../bench2544.js'
 import { forwardDefaults } from '../config.js'
-import { UsageError } from '../errors.js'
-import { parseIptables } from '../iptables/parse.js'
+import type { SetupError } from '../errors.js'
+import { checkIptables } from '../iptables/check.js'
+import { parseIptables, RuleError } from '../iptables/parse.js'
 import type { MachineConfig, MachinePort } from '../machine.js'
 import type { CostProfile } from '../profile.js'
 import type { LockKind, RxArch } from '../types.js'
-import { argvOf, type HostSpec, linkModel, type ScenarioSpec } from './schema.js'
+import { argvOf, type HostSpec, linkModel, Misfit, type ScenarioSpec } from './schema.js'
 
 /** A line, and who is at its ends. */
 export interface Line {
@@ -63,9 +65,13 @@ function buildRoutes(host: string, h: HostSpec): RouteSetup[] {
     ...(h.routes ?? []),
     ...(h.gateway === undefined ? [] : [{ to: { dst: 0, prefixlen: 0 }, via: h.gateway }]),
   ]
-  return routes.map(({ to, via, dev, metric }: NonNullable<HostSpec['routes']>[number]) => {
+  return routes.map(({ to, via, dev, metric }: NonNullable<HostSpec['routes']>[number], k) => {
     const out = dev ?? leads(via!)
-    if (out === undefined) throw new UsageError(`hosts.${host}: a gateway is on no network of its interfaces`)
+    if (out === undefined)
+      throw new Misfit(
+        [...routePath(host, h, k), ...(k < (h.routes?.length ?? 0) ? ['via'] : [])],
+        'is on no network of the interfaces',
+      )
     return {
       ...to,
       type: 'unicast' as const,
@@ -73,6 +79,46 @@ function buildRoutes(host: string, h: HostSpec): RouteSetup[] {
       nexthops: [{ gw: via ?? 0, dev: out, weight: 1 }],
     }
   })
+}
+
+/** Where the k-th route of a host stands: the last one may be its gateway. */
+function routePath(host: string, h: HostSpec, k: number): (string | number)[] {
+  return ['hosts', host, ...(k < (h.routes?.length ?? 0) ? ['routes', k] : ['gateway'])]
+}
+
+function buildRules(host: string, text: string): Table[] {
+  try {
+    const tables = parseIptables(text, 'rules')
+    checkIptables(tables, 'rules')
+    return tables
+  } catch (error) {
+    if (error instanceof RuleError) throw new Misfit(['hosts', host, 'iptables'], error.what, error.line)
+    throw error
+  }
+}
+
+/** misfitOf - where in the file of a scenario stands what a host's machine refused. */
+export function misfitOf(host: string, h: HostSpec, { what, part }: SetupError): Misfit {
+  const path = (): (string | number)[] => {
+    const [field, key] = part ?? ['', 0]
+    switch (field) {
+      case 'ports':
+        return ['interfaces', Object.keys(h.interfaces)[key as number]!]
+      case 'routes':
+        return routePath(host, h, key as number).slice(2)
+      case 'neighbours':
+        return ['neighbours', key]
+      case 'sysctl':
+        return ['sysctl', key]
+      case 'processes':
+        return ['programs', key]
+      case 'iptables':
+        return ['iptables']
+      default:
+        return []
+    }
+  }
+  return new Misfit(['hosts', host, ...path()], what)
 }
 
 /** buildScenario - `profile`: costs of virtual time, or null with a real clock. `taps`: descriptors of TAP devices by name. */
@@ -119,7 +165,7 @@ export function buildScenario(s: ScenarioSpec, profile: CostProfile | null, taps
       ports,
       routes: buildRoutes(name, spec),
       neighbours: spec.neighbours ?? [],
-      ...(spec.iptables === undefined ? {} : { iptables: parseIptables(spec.iptables, `hosts.${name}.iptables`) }),
+      ...(spec.iptables === undefined ? {} : { iptables: buildRules(name, spec.iptables) }),
       sysctl: { 'net.ipv4.ip_forward': spec.forward === true ? 1 : 0, ...spec.sysctl },
       userSpin: false,
       trace: false,

@@ -1,12 +1,12 @@
 /** run.ts - a scenario from power-on to its end: machines, lines, programs, what they say and how they end. */
 import { link_next, link_publish, link_set } from '../../hw/link.js'
-import { MachinePanic, RunError } from '../errors.js'
+import { MachinePanic, RunError, SetupError } from '../errors.js'
 import { Machine } from '../machine.js'
 import { writeCapture } from '../pcap.js'
 import type { CostProfile } from '../profile.js'
 import { takeSample } from '../sample.js'
 import { openTap, type Tap } from '../tapDevice.js'
-import { type Built, buildScenario, type Line } from './build.js'
+import { type Built, buildScenario, type Line, misfitOf } from './build.js'
 import { argvOf, type ScenarioSpec } from './schema.js'
 
 export interface ProgramResult {
@@ -89,7 +89,13 @@ class Run {
 
   /** All machines come up; in virtual time they then stand at the same moment. */
   async boot(): Promise<void> {
-    await Promise.all(this.hosts.map(h => h.machine.powerOn()))
+    await Promise.all(
+      this.hosts.map(({ name, machine }) =>
+        machine.powerOn().catch((error: unknown) => {
+          throw error instanceof SetupError ? misfitOf(name, this.spec.hosts[name]!, error) : error
+        }),
+      ),
+    )
     const latest = Math.max(...this.hosts.map(h => h.machine.nowMs))
     if (this.virtual) await Promise.all(this.hosts.map(h => this.until(h, latest * 1e6)))
     this.start = latest * 1e6

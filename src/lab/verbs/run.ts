@@ -1,8 +1,8 @@
 /** run.ts - `softnet run`: a scenario file, what its programs say, how they ended. */
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import { SCENARIO_CLOCKS } from '../config.js'
-import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
+import { RANGES, SCENARIO_CLOCKS } from '../config.js'
+import { EXIT_CLEAN, EXIT_FINDING, MachinePanic, RunError } from '../errors.js'
 import type { CostProfile } from '../profile.js'
 import type { ScenarioResult } from '../scenario/run.js'
 import type { ScenarioSpec } from '../scenario/schema.js'
@@ -52,32 +52,6 @@ export function registerRun(program: Command, run: VerbRunner): void {
     .action((file: string, options: RunOptions) => run(signal => scenario(file, options, signal)))
 }
 
-/** What the command line says goes before what the file says. */
-function withOptions(spec: ScenarioSpec, o: RunOptions): ScenarioSpec {
-  const hosts =
-    o.cpus === undefined
-      ? spec.hosts
-      : Object.fromEntries(Object.entries(spec.hosts).map(([name, h]) => [name, { ...h, cpus: o.cpus! }]))
-  const result: ScenarioSpec = {
-    ...spec,
-    hosts,
-    ...(o.clock === undefined ? {} : { clock: o.clock }),
-    ...(o.profile === undefined ? {} : { profile: o.profile }),
-    ...(o.seed === undefined ? {} : { seed: o.seed }),
-  }
-  for (const [name, h] of Object.entries(hosts)) {
-    for (const [iface, i] of Object.entries(h.interfaces))
-      if (i.tap !== undefined && result.clock !== 'real')
-        throw new UsageError(
-          `--clock ${result.clock ?? 'virtual'}: ${iface} of ${name} is on a TAP device, which has the host's time`,
-        )
-    for (const p of h.programs ?? [])
-      if ((p.cpu ?? 0) >= (h.cpus ?? 1))
-        throw new UsageError(`--cpus ${o.cpus}: a program of ${name} wants CPU ${p.cpu}`)
-  }
-  return result
-}
-
 /** Runs of a controlled scenario, unless it is said how many. */
 const SCHEDULES = 20
 
@@ -93,7 +67,7 @@ async function others(
   signal: AbortSignal,
 ): Promise<string> {
   const { runScenario } = await import('../scenario/run.js')
-  const first = spec.seed ?? 1
+  const first = spec.seed ?? RANGES.seed[2]
   for (let seed = first + 1; seed < first + schedules; seed++) {
     const bad = await runScenario({ ...spec, seed }, profile, { signal }).then(
       r => (sound(r) ? null : summary(r)),
@@ -107,10 +81,37 @@ async function others(
   return `${schedules} schedules, nothing found`
 }
 
+/** Of a controlled run that broke off, the seed that replays it. */
+function seeded(error: unknown, seed: number): unknown {
+  if (error instanceof MachinePanic) return new MachinePanic(`FAILED with --seed ${seed}: ${error.message}`)
+  if (error instanceof RunError) return new RunError(`FAILED with --seed ${seed}: ${error.message}`)
+  return error
+}
+
 async function scenario(file: string, options: RunOptions, signal: AbortSignal): Promise<number> {
-  const { parseScenario } = await import('../scenario/schema.js') // late: help and the other verbs need no YAML
-  const spec = withOptions(parseScenario(readFileSync(file, 'utf8'), file), options)
-  const { json } = options
+  const { locate, parseScenario } = await import('../scenario/schema.js') // late: help and the other verbs need no YAML
+  const text = readFileSync(file, 'utf8')
+  const { json, clock, profile, cpus, seed } = options
+  try {
+    const spec = parseScenario(text, file, {
+      ...(clock === undefined ? {} : { clock }),
+      ...(profile === undefined ? {} : { profile }),
+      ...(cpus === undefined ? {} : { cpus }),
+      ...(seed === undefined ? {} : { seed }),
+    })
+    return await runSpec(spec, file, json, options.schedules ?? SCHEDULES, signal)
+  } catch (error) {
+    throw locate(error, text, file)
+  }
+}
+
+async function runSpec(
+  spec: ScenarioSpec,
+  file: string,
+  json: string | undefined,
+  schedules: number,
+  signal: AbortSignal,
+): Promise<number> {
   const profile = await profileOf({
     clock: spec.clock === 'real' ? 'real' : 'virtual',
     profile: spec.profile ?? 'modern',
@@ -122,7 +123,6 @@ async function scenario(file: string, options: RunOptions, signal: AbortSignal):
     ...captures.map((c): [string, string] => [`capture ${c}`, c]),
     ['--json', json],
   ]
-  if (new Set(captures).size < captures.length) throw new UsageError(`${file}: two interfaces have one capture`)
   const files = new OutputFiles(Object.fromEntries(outputs), [file, profileInput(spec.profile ?? 'modern')])
   try {
     const { runScenario } = await import('../scenario/run.js')
@@ -130,19 +130,28 @@ async function scenario(file: string, options: RunOptions, signal: AbortSignal):
       signal,
       ...(json === '-' ? {} : { line: (host: string, text: string) => process.stdout.write(`${host}: ${text}\n`) }),
       capture: (name: string, bytes: Uint8Array) => files.get(`capture ${name}`)?.write(bytes),
-      file: (host: string, name: string, bytes: Uint8Array) => files.late(`${name} of host ${host}`, name, bytes),
+      file: (host: string, name: string, bytes: Uint8Array) => files.late(`host ${host}`, name, bytes),
     }
-    const result = await runScenario(spec, profile, hooks)
-    const failed =
-      spec.clock === 'controlled' ? await others(spec, profile, options.schedules ?? SCHEDULES, signal) : null
+    const controlled = spec.clock === 'controlled'
+    const first = spec.seed ?? RANGES.seed[2]
+    const result = await runScenario(spec, profile, hooks).catch((error: unknown) => {
+      throw controlled ? seeded(error, first) : error
+    })
+    const failed = !controlled
+      ? null
+      : sound(result)
+        ? await others(spec, profile, schedules, signal)
+        : `FAILED with --seed ${first}`
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
     process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : summary(result)}\n`)
-    if (failed !== null) process.stdout.write(`${failed}\n`)
+    // Beside JSON on standard output there is no room for a line.
+    if (failed !== null) (json === '-' ? process.stderr : process.stdout).write(`${failed}\n`)
     const leaks = result.hosts.filter(h => h.leaks.length > 0)
     for (const h of leaks)
       process.stderr.write(`softnet: host ${h.name} leaked: ${h.leaks.map(l => `${l.used} of ${l.name}`).join(', ')}\n`)
-    return sound(result) && !(failed ?? '').startsWith('FAILED') ? EXIT_CLEAN : EXIT_FINDING
+    const lost = files.complain()
+    return lost ?? (sound(result) && !(failed ?? '').startsWith('FAILED') ? EXIT_CLEAN : EXIT_FINDING)
   } finally {
     files.discard()
   }

@@ -191,12 +191,13 @@ async function tap(options: TapOptions, config: TapRunConfig, signal: AbortSigna
       ready: taps => announce(config, taps),
       ...(json === '-' ? {} : { output: (text: string) => process.stdout.write(text) }),
       capture: (name, bytes) => files.get(`--capture ${name}`)?.write(bytes),
-      file: (name, bytes) => files.late(`${name} of a program`, name, bytes),
+      file: (name, bytes) => files.late('a program', name, bytes),
     })
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()
     process.stdout.write(`${json === '-' ? JSON.stringify(result, null, 1) : report(result)}\n`)
-    if (result.leaks.length === 0) return EXIT_CLEAN
+    const lost = files.complain()
+    if (result.leaks.length === 0) return lost ?? EXIT_CLEAN
     const what = result.leaks.map(l => `${l.used} of ${l.name}`).join(', ')
     process.stderr.write(`softnet: leaked: ${what}\n`)
     return EXIT_FINDING

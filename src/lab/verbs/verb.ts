@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander'
 import { IMIX } from '../../hw/imix.js'
 import { AtomicFile } from '../atomicWrite.js'
 import { hostCores, RANGES } from '../config.js'
-import { errnoText, UsageError } from '../errors.js'
+import { errnoText, LabError, UsageError } from '../errors.js'
 import type { CostProfile } from '../profile.js'
 import { profileNames } from '../profileNames.js'
 import { fileIdentity } from '../sameFile.js'
@@ -194,6 +194,7 @@ export class OutputFiles {
   readonly #reads: Set<string | null>
   /** What names a file, by the file. */
   readonly #names = new Map<string, string>()
+  readonly #lost: LabError[] = []
 
   /** `paths` by the flags that name them; `inputs`: what the run reads, which it must not overwrite. */
   constructor(paths: Record<string, string | undefined>, inputs: readonly (string | undefined)[] = []) {
@@ -218,12 +219,31 @@ export class OutputFiles {
     this.#names.set(identity, flag)
   }
 
-  /** A file that nobody knew of before the run: what a program of the machine wrote. `what` is for errors. */
-  late(what: string, path: string, bytes: Uint8Array): void {
-    this.#claim(what, path)
-    const file = new AtomicFile(path)
-    this.#files.set(what, file)
-    file.write(bytes)
+  /**
+   * A file that nobody knew of before the run: what a program of the machine wrote. One that cannot be written loses nothing else of
+   * the run: `complain` tells of it at the end. `whose` is for that.
+   */
+  late(whose: string, path: string, bytes: Uint8Array): void {
+    try {
+      this.#claim(whose, path)
+      const file = new AtomicFile(path)
+      try {
+        file.write(bytes)
+      } catch (error) {
+        file.discard()
+        throw error
+      }
+      this.#files.set(`${whose} ${path}`, file)
+    } catch (error) {
+      if (!(error instanceof LabError)) throw error
+      this.#lost.push(error)
+    }
+  }
+
+  /** A line on standard error for each late file that could not be written. @returns the exit code, or null when all is well */
+  complain(): number | null {
+    for (const { message } of this.#lost) process.stderr.write(`softnet: ${message}\n`)
+    return this.#lost[0]?.exitCode ?? null
   }
 
   get(flag: string): AtomicFile | undefined {

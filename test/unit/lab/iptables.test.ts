@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import { checkIptables } from '../../../src/lab/iptables/check.js'
 import { parseIptables } from '../../../src/lab/iptables/parse.js'
 import { saveIptables } from '../../../src/lab/iptables/save.js'
 import { table_blob } from '../../../src/lib/iptables.js'
@@ -61,6 +62,21 @@ test.each([
   [':PREROUTING ACCEPT [0:0]', 'r:2: table filter has no chain PREROUTING'],
   ['*nat', "r:2: table 'nat' begins before COMMIT of table 'filter'"],
   ['-D FORWARD', "r:2: '-D' is no -A"],
+  ['-A FORWARD -j constructor', "r:2: there is no target or chain 'constructor'"],
+  ['-A FORWARD constructor -j DROP', "r:2: there is no option 'constructor' here"],
+  ['-A FORWARD -p tcp --tcp-flags constructor SYN -j DROP', "r:2: there is no flag 'constructor'"],
+  ['-A FORWARD -m state --state constructor -j DROP', "r:2: there is no state 'constructor'"],
+  ['-A FORWARD -m limit --limit 1/constructor -j DROP', "r:2: '1/constructor' is no rate such as 3/minute"],
+  ['-A FORWARD ! -j DROP', "r:2: '-j' knows no '!'"],
+  ['-A FORWARD -m ttl ! --ttl-lt 5 -j DROP', "r:2: '--ttl-lt' knows no '!'"],
+  ['-A FORWARD -m limit --limit ! 3/s -j DROP', "r:2: '--limit' knows no '!'"],
+  ['-A FORWARD -s 10.0.0.1 --source 10.0.0.2 -j DROP', "r:2: '--source' is there twice"],
+  ['-A FORWARD -p udp --dport 1 --dport 2 -j DROP', "r:2: '--dport' is there twice"],
+  ['-A FORWARD -m state -j DROP', 'r:2: match state says nothing without --state'],
+  ['-A FORWARD -c 1 x -j DROP', "r:2: the number of bytes 'x' must be a number"],
+  ['[99999999999999999999:0] -A FORWARD -j DROP', "r:2: '[99999999999999999999:0]' are no counters such as [0:0]"],
+  [':FORWARD DROP [0:0] more', "r:2: 'more' is too much"],
+  ['COMMIT more', "r:2: 'more' is too much"],
 ])('%s: %s', (line, message) => {
   expect(() => parseIptables(rule(line), 'r')).toThrow(message)
 })
@@ -72,6 +88,38 @@ test.each([
   ['-A POSTROUTING -j SNAT --to-source 10.0.0.1-', "r:2: '10.0.0.1-' is no range of addresses and ports"],
 ])('table nat: %s: %s', (line, message) => {
   expect(() => parseIptables(rule(line, 'nat'), 'r')).toThrow(message)
+})
+
+describe('what the kernel would refuse is said with its line', () => {
+  test.each([
+    ['filter', '-A INPUT -m tcp --dport 5 -j DROP', 'r:2: match tcp needs -p tcp'],
+    ['filter', '-A INPUT ! -p udp -m udp --dport 5 -j DROP', 'r:2: match udp needs -p udp'],
+    ['filter', '-A INPUT -p icmp -m multiport --dports 5 -j DROP', 'r:2: match multiport needs -p tcp or udp'],
+    ['filter', '-A INPUT -j REJECT --reject-with tcp-reset', 'r:2: target REJECT needs -p tcp'],
+    ['filter', '-A INPUT -j MARK --set-mark 1', 'r:2: target MARK belongs into table mangle'],
+    ['mangle', '-A INPUT -j REJECT', 'r:2: target REJECT belongs into table filter'],
+    ['nat', '-A PREROUTING -j MASQUERADE', 'r:2: target MASQUERADE cannot be reached from PREROUTING'],
+    [
+      'nat',
+      ':a - [0:0]\n-A a -j DNAT --to-destination 1.2.3.4\n-A PREROUTING -j a\n-A POSTROUTING -j a',
+      'r:3: target DNAT cannot be reached from POSTROUTING',
+    ],
+    [
+      'filter',
+      ':a - [0:0]\n:b - [0:0]\n-A a -j b\n-A b -p udp -j a\n-A INPUT -j a',
+      'r:5: chain a comes back to itself',
+    ],
+  ])('%s: %s', (table, lines, message) => {
+    const tables = parseIptables(rule(lines, table), 'r')
+    expect(() => checkIptables(tables, 'r')).toThrow(new RegExp(`^${message}$`))
+  })
+  test('what it lets pass: a chain that nobody comes to, and what stands behind a verdict for all', () => {
+    const alone = ':a - [0:0]\n-A a -j a\n-A INPUT -j ACCEPT\n-A INPUT -j a'
+    checkIptables(parseIptables(rule(alone), 'r'), 'r')
+    const twice =
+      ':a - [0:0]\n-A a -p tcp -j REJECT --reject-with tcp-reset\n-A INPUT -j a\n-A INPUT -j a\n-A OUTPUT -j a'
+    checkIptables(parseIptables(rule(twice), 'r'), 'r')
+  })
 })
 
 test('COMMIT is missing', () => {

@@ -39,6 +39,20 @@ test('a good one', () => {
   expect([s.duration, s.events![0]!.at]).toEqual([1.5e9, 1e9])
 })
 
+test('YAML takes a rate without a unit for a number', () => {
+  const { links } = parseScenario(GOOD.replace('rate: 10M', 'rate: 10000000'), 'f')
+  expect(linkModel(links!.ab).rate).toBe(10e6)
+})
+
+test('what is said beside the file goes before it, and is what its fields are held against', () => {
+  const text =
+    'clock: virtual\nhosts: { a: { interfaces: { e: { tap: t, address: 10.0.0.1/24 } }, programs: [{ run: x, cpu: 1 }] } }'
+  expect(() => parseScenario(text, 'f')).toThrow(/a TAP device needs clock: real/)
+  expect(() => parseScenario(text, 'f', { clock: 'real' })).toThrow(/host a has no CPU 1/)
+  const spec = parseScenario(text, 'f', { clock: 'real', cpus: 2, seed: 7, profile: 'p' })
+  expect(spec).toMatchObject({ clock: 'real', seed: 7, profile: 'p', hosts: { a: { cpus: 2 } } })
+})
+
 describe('what is wrong is said with its line', () => {
   test.each([
     ['seed: 3', 'seed: x', /^f:2: seed: /],
@@ -63,8 +77,45 @@ describe('what is wrong is said with its line', () => {
     ['forward: true', 'forward: perhaps', /^f:14: hosts\.b\.forward: /],
     ['hosts:', 'hosts: [', /^f:\d+: /],
     ['links:\n  ab:', 'links:\n  cd: {}\n  ab:', /^f:\d+: links\.cd: has no interface at its ends/],
+    ['forward: true', 'forwards: true', /^f:14: hosts\.b\.forwards: there is no such field$/],
+    ['mtu: 600', 'mut: 600', /^f:19: hosts\.b\.interfaces\.eth0\.mut: there is no such field$/],
+    ['  b:\n', '  b c:\n', /^f:12: hosts\.b c: is no name of a host$/],
+    ['  b:\n', '  __proto__:\n', /^f:12: __proto__ cannot be a name$/],
+    ['cpus: 2', 'cpus: *two', /^f:13: there is no anchor &two$/],
+    ['cpus: 2', 'cpus: !two 2', /^f:13: Unresolved tag: !two$/],
+    ['seed: 3', '---\nseed: 3', /^f:\d+: there is more than one document$/],
+    ['duration: 1.5s', 'duration: 1000000min', /^f:3: duration: '1000000min' is longer than 100 days$/],
+    ['duration: 1.5s', 'duration: 5', /^f:3: duration: '5' is not a time such as 20ms/],
+    ['rate: 10M', 'rate: 99999G', /links\.ab\.rate: '99999G' is not a rate/],
+    ['at: 20ms', 'uid: 4294967296', /^f:11: hosts\.a\.programs\.1\.uid: /],
+    ['two words', '"two\\0words"', /^f:11: hosts\.a\.programs\.1\.run\.1: has a zero byte in it$/],
+    ['mtu: 600', 'capture: "-"', /^f:19: .*capture: a capture goes to a file, not to standard output$/],
+    [
+      'gateway: 10.0.0.2',
+      'routes: [{ to: 10.1.0.0/16, dev: constructor }]',
+      /^f:8: .*host a has no interface 'constructor'$/,
+    ],
   ])('%j -> %j', (from, to, message) => {
     expect(() => parseScenario(GOOD.replace(from, to), 'f')).toThrow(message)
+  })
+  test('aliases that stand for more and more', () => {
+    const ten = (of: string) => `[${Array(10).fill(of).join(', ')}]`
+    const text = `a: &a ${ten('x')}\nb: &b ${ten('*a')}\nc: &c ${ten('*b')}\nhosts: ${ten('*c')}`
+    expect(() => parseScenario(text, 'f')).toThrow(/^f:1: its aliases stand for more than there is room for$/)
+  })
+  test('a place behind an alias', () => {
+    const text = 'hosts:\n  a: &a\n    cpus: 1\n    forwards: true\n  b: *a'
+    expect(() => parseScenario(text, 'f')).toThrow(/^f:4: hosts\.a\.forwards: there is no such field$/)
+    const bad = 'x: 1\nhosts:\n  b: *x'
+    expect(() => parseScenario(bad, 'f')).toThrow(/^f:3: there is no anchor &x$/)
+  })
+  test('a capture or a TAP device that two interfaces have', () => {
+    const two = (a: string) =>
+      `clock: real\nhosts:\n  a:\n    interfaces:\n      e0: { tap: t0, address: 10.0.0.1/24, capture: x }\n      e1: { address: 10.0.1.1/24, ${a} }`
+    expect(() => parseScenario(two('tap: t0'), 'f')).toThrow(/^f:6: hosts\.a\.interfaces\.e1\.tap: t0 is there twice$/)
+    expect(() => parseScenario(two('tap: t1, capture: x'), 'f')).toThrow(
+      /^f:6: hosts\.a\.interfaces\.e1\.capture: x is written by another one, too$/,
+    )
   })
   test('an empty file', () => {
     expect(() => parseScenario('', 'f')).toThrow(/^f:1: hosts: /)

@@ -118,6 +118,11 @@ describe('filters', () => {
     'nonsense',
     'ether tcp',
     'less',
+    'less -1',
+    'ip proto constructor',
+    'ip proto 256',
+    'ether proto 65536',
+    'greater 99999999999',
   ])('%j is refused', expression => {
     expect(() => compile(expression.split(' '))).toThrow(FilterError)
   })
