@@ -222,6 +222,12 @@ describe('what is taken away while it is used', () => {
     expect(result.outcomes[`${what}: 3 of 3`]).toBeGreaterThan(0)
   })
 
+  test('a state of IPsec is deleted while an SPI is promised to it: nobody finds what is gone', async () => {
+    const result = await look('xfrm_spi', { ...options, schedules: 200 })
+    expect(result).toMatchObject({ ...clean, schedules: 200 })
+    expect(Object.keys(result.outcomes).sort()).toEqual(['gone', 'promised'])
+  })
+
   test('a policy of IPsec is replaced: at no moment is there none', async () => {
     expect(await look('xfrm_replace', { ...options, schedules: 200 })).toMatchObject({ ...clean, schedules: 200 })
   })

@@ -258,9 +258,11 @@ describe('an SPI is promised', () => {
     clean()
   })
   test('a range is used to its last number', () => {
-    const all = Array.from({ length: 8 }, (_, k) => allocspi({ ...wanted, reqid: k + 1 }, 0x500, 0x507))
-    expect(all.toSorted((a, b) => a - b)).toEqual([0x500, 0x501, 0x502, 0x503, 0x504, 0x505, 0x506, 0x507])
-    expect(allocspi({ ...wanted, reqid: 9 }, 0x500, 0x507)).toBe(-ENOENT)
+    const range = Array.from({ length: 24 }, (_, k) => 0x500 + k)
+    const all = range.map((_, k) => allocspi({ ...wanted, reqid: k + 1 }, 0x500, 0x517))
+    expect(all).not.toEqual(range) // nobody can tell what comes next
+    expect(all.toSorted((a, b) => a - b)).toEqual(range)
+    expect(allocspi({ ...wanted, reqid: 99 }, 0x500, 0x517)).toBe(-ENOENT)
     clean()
   })
   test('what makes no sense', () => {
@@ -318,7 +320,9 @@ describe('limits of states are told', () => {
     // Bytes are those of what was inside.
     good(state(IN, `limit byte-soft ${PING.length} limit byte-hard ${2 * PING.length}`))
     expect([frame(1), km.limits()]).toEqual(['delivered', []])
-    expect([frame(2), km.limits()]).toEqual(['delivered', [['state', 0x100, 0]]])
+    expect(frame(2)).toBe('delivered')
+    const [soft] = km.take()
+    expect([soft!.body[220], get32(soft!.body, 160)]).toEqual([0, PING.length])
     expect([frame(3), km.limits()]).toEqual(['xfrm_state_invalid', [['state', 0x100, 1]]])
     km.close()
   })
@@ -364,6 +368,16 @@ describe('limits of states are told', () => {
     km.close()
   })
 
+  test('of packets, and of time afterwards: one warning is enough', () => {
+    const km = new Listener(GROUP_EXPIRE)
+    good(state(IN, 'limit packet-soft 1 limit time-soft 3 limit time-hard 60'))
+    expect([frame(1), frame(2), km.limits()]).toEqual(['delivered', 'delivered', [['state', 0x100, 0]]])
+    seconds(6)
+    expect([km.limits(), states()]).toEqual([[], 1])
+    clean()
+    km.close()
+  })
+
   test('a packet that was seen before does not begin the time of use', () => {
     good(state(IN, 'replay-window 32 limit time-use-hard 2'))
     expect(fate(espFrame(IN, 0, PING, 1))).toBe('xfrm_replay')
@@ -386,6 +400,11 @@ describe('limits of states are told', () => {
     expect([frame(4), km.limits()]).toEqual(['delivered', []])
     expect([frame(5), km.limits()]).toEqual(['delivered', [['state', 0x100, 0]]])
     update('limit packet-hard 5') // it has that behind it
+    expect([km.limits(), states()]).toEqual([[['state', 0x100, 1]], 0])
+    good(state(IN))
+    seconds(2) // no limit, no timer
+    update('limit time-hard 4')
+    seconds(3)
     expect([km.limits(), states()]).toEqual([[['state', 0x100, 1]], 0])
     km.close()
   })
@@ -579,16 +598,16 @@ describe('modules', () => {
     clean()
   })
 
-  test('also one that is not the first of its bundle, or that ends by itself', () => {
+  test('also one that is not the first of its bundle, and ends by itself', () => {
     good(state(OUT))
-    good(state({ ...OUT, spi: 0x201, dst: '10.0.0.3' }, 'mode tunnel limit time-hard 3'))
-    good(`xfrm policy add ${POLICY_OUT} tmpl proto esp tmpl src 10.0.0.1 dst 10.0.0.3 proto esp mode tunnel`)
+    const tunnel = `mode tunnel limit time-hard 3 auth sha1 0x${AUTH.toString('hex')}`
+    good(`xfrm state add src 10.0.0.1 dst 10.0.0.3 proto ah spi 0x201 ${tunnel}`)
+    good(`xfrm policy add ${POLICY_OUT} tmpl proto esp tmpl src 10.0.0.1 dst 10.0.0.3 proto ah mode tunnel`)
     expect(send(9)).toBe(8)
     expect(s.out()[0]!.map(f => parse(f).dst)).toEqual(['10.0.0.3'])
+    expect(unload('ah4')).toBe(-EAGAIN)
     seconds(5)
-    good('xfrm state del src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x200')
-    s.pass(5)
-    expect(unload('esp4')).toBe(0)
+    expect([unload('ah4'), states()]).toEqual([0, 1])
     clean()
   })
 
