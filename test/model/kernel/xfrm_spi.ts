@@ -14,6 +14,11 @@ import {
 import { nothing_leaked, power_on, secondary } from './machine.js'
 
 const [ESP, SPI] = [50, 0x100]
+/** A packet comes by that number. */
+function look(): void {
+  const x = xfrm_state_lookup(1, SPI, ESP)
+  if (x !== null) xfrm_state_put(x)
+}
 const seen = { as: '' }
 
 export function setup(): void {
@@ -29,6 +34,7 @@ export const actors = {
     const err = xfrm_alloc_spi(x, SPI, SPI)
     if (err === 0 && x.spi !== SPI) throw new Error(`promised ${x.spi}`)
     xfrm_state_put(x)
+    look()
   },
   'CPU 1'(): void {
     cpu_reset()
@@ -37,8 +43,7 @@ export const actors = {
       xfrm_state_delete(x)
       xfrm_state_put(x)
     }
-    const x = xfrm_state_lookup(1, SPI, ESP)
-    if (x !== null) xfrm_state_put(x)
+    look()
   },
 }
 export const describe = describeAddress

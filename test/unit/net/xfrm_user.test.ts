@@ -259,10 +259,12 @@ describe('an SPI is promised', () => {
   })
   test('a range is used to its last number', () => {
     const range = Array.from({ length: 24 }, (_, k) => 0x500 + k)
-    const all = range.map((_, k) => allocspi({ ...wanted, reqid: k + 1 }, 0x500, 0x517))
-    expect(all).not.toEqual(range) // nobody can tell what comes next
-    expect(all.toSorted((a, b) => a - b)).toEqual(range)
-    expect(allocspi({ ...wanted, reqid: 99 }, 0x500, 0x517)).toBe(-ENOENT)
+    for (const dst of [1, 2, 3, 4]) {
+      const all = range.map((_, k) => allocspi({ ...wanted, dst, reqid: k + 1 }, 0x500, 0x517))
+      expect(all).not.toEqual(range) // nobody can tell what comes next
+      expect(all.toSorted((a, b) => a - b)).toEqual(range)
+      expect(allocspi({ ...wanted, dst, reqid: 99 }, 0x500, 0x517)).toBe(-ENOENT)
+    }
     clean()
   })
   test('what makes no sense', () => {
@@ -371,6 +373,7 @@ describe('limits of states are told', () => {
   test('of packets, and of time afterwards: one warning is enough', () => {
     const km = new Listener(GROUP_EXPIRE)
     good(state(IN, 'limit packet-soft 1 limit time-soft 3 limit time-hard 60'))
+    seconds(2) // its timer has looked, and waits for the soft limit
     expect([frame(1), frame(2), km.limits()]).toEqual(['delivered', 'delivered', [['state', 0x100, 0]]])
     seconds(6)
     expect([km.limits(), states()]).toEqual([[], 1])
