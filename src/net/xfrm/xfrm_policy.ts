@@ -45,12 +45,9 @@ import {
   LFT_SOFT_PACKETS,
   LFT_SOFT_USE,
   POLICY,
-  SEC_PATH,
   STATE,
-  TMPL,
   XFRM_INF,
   XFRM_MODE_TUNNEL,
-  XFRM_POLICY_ALLOW,
   XFRM_POLICY_BLOCK,
   XFRM_POLICY_MAX,
   XFRM_POLICY_OUT,
@@ -58,10 +55,11 @@ import {
   type xfrm_policy,
   type xfrm_selector,
   type xfrm_state,
-  type xfrm_tmpl,
 } from './types.js'
 import { xfrm_km, xfrm_time } from './xfrm_km.js'
-import { xfrm_selector_match, xfrm_state_find, xfrm_state_on_delete, xfrm_state_put } from './xfrm_state.js'
+import { xfrm_selector_match } from './xfrm_selector.js'
+import { xfrm_state_find, xfrm_state_on_delete, xfrm_state_put } from './xfrm_state.js'
+import { sec_path_states, xfrm_policy_satisfied, xfrm_tmpl_of } from './xfrm_tmpl.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -139,11 +137,6 @@ function free_bundles(first: number): void {
     dst = next
   }
 }
-/** xfrm_tmpl_of - number `k` of a policy. */
-export function xfrm_tmpl_of(policy: xfrm_policy, k: number): xfrm_tmpl {
-  return TMPL.ref(policy.vec + k * TMPL.size)
-}
-
 /** Seconds until a limit of time; one that nobody has used is as old as if it had been used when it was added. */
 function left(l: number, limit: number, since: number): number {
   return f64[l + limit] === 0 ? Infinity : f64[l + limit]! + (f64[l + since]! || f64[l + CUR_ADD_TIME]!) - xfrm_time()
@@ -434,50 +427,6 @@ function bundle_for(policy: xfrm_policy, route: dst_entry, fl: Flow): number {
 
 // ---- what comes in --------------------------------------------------------------------------------------------------
 
-const NO_PATH: readonly xfrm_state[] = []
-/** The states that a packet has come through, the first that was taken off first. */
-export function sec_path_states(skb: sk_buff): readonly xfrm_state[] {
-  if (skb.sp === 0) return NO_PATH
-  const sp = SEC_PATH.ref(skb.sp)
-  return Array.from({ length: sp.len }, (_, k) => STATE.ref(i32[(sp.x >> 2) + k]!))
-}
-
-function xfrm_state_ok(t: xfrm_tmpl, x: xfrm_state): boolean {
-  const tunnel = x.mode === XFRM_MODE_TUNNEL
-  return (
-    x.proto === t.proto &&
-    (x.spi === t.spi || t.spi === 0) &&
-    (x.reqid === t.reqid || t.reqid === 0) &&
-    x.mode === t.mode &&
-    (x.aalg === 0 || (t.aalgos & (1 << x.aalg)) !== 0) &&
-    !(tunnel && ((t.daddr !== 0 && t.daddr !== x.daddr) || (t.saddr !== 0 && t.saddr !== x.saddr)))
-  )
-}
-/** xfrm_policy_ok - the first state from `start` on that a template is for. @returns the place behind it; -1: there is none */
-function xfrm_policy_ok(t: xfrm_tmpl, path: readonly xfrm_state[], start: number): number {
-  let answer = -1
-  if (t.optional !== 0) {
-    if (t.mode !== XFRM_MODE_TUNNEL) return start
-    answer = start
-  }
-  for (let k = start; k < path.length; k++) {
-    if (xfrm_state_ok(t, path[k]!)) return k + 1
-    if (path[k]!.mode === XFRM_MODE_TUNNEL) break
-  }
-  return answer
-}
-
-/** Has the packet come as its policy wants it? */
-function satisfied(policy: xfrm_policy, path: readonly xfrm_state[]): boolean {
-  if (policy.action !== XFRM_POLICY_ALLOW) return false
-  let k = 0
-  for (let i = policy.xfrm_nr - 1; i >= 0; i--) {
-    k = xfrm_policy_ok(xfrm_tmpl_of(policy, i), path, k)
-    if (k < 0) return false
-  }
-  return !path.slice(k).some(x => x.mode === XFRM_MODE_TUNNEL)
-}
-
 /** __xfrm_policy_check - may a packet come in by the way that it has come? @context softirq @returns false: it may not */
 function __xfrm_policy_check(dir: number, skb: sk_buff): boolean {
   const fl: Flow = { daddr: 0, saddr: 0, proto: 0, sport: 0, dport: 0, oif: 0, tos: 0 }
@@ -487,7 +436,7 @@ function __xfrm_policy_check(dir: number, skb: sk_buff): boolean {
   const policy = xfrm_policy_lookup(dir, fl)
   if (policy === null) return !path.some(x => x.mode === XFRM_MODE_TUNNEL) // 2.6.11 also refuses transport mode here
   used(policy)
-  const ok = satisfied(policy, path)
+  const ok = xfrm_policy_satisfied(policy, path)
   xfrm_pol_put(policy)
   return ok
 }

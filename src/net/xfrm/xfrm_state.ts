@@ -47,11 +47,11 @@ import {
   XFRM_STATE_VALID,
   XFRM_STATE_VOID,
   type xfrm_policy,
-  type xfrm_selector,
   type xfrm_state,
   type xfrm_tmpl,
 } from './types.js'
 import { xfrm_km, xfrm_km_init, xfrm_time } from './xfrm_km.js'
+import { xfrm_init_tempsel, xfrm_selector_match } from './xfrm_selector.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -213,30 +213,6 @@ function lookup_locked(daddr: number, spi: number, proto: number): xfrm_state | 
     at = x.byspi
   }
   return null
-}
-
-function masked(a: number, b: number, len: number): boolean {
-  return len === 0 || ((a ^ b) & (-1 << (32 - len))) === 0
-}
-/** xfrm_selector_match - is the packet meant? */
-export function xfrm_selector_match(sel: xfrm_selector, fl: Flow): boolean {
-  return (
-    masked(fl.daddr, sel.daddr, sel.prefixlen_d) &&
-    masked(fl.saddr, sel.saddr, sel.prefixlen_s) &&
-    ((sel.dport ^ fl.dport) & sel.dport_mask) === 0 &&
-    ((sel.sport ^ fl.sport) & sel.sport_mask) === 0 &&
-    (sel.proto === fl.proto || sel.proto === 0) &&
-    (sel.ifindex === fl.oif || sel.ifindex === 0)
-  )
-}
-
-/** What a state that is to be negotiated is for: this flow only. */
-function xfrm_init_tempsel(x: xfrm_state, fl: Flow, t: xfrm_tmpl, daddr: number, saddr: number): void {
-  const { sel } = x
-  Object.assign(sel, { daddr: fl.daddr, saddr: fl.saddr, dport: fl.dport, sport: fl.sport, proto: fl.proto, family: 2 })
-  Object.assign(sel, { dport_mask: 0xffff, sport_mask: 0xffff, prefixlen_d: 32, prefixlen_s: 32, ifindex: fl.oif })
-  Object.assign(x, { daddr: t.daddr !== 0 ? t.daddr : daddr, saddr: t.saddr !== 0 ? t.saddr : saddr })
-  Object.assign(x, { spi: t.spi, proto: t.proto, mode: t.mode, reqid: t.reqid })
 }
 
 /**
