@@ -190,8 +190,9 @@ export function setup(args: FifoArgs): FifoArgs {
   configure_network({ ports: [], routes: [], neighbours: [] })
   const begin = (program: Sym<Program>, cpu: number): number => run_program('test', program, 0, { cpu })!.pid
   r.opener = begin(opener_sym, 0)
-  begin(partner_sym, 1)
-  begin(signaller_sym, 1)
+  // The signals come first: whom the last one has interrupted only the other end can wake.
+  for (const program of args.signals > 0 ? [signaller_sym, partner_sym] : [partner_sym, signaller_sym])
+    begin(program, 1)
   return args
 }
 export function prepare(args: FifoArgs): void {
