@@ -89,6 +89,21 @@ export function ahFrame(
   return ipFrame(head(icv(a, covered.subarray(0, total))), o)
 }
 
+/** ahUnwrap - what is in a frame of AH without IP options, if its digest is right. */
+export function ahUnwrap(a: Association, frame: Uint8Array): { seq: number; next: number; payload: Buffer } {
+  const { protocol } = parse(frame)
+  if (protocol !== 51) throw new Error(`protocol ${protocol}`)
+  const packet = Buffer.from(frame).subarray(14, 14 + Buffer.from(frame).readUInt16BE(16))
+  const covered = Buffer.from(packet)
+  covered[1] = 0
+  covered.fill(0, 6, 9)
+  covered.fill(0, 10, 12)
+  covered.fill(0, 32, 44)
+  if (packet.readUInt32BE(24) !== a.spi || !icv(a, covered).equals(packet.subarray(32, 44)))
+    throw new Error('not sound')
+  return { seq: packet.readUInt32BE(28), next: packet[20]!, payload: packet.subarray(44) }
+}
+
 /** One command line of `ip`: [exit code, what it printed, what it complained of]. */
 export function ip(s: Script, line: string, uid = 0): [number, string, string] {
   let [out, err] = ['', '']

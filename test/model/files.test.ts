@@ -4,6 +4,7 @@ import { type ExploreOptions, explore } from '../../src/explore/index.js'
 import type { EpollArgs } from './kernel/epoll.js'
 import type { EpollCloseArgs } from './kernel/epollclose.js'
 import type { EpollNestArgs } from './kernel/epollnest.js'
+import type { FifoArgs } from './kernel/fifo.js'
 import type { PipeArgs } from './kernel/pipe.js'
 import type { SigioArgs } from './kernel/sigio.js'
 
@@ -31,6 +32,32 @@ describe('a FIFO between two CPUs', () => {
     const { findings } = await look('pipe', { schedules: 150, args })
     expect(ASLEEP).toContain(findings[0]?.detector)
   }, 180_000)
+})
+
+describe('an open of a FIFO is interrupted while the other end is opened', () => {
+  const options = { spinLooks: 8 }
+  test.each<[string, FifoArgs]>([
+    ['that of the reader', { end: 'reader', signals: 2, restart: false }],
+    ['that of the writer', { end: 'writer', signals: 2, restart: false }],
+    ['begun anew by the kernel', { end: 'reader', signals: 1, restart: true }],
+  ])('%s: it ends, and each end that is counted is open', async (_name, args) => {
+    const result = await look('fifo', { ...options, schedules: 150, args })
+    expect(result).toMatchObject({ findings: [], schedules: 150, cut: 0 })
+    expect(result.outcomes['signalled']).toBeGreaterThan(0)
+    if (!args.restart) expect(result.outcomes['interrupted']).toBeGreaterThan(0)
+  })
+
+  test('a broken twin that looks before it is on the queue sleeps for ever', async () => {
+    const args: FifoArgs = { end: 'reader', signals: 0, restart: false, broken: 'queue' }
+    const { findings } = await look('fifo', { ...options, schedules: 300, args })
+    expect(ASLEEP).toContain(findings[0]?.detector)
+  })
+
+  test('a broken twin that does not take its end back is caught', async () => {
+    const args: FifoArgs = { end: 'reader', signals: 2, restart: false, broken: 'count' }
+    const { findings } = await look('fifo', { ...options, schedules: 100, args })
+    expect(findings[0]?.detector).toBe('invariant')
+  })
 })
 
 describe('epoll against softirqs of another CPU', () => {

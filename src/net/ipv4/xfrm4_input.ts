@@ -41,15 +41,15 @@ const is_ipsec = (protocol: number): boolean => protocol === IPPROTO_ESP || prot
 function decap(x: xfrm_state, skb: sk_buff, seq: number): number {
   spin_lock_bh(x.lock)
   let ret: number
-  if (x.state !== XFRM_STATE_VALID || xfrm_state_check_expire(x) !== 0) ret = -BAD_STATE
+  if (x.state !== XFRM_STATE_VALID) ret = -BAD_STATE
   else if (x.replay_window !== 0 && xfrm_replay_check(x, seq) !== 0) ret = -REPLAY
+  else if (xfrm_state_check_expire(x) !== 0) ret = -BAD_STATE
   else {
-    const { len } = skb
     const inner = call(x.type).input(x, skb)
     ret = inner > 0 ? inner : inner === BAD_DIGEST ? -INTEGRITY : -MALFORMED
     if (inner > 0) {
       if (x.replay_window !== 0) xfrm_replay_advance(x, seq)
-      xfrm_state_count(x, len)
+      xfrm_state_count(x, skb.len) // what was inside
     }
   }
   spin_unlock_bh(x.lock)

@@ -26,7 +26,8 @@ import {
   xfrm_policy_init,
   xfrm_policy_register_afinfo,
 } from '../xfrm/xfrm_policy.js'
-import { xfrm_selector_match, xfrm_state_init, xfrm_state_mtu, xfrm_state_put } from '../xfrm/xfrm_state.js'
+import { xfrm_selector_match } from '../xfrm/xfrm_selector.js'
+import { xfrm_state_init, xfrm_state_mtu, xfrm_state_put } from '../xfrm/xfrm_state.js'
 import { rt_alloc, rt_destroy, rt_drop, rt_set_dev } from './route.js'
 import { ip_route_output_key } from './route_output.js'
 import { ipv4_link_failure } from './route_slow.js'

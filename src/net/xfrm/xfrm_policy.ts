@@ -45,22 +45,21 @@ import {
   LFT_SOFT_PACKETS,
   LFT_SOFT_USE,
   POLICY,
-  SEC_PATH,
   STATE,
-  TMPL,
   XFRM_INF,
   XFRM_MODE_TUNNEL,
-  XFRM_POLICY_ALLOW,
   XFRM_POLICY_BLOCK,
   XFRM_POLICY_MAX,
   XFRM_POLICY_OUT,
+  XFRM_STATE_VALID,
   type xfrm_policy,
   type xfrm_selector,
   type xfrm_state,
-  type xfrm_tmpl,
 } from './types.js'
 import { xfrm_km, xfrm_time } from './xfrm_km.js'
-import { xfrm_selector_match, xfrm_state_find, xfrm_state_put } from './xfrm_state.js'
+import { xfrm_selector_match } from './xfrm_selector.js'
+import { xfrm_state_find, xfrm_state_on_delete, xfrm_state_put } from './xfrm_state.js'
+import { sec_path_states, xfrm_policy_satisfied, xfrm_tmpl_of } from './xfrm_tmpl.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -138,32 +137,34 @@ function free_bundles(first: number): void {
     dst = next
   }
 }
-/** xfrm_tmpl_of - number `k` of a policy. */
-export function xfrm_tmpl_of(policy: xfrm_policy, k: number): xfrm_tmpl {
-  return TMPL.ref(policy.vec + k * TMPL.size)
-}
-
+/** Seconds until a limit of time; one that nobody has used is as old as if it had been used when it was added. */
 function left(l: number, limit: number, since: number): number {
-  return f64[l + limit] === 0 ? Infinity : f64[l + limit]! + (f64[l + since]! || xfrm_time()) - xfrm_time()
+  return f64[l + limit] === 0 ? Infinity : f64[l + limit]! + (f64[l + since]! || f64[l + CUR_ADD_TIME]!) - xfrm_time()
 }
 function arm(policy: xfrm_policy, seconds: number): void {
   const after = Math.min(Math.max(seconds, 1), 86_400) * hz()
   if (!mod_timer(policy.timer, (jiffies() + after) | 0)) xfrm_pol_hold(policy)
 }
-/** xfrm_policy_timer - limits of time. @context softirq */
+const XFRM_KM_TIMEOUT = 30
+/** xfrm_policy_timer - limits of time: the soft ones are told of again and again. @context softirq */
 function xfrm_policy_timer(addr: number): void {
   const policy = POLICY.ref(addr)
   const l = policy.lft >> 3
   spin_lock_bh(policy.lock)
   const end = Math.min(left(l, LFT_HARD_ADD, CUR_ADD_TIME), left(l, LFT_HARD_USE, CUR_USE_TIME))
-  const warn = Math.min(left(l, LFT_SOFT_ADD, CUR_ADD_TIME), left(l, LFT_SOFT_USE, CUR_USE_TIME))
+  const warn = [left(l, LFT_SOFT_ADD, CUR_ADD_TIME), left(l, LFT_SOFT_USE, CUR_USE_TIME)]
   const over = policy.dead === 0 && end <= 0
-  const soft = policy.dead === 0 && !over && warn <= 0
-  const next = Math.min(end, warn <= 0 ? 30 : warn) // XFRM_KM_TIMEOUT: say it again
-  if (policy.dead === 0 && !over && next !== Infinity) arm(policy, next)
+  if (policy.dead === 0 && !over) {
+    if (Math.min(...warn) <= 0) xfrm_km()?.policy_expired(policy, false)
+    const next = Math.min(end, ...warn.map(after => (after <= 0 ? XFRM_KM_TIMEOUT : after)))
+    if (next !== Infinity) arm(policy, next)
+  }
   spin_unlock_bh(policy.lock)
-  if (soft) xfrm_km()?.policy_expired(policy, false)
-  if (over && xfrm_policy_delete(policy)) xfrm_km()?.policy_expired(policy, true)
+  if (over && xfrm_policy_delete(policy)) {
+    spin_lock_bh(policy.lock) // packets that have it still use it
+    xfrm_km()?.policy_expired(policy, true)
+    spin_unlock_bh(policy.lock)
+  }
   xfrm_pol_put(policy)
 }
 const xfrm_policy_timer_sym = symbol('xfrm_policy_timer', xfrm_policy_timer)
@@ -270,14 +271,44 @@ export function xfrm_policy_flush(): void {
 }
 /** xfrm_flush_bundles - of all policies for what goes out: another policy may be for their packets now, or their way is gone. @context process */
 export function xfrm_flush_bundles(): void {
+  drop_bundles(() => true)
+}
+/** xfrm_prune_bundles - those that nobody can use. @context process, softirq */
+function xfrm_prune_bundles(): void {
+  drop_bundles(stale_bundle)
+}
+const xfrm_prune_bundles_sym = symbol('xfrm_prune_bundles', xfrm_prune_bundles)
+function drop_bundles(which: (dst: dst_entry) => boolean): void {
   for (const policy of xfrm_policy_all(XFRM_POLICY_OUT)) {
     spin_lock_bh(policy.lock)
-    const { bundles } = policy
-    policy.bundles = 0
+    const bundles = take_bundles(policy, which)
     spin_unlock_bh(policy.lock)
     free_bundles(bundles)
     xfrm_pol_put(policy)
   }
+}
+/** @locks the policy's is held @returns address of the first of a list, 0: none */
+function take_bundles(policy: xfrm_policy, which: (dst: dst_entry) => boolean): number {
+  let taken = 0
+  for (let slot = policy.addr + BUNDLES; i32[slot >> 2] !== 0; ) {
+    const dst = DST.ref(i32[slot >> 2]!)
+    if (!which(dst)) {
+      slot = dst.addr
+      continue
+    }
+    i32[slot >> 2] = i32[dst.$w]!
+    i32[dst.$w] = taken
+    taken = dst.addr
+  }
+  return taken
+}
+const BUNDLES = POLICY.offset('bundles')
+/** One of its states has ended, or its route. */
+function stale_bundle(bundle: dst_entry): boolean {
+  if (bundle.path === null || bundle.path.obsolete !== 0) return true
+  for (let dst: dst_entry | null = bundle; dst !== null && dst.xfrm !== 0; dst = dst.child)
+    if (STATE.ref(dst.xfrm).state !== XFRM_STATE_VALID) return true
+  return false
 }
 
 /** xfrm_policies - is there any policy of the direction? All that a packet pays where there is none. */
@@ -347,27 +378,13 @@ function xfrm_keep_bundle(policy: xfrm_policy, bundle: dst_entry): boolean {
   spin_lock_bh(policy.lock)
   const dead = policy.dead !== 0
   if (!dead) {
-    for (let slot = policy.addr + BUNDLES; i32[slot >> 2] !== 0; ) {
-      const dst = DST.ref(i32[slot >> 2]!)
-      if (!stale_bundle(dst)) {
-        slot = dst.addr
-        continue
-      }
-      i32[slot >> 2] = i32[dst.$w]!
-      i32[dst.$w] = stale
-      stale = dst.addr
-    }
+    stale = take_bundles(policy, stale_bundle)
     i32[bundle.$w] = policy.bundles
     policy.bundles = bundle.addr
   }
   spin_unlock_bh(policy.lock)
   free_bundles(stale)
   return !dead
-}
-const BUNDLES = POLICY.offset('bundles')
-/** One of its states has ended, or its route. */
-function stale_bundle(dst: dst_entry): boolean {
-  return dst.path === null || dst.path.obsolete !== 0 || STATE.ref(dst.xfrm).state !== 2
 }
 
 /**
@@ -410,50 +427,6 @@ function bundle_for(policy: xfrm_policy, route: dst_entry, fl: Flow): number {
 
 // ---- what comes in --------------------------------------------------------------------------------------------------
 
-const NO_PATH: readonly xfrm_state[] = []
-/** The states that a packet has come through, the first that was taken off first. */
-export function sec_path_states(skb: sk_buff): readonly xfrm_state[] {
-  if (skb.sp === 0) return NO_PATH
-  const sp = SEC_PATH.ref(skb.sp)
-  return Array.from({ length: sp.len }, (_, k) => STATE.ref(i32[(sp.x >> 2) + k]!))
-}
-
-function xfrm_state_ok(t: xfrm_tmpl, x: xfrm_state): boolean {
-  const tunnel = x.mode === XFRM_MODE_TUNNEL
-  return (
-    x.proto === t.proto &&
-    (x.spi === t.spi || t.spi === 0) &&
-    (x.reqid === t.reqid || t.reqid === 0) &&
-    x.mode === t.mode &&
-    (x.aalg === 0 || (t.aalgos & (1 << x.aalg)) !== 0) &&
-    !(tunnel && ((t.daddr !== 0 && t.daddr !== x.daddr) || (t.saddr !== 0 && t.saddr !== x.saddr)))
-  )
-}
-/** xfrm_policy_ok - the first state from `start` on that a template is for. @returns the place behind it; -1: there is none */
-function xfrm_policy_ok(t: xfrm_tmpl, path: readonly xfrm_state[], start: number): number {
-  let answer = -1
-  if (t.optional !== 0) {
-    if (t.mode !== XFRM_MODE_TUNNEL) return start
-    answer = start
-  }
-  for (let k = start; k < path.length; k++) {
-    if (xfrm_state_ok(t, path[k]!)) return k + 1
-    if (path[k]!.mode === XFRM_MODE_TUNNEL) break
-  }
-  return answer
-}
-
-/** Has the packet come as its policy wants it? */
-function satisfied(policy: xfrm_policy, path: readonly xfrm_state[]): boolean {
-  if (policy.action !== XFRM_POLICY_ALLOW) return false
-  let k = 0
-  for (let i = policy.xfrm_nr - 1; i >= 0; i--) {
-    k = xfrm_policy_ok(xfrm_tmpl_of(policy, i), path, k)
-    if (k < 0) return false
-  }
-  return !path.slice(k).some(x => x.mode === XFRM_MODE_TUNNEL)
-}
-
 /** __xfrm_policy_check - may a packet come in by the way that it has come? @context softirq @returns false: it may not */
 function __xfrm_policy_check(dir: number, skb: sk_buff): boolean {
   const fl: Flow = { daddr: 0, saddr: 0, proto: 0, sport: 0, dport: 0, oif: 0, tos: 0 }
@@ -463,7 +436,7 @@ function __xfrm_policy_check(dir: number, skb: sk_buff): boolean {
   const policy = xfrm_policy_lookup(dir, fl)
   if (policy === null) return !path.some(x => x.mode === XFRM_MODE_TUNNEL) // 2.6.11 also refuses transport mode here
   used(policy)
-  const ok = satisfied(policy, path)
+  const ok = xfrm_policy_satisfied(policy, path)
   xfrm_pol_put(policy)
   return ok
 }
@@ -492,4 +465,5 @@ export function xfrm_policy_init(): void {
   rwlock_init(spd.lock)
   i32.fill(0, LISTS >> 2, (LISTS >> 2) + XFRM_POLICY_MAX)
   spd.index = 0
+  xfrm_state_on_delete(xfrm_prune_bundles_sym)
 }

@@ -7,9 +7,10 @@
  *   a state, never inside it; netlink's locks are taken inside both. The database holds a reference of each state that is in
  *   it, and so does a pending timer. Who finds a state takes one: its memory stays while a packet uses it, whoever deletes it.
  */
-import { bytes, embed, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { bytes, embed, konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
-import { call, symbol } from '../../abi/symbol.js'
+import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { load } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
@@ -46,11 +47,11 @@ import {
   XFRM_STATE_VALID,
   XFRM_STATE_VOID,
   type xfrm_policy,
-  type xfrm_selector,
   type xfrm_state,
   type xfrm_tmpl,
 } from './types.js'
 import { xfrm_km, xfrm_km_init, xfrm_time } from './xfrm_km.js'
+import { xfrm_init_tempsel, xfrm_selector_match } from './xfrm_selector.js'
 
 const i32 = RAM.i32
 const f64 = RAM.f64
@@ -61,6 +62,7 @@ class xfrm_sad extends Struct {
   declare count: number
   declare acq_seq: number
   declare random: number
+  declare prune: Sym<() => void>
   declare bydst: number
   declare byspi: number
 }
@@ -69,6 +71,7 @@ const SAD: Layout<xfrm_sad> = layout('xfrm_sad', xfrm_sad, {
   count: word, // states in it
   acq_seq: word,
   random: bytes(16),
+  prune: konst(word), // xfrm_prune_bundles, which lies above
   bydst: bytes(BUCKETS * 4),
   byspi: bytes(BUCKETS * 4),
 })
@@ -147,8 +150,17 @@ export function xfrm_state_delete(x: xfrm_state): number {
   spin_lock_bh(sad.lock)
   const err = delete_locked(x)
   spin_unlock_bh(sad.lock)
-  if (err === 0) xfrm_state_put(x) // the database's
+  if (err === 0) dropped(x)
   return err
+}
+/** It is out of the database. More than the caller's reference and the database's are those of bundles, which would keep it, and its module. */
+function dropped(x: xfrm_state): void {
+  if (load(x.addr + REFCNT) > 2) call(sad.prune)()
+  xfrm_state_put(x)
+}
+/** xfrm_state_on_delete - who has bundles takes those off that cannot be used any more. @context boot */
+export function xfrm_state_on_delete(prune: Sym<() => void>): void {
+  sad.prune = prune
 }
 function delete_locked(x: xfrm_state): number {
   spin_lock(x.lock)
@@ -201,30 +213,6 @@ function lookup_locked(daddr: number, spi: number, proto: number): xfrm_state | 
     at = x.byspi
   }
   return null
-}
-
-function masked(a: number, b: number, len: number): boolean {
-  return len === 0 || ((a ^ b) & (-1 << (32 - len))) === 0
-}
-/** xfrm_selector_match - is the packet meant? */
-export function xfrm_selector_match(sel: xfrm_selector, fl: Flow): boolean {
-  return (
-    masked(fl.daddr, sel.daddr, sel.prefixlen_d) &&
-    masked(fl.saddr, sel.saddr, sel.prefixlen_s) &&
-    ((sel.dport ^ fl.dport) & sel.dport_mask) === 0 &&
-    ((sel.sport ^ fl.sport) & sel.sport_mask) === 0 &&
-    (sel.proto === fl.proto || sel.proto === 0) &&
-    (sel.ifindex === fl.oif || sel.ifindex === 0)
-  )
-}
-
-/** What a state that is to be negotiated is for: this flow only. */
-function xfrm_init_tempsel(x: xfrm_state, fl: Flow, t: xfrm_tmpl, daddr: number, saddr: number): void {
-  const { sel } = x
-  Object.assign(sel, { daddr: fl.daddr, saddr: fl.saddr, dport: fl.dport, sport: fl.sport, proto: fl.proto, family: 2 })
-  Object.assign(sel, { dport_mask: 0xffff, sport_mask: 0xffff, prefixlen_d: 32, prefixlen_s: 32, ifindex: fl.oif })
-  Object.assign(x, { daddr: t.daddr !== 0 ? t.daddr : daddr, saddr: t.saddr !== 0 ? t.saddr : saddr })
-  Object.assign(x, { spi: t.spi, proto: t.proto, mode: t.mode, reqid: t.reqid })
 }
 
 /**
@@ -284,77 +272,104 @@ function next_seq(): number {
   return sad.acq_seq
 }
 
-/** The state that is waited for and that this one answers. @locks xfrm_state_lock is held */
+/** The state that waits for such a negotiation, rather one without an SPI. @locks xfrm_state_lock is held */
 function find_acq(x: xfrm_state): xfrm_state | null {
+  let best: xfrm_state | null = null
   for (let at = i32[h_dst(x.daddr)]!; at !== 0; at = STATE.ref(at).bydst) {
     const a = STATE.ref(at)
     const same = a.daddr === x.daddr && a.saddr === x.saddr && a.proto === x.proto && a.mode === x.mode
-    if (a.state === XFRM_STATE_ACQ && same && a.reqid === x.reqid) return a
+    if (a.state !== XFRM_STATE_ACQ || !same || a.reqid !== x.reqid) continue
+    if (a.spi === 0) return a
+    best ??= a
+  }
+  return best
+}
+/** The one that was told of by this number; 2.6.11 finds also those that are negotiated. @locks xfrm_state_lock is held */
+function find_acq_byseq(seq: number, daddr: number): xfrm_state | null {
+  if (seq === 0) return null
+  for (let at = i32[h_dst(daddr)]!; at !== 0; at = STATE.ref(at).bydst) {
+    const a = STATE.ref(at)
+    if (a.acq_seq === seq && a.state === XFRM_STATE_ACQ && a.daddr === daddr) return a
   }
   return null
 }
 
 /**
  * xfrm_state_add - a new state that is complete; the one to be negotiated that it answers goes. @context process
- * @locks takes both @returns 0, -EEXIST
+ * @locks takes both @returns 0, -EEXIST: its SPI is somebody's, be it only promised
  */
 export function xfrm_state_add(x: xfrm_state): number {
   spin_lock_bh(sad.lock)
-  const known = lookup_locked(x.daddr, x.spi, x.proto)
-  if (known !== null && known.state !== XFRM_STATE_ACQ) {
+  if (lookup_locked(x.daddr, x.spi, x.proto) !== null) {
     spin_unlock_bh(sad.lock)
     return -EEXIST
   }
-  const acq = known ?? find_acq(x)
+  replace_locked(find_acq_byseq(x.acq_seq, x.daddr) ?? find_acq(x), x)
+  return 0
+}
+/** @locks xfrm_state_lock is held, and dropped */
+function replace_locked(acq: xfrm_state | null, x: xfrm_state): void {
   const gone = acq !== null && delete_locked(acq) === 0
   x.state = XFRM_STATE_VALID
   insert(x)
   arm(x, hz())
   spin_unlock_bh(sad.lock)
   if (gone) xfrm_state_put(acq)
-  return 0
 }
 
 /**
- * xfrm_state_update - replace what a state may do, of one that is there. @context process @locks takes both
- * @returns 0, -ESRCH, -EEXIST, -EINVAL
+ * xfrm_state_update - the state that an SPI was promised to, or what one that is there may do from now. @context process
+ * @locks takes both @returns 0, -ESRCH, -EINVAL
  */
 export function xfrm_state_update(x: xfrm_state): number {
-  const known = xfrm_state_lookup(x.daddr, x.spi, x.proto)
-  if (known === null) return -ESRCH
-  let err = 0
-  if (known.state === XFRM_STATE_ACQ) err = xfrm_state_add(x)
-  else {
-    spin_lock_bh(known.lock)
-    if (known.state !== XFRM_STATE_VALID) err = -EINVAL
-    else {
-      for (let k = LFT_SOFT_BYTES; k <= LFT_HARD_USE; k++) f64[(known.lft >> 3) + k] = f64[(x.lft >> 3) + k]!
-      known.dying = 0
-      arm(known, hz())
-      if (f64[(known.lft >> 3) + CUR_USE_TIME] !== 0) xfrm_state_check_expire(known)
-    }
-    spin_unlock_bh(known.lock)
+  spin_lock_bh(sad.lock)
+  const known = lookup_locked(x.daddr, x.spi, x.proto)
+  if (known === null) {
+    spin_unlock_bh(sad.lock)
+    return -ESRCH
   }
+  if (known.state === XFRM_STATE_ACQ) {
+    replace_locked(known, x)
+    return 0
+  }
+  xfrm_state_hold(known)
+  spin_unlock_bh(sad.lock)
+  const err = set_limits(known, x)
   xfrm_state_put(known)
   return err
 }
+function set_limits(known: xfrm_state, x: xfrm_state): number {
+  spin_lock_bh(known.lock)
+  const valid = known.state === XFRM_STATE_VALID
+  if (valid) {
+    for (let k = LFT_SOFT_BYTES; k <= LFT_HARD_USE; k++) f64[(known.lft >> 3) + k] = f64[(x.lft >> 3) + k]!
+    known.dying = 0
+    arm(known, hz())
+    if (f64[(known.lft >> 3) + CUR_USE_TIME] !== 0) xfrm_state_check_expire(known)
+  }
+  spin_unlock_bh(known.lock)
+  return valid ? 0 : -EINVAL
+}
 
-/** xfrm_find_acq - the state that waits for a negotiation, made if there is none. @context process @returns one more reference, or null */
+/**
+ * xfrm_find_acq - the state that waits for a negotiation, the one of number `seq` first, made if there is none. @context process
+ * @returns one more reference, or null
+ */
 export function xfrm_find_acq(
   proto: number,
   mode: number,
   reqid: number,
   daddr: number,
   saddr: number,
+  seq: number,
 ): xfrm_state | null {
   const fresh = xfrm_state_alloc()
   if (fresh === null) return null
   Object.assign(fresh, { daddr, saddr, proto, mode, reqid })
   Object.assign(fresh.sel, { daddr, saddr, prefixlen_d: 32, prefixlen_s: 32, family: 2 })
   spin_lock_bh(sad.lock)
-  const known = find_acq(fresh)
+  const known = find_acq_byseq(seq, daddr) ?? find_acq(fresh)
   if (known === null) {
-    fresh.acq_seq = next_seq()
     fresh.state = XFRM_STATE_ACQ
     f64[(fresh.lft >> 3) + LFT_HARD_ADD] = XFRM_ACQ_EXPIRES
     insert(fresh)
@@ -365,17 +380,25 @@ export function xfrm_find_acq(
   return known ?? fresh
 }
 
-/** xfrm_alloc_spi - a number that is free, of these. @context process @returns 0, -ENOENT: none is */
+/**
+ * xfrm_alloc_spi - a number that is free, of these: from anywhere on, one after the other. 2.6.11 tries as many as there are, at
+ * random, and takes the last one though it be taken. @context process @returns 0, -ENOENT: none is, or the state is gone
+ */
 export function xfrm_alloc_spi(x: xfrm_state, min: number, max: number): number {
-  if (x.spi !== 0) return 0
+  const n = max - min + 1
   spin_lock_bh(sad.lock)
-  for (let h = 0; h < Math.min(max - min + 1, 0x1000) && x.spi === 0; h++) {
-    const spi = (min === max ? min : min + (random_u32() % (max - min + 1))) | 0
-    if (spi !== 0 && lookup_locked(x.daddr, spi, x.proto) === null) x.spi = spi
+  // Whoever deletes it has this lock: a state that is gone must not get into the hash.
+  if (x.spi === 0 && x.state !== XFRM_STATE_DEAD) {
+    const first = random_u32() % n
+    for (let h = 0; h < Math.min(n, 0x1000) && x.spi === 0; h++) {
+      const spi = (min + ((first + h) % n)) | 0
+      if (spi !== 0 && lookup_locked(x.daddr, spi, x.proto) === null) x.spi = spi
+    }
+    if (x.spi !== 0) insert_spi(x)
   }
-  if (x.spi !== 0) insert_spi(x)
+  const err = x.spi !== 0 && x.state !== XFRM_STATE_DEAD ? 0 : -ENOENT
   spin_unlock_bh(sad.lock)
-  return x.spi !== 0 ? 0 : -ENOENT
+  return err
 }
 
 // ---- limits ---------------------------------------------------------------------------------------------------------
@@ -438,7 +461,11 @@ function expire(x: xfrm_state): void {
       arm(x, 2 * hz())
     }
     spin_unlock_bh(x.lock)
-  } else if (xfrm_state_delete(x) === 0 && x.spi !== 0) xfrm_km()?.expired(x, true)
+  } else if (xfrm_state_delete(x) === 0 && x.spi !== 0) {
+    spin_lock_bh(x.lock) // packets that have it still count
+    xfrm_km()?.expired(x, true)
+    spin_unlock_bh(x.lock)
+  }
 }
 const xfrm_timer_sym = symbol('xfrm_timer_handler', xfrm_timer_handler)
 

@@ -51,7 +51,6 @@ import {
   XFRM_MAX_KEY,
   XFRM_POLICY_BLOCK,
   XFRM_POLICY_MAX,
-  XFRM_STATE_DEAD,
   type xfrm_policy,
   type xfrm_state,
   type xfrm_tmpl,
@@ -268,9 +267,10 @@ function alloc_userspi(skb: sk_buff, nlh: number): number {
   const proto = u8[at + 76]!
   if ((proto !== IPPROTO_ESP && proto !== IPPROTO_AH) || min > max) return -EINVAL
   const mode = u8[at + 214]!
-  const x = xfrm_find_acq(proto, mode, dv.getInt32(at + 208, true), dv.getInt32(at + 56), dv.getInt32(at + 80))
+  const [reqid, seq] = [dv.getInt32(at + 208, true), dv.getInt32(at + 204, true)]
+  const x = xfrm_find_acq(proto, mode, reqid, dv.getInt32(at + 56), dv.getInt32(at + 80), seq)
   if (x === null) return -ENOENT
-  let err = x.state === XFRM_STATE_DEAD ? -ENOENT : xfrm_alloc_spi(x, min, max)
+  let err = xfrm_alloc_spi(x, min, max)
   if (err === 0) err = answer(skb, s => fill_state(s, x, head_of(skb, nlh, NEWSA)))
   xfrm_state_put(x)
   return err

@@ -15,7 +15,7 @@ import { configure_network, describe as describeAddress } from '../../../src/ini
 import { HISTOGRAM_SLOTS } from '../../../src/lib/histogram.js'
 import { FATE, packet_fates } from '../../../src/net/core/fate.js'
 import { xfrm_init_state } from '../../../src/net/xfrm/xfrm_km.js'
-import { xfrm_policy_alloc, xfrm_policy_insert, xfrm_tmpl_of } from '../../../src/net/xfrm/xfrm_policy.js'
+import { xfrm_policy_alloc, xfrm_policy_insert } from '../../../src/net/xfrm/xfrm_policy.js'
 import {
   xfrm_state_add,
   xfrm_state_alloc,
@@ -23,6 +23,7 @@ import {
   xfrm_state_lookup,
   xfrm_state_put,
 } from '../../../src/net/xfrm/xfrm_state.js'
+import { xfrm_tmpl_of } from '../../../src/net/xfrm/xfrm_tmpl.js'
 import { request_module } from '../../../src/sched/module.js'
 import { kernel_thread, schedule } from '../../../src/sched/sched.js'
 import { udpFrame } from '../../helpers/frames.js'

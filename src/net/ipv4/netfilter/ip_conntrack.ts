@@ -262,10 +262,14 @@ export function init_conntrack(w: number, r: number): ip_conntrack | null {
 /** ip_ct_refresh - it lives so many jiffies from now. */
 export function ip_ct_refresh(c: ip_conntrack, extra: number): void {
   write_lock_bh(ct.lock)
+  __ip_ct_refresh(c, extra)
+  write_unlock_bh(ct.lock)
+}
+/** __ip_ct_refresh - @locks ip_conntrack_lock is held for writing */
+export function __ip_ct_refresh(c: ip_conntrack, extra: number): void {
   if ((c.status & IPS_CONFIRMED) === 0)
     c.timeout.expires = extra // from when it is confirmed
   else if (del_timer(c.timeout)) mod_timer(c.timeout, (jiffies() + extra) | 0)
-  write_unlock_bh(ct.lock)
 }
 
 /** ip_conntrack_confirm - the first packet got through: others may find its connection. @returns false: another was faster */

@@ -12,12 +12,12 @@ import { NF_ACCEPT, NF_DROP, NF_IP_PRE_ROUTING, NF_REPEAT } from '../../core/net
 import { CHECKSUM_UNNECESSARY, type sk_buff } from '../../core/types.js'
 import { IPPROTO_TCP, ip_daddr, ip_hdrlen, ip_saddr } from '../../wire/ipv4.js'
 import {
+  __ip_ct_refresh,
   ct,
   IPS_ASSURED,
   IPS_SEEN_REPLY,
   type ip_conntrack,
   ip_ct_kill,
-  ip_ct_refresh,
   type ip_ct_tcp,
   type ip_ct_tcp_state,
   set_status,
@@ -368,13 +368,13 @@ export function tcp_packet(c: ip_conntrack, skb: sk_buff, th: number, dir: numbe
   if (old !== next && (next === FIN_WAIT || next === CLOSE))
     (dir === 0 ? t.seen_orig : t.seen_reply).flags |= FLAG_CLOSE_INIT
   const silent = t.retrans >= ct_sysctl.tcp_max_retrans ? ct_sysctl.tcp_timeout_max_retrans : Infinity
+  const replied = (c.status & IPS_SEEN_REPLY) !== 0
+  const refused = index === RST_SET && !replied
+  // 2.6.11 does it without the lock: what is reset meanwhile stays for days, as what it was before.
+  if (!refused) __ip_ct_refresh(c, Math.min(timeout_of(next), silent) * hz())
   write_unlock_bh(ct.lock)
-  if ((c.status & IPS_SEEN_REPLY) === 0) {
-    if (index === RST_SET) {
-      ip_ct_kill(c) // a refusal: what follows is another connection
-      return NF_ACCEPT
-    }
-  } else if (next === ESTABLISHED && (old === SYN_RECV || old === ESTABLISHED)) set_status(c, IPS_ASSURED)
-  ip_ct_refresh(c, Math.min(timeout_of(next), silent) * hz())
+  if (refused)
+    ip_ct_kill(c) // what follows is another connection
+  else if (replied && next === ESTABLISHED && (old === SYN_RECV || old === ESTABLISHED)) set_status(c, IPS_ASSURED)
   return NF_ACCEPT
 }
