@@ -1,5 +1,5 @@
 /** Whole machines on worker threads: floods, books, /proc, and how they die. */
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { IMIX } from '../../src/hw/imix.js'
 import type { GeneratorConfig } from '../../src/hw/types.js'
 import { LIVELOCK_PORTS, livelockMachine } from '../../src/lab/bench2544.js'
@@ -237,8 +237,7 @@ describe('snapshots', () => {
       const snapshot = await m.snapshot()
       await m.resume()
       m.ram.i32[m.ram.address('test_trigger', 'pulled') >> 2] = 1
-      await sleep(100)
-      expect(() => m.check()).toThrow(/Kernel panic - BUG: trigger pulled/)
+      await vi.waitFor(() => expect(() => m.check()).toThrow(/Kernel panic - BUG: trigger pulled/), 20_000)
       await expect(m.resume()).rejects.toThrow(/trigger pulled/)
       await m.resume(snapshot)
       expect(await work(m)).toBeGreaterThan(first)

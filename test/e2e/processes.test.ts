@@ -49,14 +49,17 @@ async function play(part: Partial<MachineConfig>) {
   }
 }
 
-test('free: output in order, exit codes; a daemon goes on', async () => {
+test('free: output, exit codes; a daemon goes on', async () => {
   const { codes, said } = await play({})
   expect(codes).toEqual([null, 0, 0, 2])
-  expect(said).toEqual([
-    [2, 1, 'first\n'],
-    [3, 2, 'usage: udpechod [port]\n'],
-    [1, 1, 'and last\n'],
-  ])
+  // Which process is first is up to the host; in virtual time it is the one that is not told to wait.
+  expect(new Set(said)).toEqual(
+    new Set([
+      [2, 1, 'first\n'],
+      [3, 2, 'usage: udpechod [port]\n'],
+      [1, 1, 'and last\n'],
+    ]),
+  )
 })
 
 test('virtual: the same each time, to the last bit', async () => {
