@@ -33,7 +33,7 @@ function signal_of(word: string): number | null {
 export function* kill_main(argc: number, argv: number): Libc {
   const words = arguments_of(argc, argv).slice(1)
   const first = words[0] ?? ''
-  const given = /^-[A-Z\d]/.test(first) && words.length > 1
+  const given = /^-[A-Z\d]/.test(first)
   const sig = given ? signal_of(first.slice(1)) : SIGTERM
   const pids = (given ? words.slice(1) : words).map(strtol)
   if (sig === null || pids.length === 0 || pids.includes(null)) {

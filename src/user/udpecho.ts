@@ -55,8 +55,9 @@ export const udpechod_sym: Sym<Program> = symbol('udpechod', arg => echo(arg, fa
 
 /** udpechod PORT - the same as a program with arguments; nothing: port 7. */
 export function* udpechod_main(argc: number, argv: number): Libc {
-  const port = strtol(arguments_of(argc, argv)[1] ?? '7')
-  if (port === null || port < 1 || port > 65_535) {
+  const [, word = '7', ...rest] = arguments_of(argc, argv)
+  const port = strtol(word)
+  if (rest.length > 0 || port === null || port < 1 || port > 65_535) {
     yield* fprintf(STDERR, 'usage: udpechod [port]\n')
     return 2
   }

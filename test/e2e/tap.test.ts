@@ -229,8 +229,11 @@ describe('what is wrong is said in one line', () => {
   test.runIf(rights)('a sysctl that the kernel does not have, and a device without rights', () => {
     const tap = ['tap', '--tap', `${taps[0]}=10.0.0.1/24`, '--seconds', '1']
     const unknown = sh(process.execPath, bin, ...tap, '--sysctl', 'net.ipv4.nothing=1')
-    expect(unknown.out).toMatch(/^softnet: the machine cannot be set up: there is no sysctl net.ipv4.nothing\n$/m)
-    expect(unknown.code).toBe(1)
+    expect(unknown.out).toBe('softnet: --sysctl net.ipv4.nothing=1: there is no sysctl net.ipv4.nothing\n')
+    expect(unknown.code).toBe(2)
+    const nothing = sh(process.execPath, bin, ...tap, '--run', 'ping x', '--run', 'nothing at all')
+    expect(nothing.out).toMatch(/^softnet: --run nothing at all: .*\n$/)
+    expect(nothing.code).toBe(2)
     const nobody = spawnSync(process.execPath, [bin, ...tap], { encoding: 'utf8', cwd: dir, uid: 65534, gid: 65534 })
     expect(nobody.stderr).toMatch(/not permitted|permission denied/)
     expect(nobody.status).toBe(1)

@@ -7,7 +7,7 @@ import type { CostProfile } from '../profile.js'
 import { takeSample } from '../sample.js'
 import { openTap, type Tap } from '../tapDevice.js'
 import { type Built, buildScenario, type Line, misfitOf } from './build.js'
-import { argvOf, type ScenarioSpec } from './schema.js'
+import { argvOf, DEFAULT_DURATION, type ScenarioSpec } from './schema.js'
 
 export interface ProgramResult {
   host: string
@@ -50,7 +50,6 @@ export interface ScenarioHooks {
 
 /** How often the host looks at consoles with a real clock, ms; and in virtual time, ms of that. */
 const LOOK_MS = 20
-const DEFAULT_DURATION = 60e9
 /** Of virtual time, ns: so much as a line has memory for, however much is sent. */
 const LONGEST_STEP = 1e6
 

@@ -146,11 +146,16 @@ export class Misfit extends UsageError {
 type Path = (string | number)[]
 const field = (path: Path): string => path.join('.')
 
+/** ns of a scenario that does not say how long it lasts. */
+export const DEFAULT_DURATION = 60e9
+const TOO_LATE = 'the scenario ends before (duration)'
+
 /** What the fields say of each other. */
 function check(s: ScenarioSpec): void {
   const links = new Map(Object.keys(s.links ?? {}).map(name => [name, 0]))
   const taps = new Set<string>()
   const captures = new Set<string>()
+  const { duration = DEFAULT_DURATION } = s
   if (Object.keys(s.hosts).length === 0) throw new Misfit(['hosts'], 'there is no host')
   for (const [host, h] of Object.entries(s.hosts)) {
     const path = ['hosts', host]
@@ -186,6 +191,7 @@ function check(s: ScenarioSpec): void {
     h.programs?.forEach((p, k) => {
       const { cpu = 0 } = p
       if (cpu >= (h.cpus ?? 1)) throw new Misfit([...path, 'programs', k, 'cpu'], `host ${host} has no CPU ${cpu}`)
+      if ((p.at ?? 0) >= duration) throw new Misfit([...path, 'programs', k, 'at'], TOO_LATE)
     })
   }
   for (const [name, ends] of links) {
@@ -198,6 +204,7 @@ function check(s: ScenarioSpec): void {
   }
   s.events?.forEach((e, k) => {
     if (!links.has(e.link)) throw new Misfit(['events', k, 'link'], `there is no link '${e.link}'`)
+    if (e.at >= duration) throw new Misfit(['events', k, 'at'], TOO_LATE)
   })
 }
 /** Its memory grows with the square of them. */

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { RANGES, SCENARIO_CLOCKS } from '../config.js'
-import { EXIT_CLEAN, EXIT_FINDING, MachinePanic, RunError } from '../errors.js'
+import { EXIT_CLEAN, EXIT_FINDING, MachinePanic, RunError, UsageError } from '../errors.js'
 import type { CostProfile } from '../profile.js'
 import type { ScenarioResult } from '../scenario/run.js'
 import type { ScenarioSpec } from '../scenario/schema.js'
@@ -99,6 +99,8 @@ async function scenario(file: string, options: RunOptions, signal: AbortSignal):
       ...(cpus === undefined ? {} : { cpus }),
       ...(seed === undefined ? {} : { seed }),
     })
+    if (options.schedules !== undefined && spec.clock !== 'controlled')
+      throw new UsageError('--schedules: needs --clock controlled')
     return await runSpec(spec, file, json, options.schedules ?? SCHEDULES, signal)
   } catch (error) {
     throw locate(error, text, file)

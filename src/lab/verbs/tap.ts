@@ -4,7 +4,7 @@ import type { RouteSetup } from '../../init/setup.js'
 import { MAX_NICS } from '../../lib/limits.js'
 import { AddressError, dotted, mask, parseHost, parseInterfaceAddress, parsePrefix } from '../addresses.js'
 import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
-import { EXIT_CLEAN, EXIT_FINDING, UsageError } from '../errors.js'
+import { EXIT_CLEAN, EXIT_FINDING, SetupError, UsageError } from '../errors.js'
 import type { TapPort, TapResult, TapRunConfig } from '../tap.js'
 import { hostCommands } from '../tapHost.js'
 import type { LockKind, PortFile, RxArch } from '../types.js'
@@ -155,6 +155,19 @@ function tapConfig(o: TapOptions): TapRunConfig {
   }
 }
 
+/** What the machine cannot be, with the flag that wants it so. */
+function flagged(error: unknown, o: TapOptions): unknown {
+  if (!(error instanceof SetupError) || error.part === null) return error
+  const [field, key] = error.part
+  const told: Record<string, (k: number) => string> = {
+    sysctl: () => `--sysctl ${key}=${o.sysctl[key]}`,
+    processes: k => `--run ${o.run[k - (o.echo ? 1 : 0)]?.join(' ')}`,
+    ports: k => `--tap ${o.tap[k]?.tap}`,
+  }
+  const flag = told[field]
+  return flag === undefined ? error : new UsageError(`${flag(Number(key))}: ${error.what}`, { cause: error })
+}
+
 /** What the user can do now, on standard error: standard output is for the result. */
 function announce(config: TapRunConfig, taps: readonly string[]): void {
   config.ports.forEach((port, k) => {
@@ -192,6 +205,8 @@ async function tap(options: TapOptions, config: TapRunConfig, signal: AbortSigna
       ...(json === '-' ? {} : { output: (text: string) => process.stdout.write(text) }),
       capture: (name, bytes) => files.get(`--capture ${name}`)?.write(bytes),
       file: (name, bytes) => files.late('a program', name, bytes),
+    }).catch((error: unknown) => {
+      throw flagged(error, options)
     })
     files.write('--json', () => `${JSON.stringify(result, null, 1)}\n`)
     files.commit()

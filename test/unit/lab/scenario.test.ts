@@ -85,6 +85,8 @@ describe('what is wrong is said with its line', () => {
     ['cpus: 2', 'cpus: !two 2', /^f:13: Unresolved tag: !two$/],
     ['seed: 3', '---\nseed: 3', /^f:\d+: there is more than one document$/],
     ['duration: 1.5s', 'duration: 1000000min', /^f:3: duration: '1000000min' is longer than 100 days$/],
+    ['duration: 1.5s', 'duration: 20ms', /^f:11: hosts\.a\.programs\.1\.at: the scenario ends before/],
+    ['duration: 1.5s', 'duration: 1s', /^f:\d+: events\.0\.at: the scenario ends before/],
     ['duration: 1.5s', 'duration: 5', /^f:3: duration: '5' is not a time such as 20ms/],
     ['rate: 10M', 'rate: 99999G', /links\.ab\.rate: '99999G' is not a rate/],
     ['at: 20ms', 'uid: 4294967296', /^f:11: hosts\.a\.programs\.1\.uid: /],

@@ -6,11 +6,13 @@ import { hz } from '../../../arch/machine.js'
 import { RAM } from '../../../arch/ram.js'
 import { NF_ACCEPT } from '../../core/netfilter.js'
 import type { sk_buff } from '../../core/types.js'
-import { IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, ip_protocol } from '../../wire/ipv4.js'
+import { IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, ip_hdrlen, ip_protocol } from '../../wire/ipv4.js'
+import { UDP_HLEN, udp_check, udp_len } from '../../wire/udp.js'
 import { IPS_ASSURED, IPS_SEEN_REPLY, type ip_conntrack, ip_ct_refresh, set_status } from './ip_conntrack.js'
 import { tcp_can_begin, tcp_header, tcp_new, tcp_packet } from './ip_conntrack_proto_tcp.js'
 import { ct_sysctl } from './ip_conntrack_sysctl.js'
 import { transport } from './ipt_matches.js'
+import { nf_checksum_wrong } from './nf_checksum.js'
 
 const u8 = RAM.u8
 
@@ -31,11 +33,27 @@ export function proto_packet(c: ip_conntrack, skb: sk_buff, h: number, dir: numb
   return NF_ACCEPT
 }
 
+/** udp_error - 0: it is cut short, its length or its sum is wrong. */
+function udp_header(skb: sk_buff, hook: number): number {
+  const uh = transport(skb, UDP_HLEN)
+  if (uh === 0) return 0
+  const len = udp_len(uh)
+  if (len < UDP_HLEN || len > skb.len - ip_hdrlen(skb.nh)) return 0
+  return udp_check(uh) !== 0 && nf_checksum_wrong(skb, hook) ? 0 : uh
+}
+/** icmp_error - the same; no type above 18 is known. */
+function icmp_header(skb: sk_buff, hook: number): number {
+  const icmph = transport(skb, 8)
+  return icmph === 0 || nf_checksum_wrong(skb, hook) || u8[icmph]! > NR_ICMP_TYPES ? 0 : icmph
+}
+const NR_ICMP_TYPES = 18
+
 /** proto_header - address of the transport header, as much of it as is looked at; 0: the packet is broken. @param hook where it is */
 export function proto_header(skb: sk_buff, hook: number): number {
   const proto = ip_protocol(skb.nh)
   if (proto === IPPROTO_TCP) return tcp_header(skb, hook)
-  return transport(skb, proto === IPPROTO_UDP || proto === IPPROTO_ICMP ? 8 : 0)
+  if (proto === IPPROTO_UDP) return udp_header(skb, hook)
+  return proto === IPPROTO_ICMP ? icmp_header(skb, hook) : transport(skb, 0)
 }
 
 /** proto_can_begin - may a packet that belongs to nothing begin a connection? */

@@ -5,12 +5,10 @@
  */
 import { hz } from '../../../arch/machine.js'
 import { RAM } from '../../../arch/ram.js'
-import { csum_tcpudp_magic } from '../../../lib/checksum.js'
 import { write_lock_bh, write_unlock_bh } from '../../../sync/rwlock.js'
-import { skb_checksum } from '../../core/datagram.js'
-import { NF_ACCEPT, NF_DROP, NF_IP_PRE_ROUTING, NF_REPEAT } from '../../core/netfilter.js'
-import { CHECKSUM_UNNECESSARY, type sk_buff } from '../../core/types.js'
-import { IPPROTO_TCP, ip_daddr, ip_hdrlen, ip_saddr } from '../../wire/ipv4.js'
+import { NF_ACCEPT, NF_DROP, NF_REPEAT } from '../../core/netfilter.js'
+import type { sk_buff } from '../../core/types.js'
+import { ip_hdrlen } from '../../wire/ipv4.js'
 import {
   __ip_ct_refresh,
   ct,
@@ -24,6 +22,7 @@ import {
 } from './ip_conntrack.js'
 import { ct_sysctl } from './ip_conntrack_sysctl.js'
 import { transport } from './ipt_matches.js'
+import { nf_checksum_wrong } from './nf_checksum.js'
 
 const u8 = RAM.u8
 const dv = RAM.dv
@@ -133,11 +132,7 @@ export function tcp_header(skb: sk_buff, hook: number): number {
   if (doff < 20 || skb.len - hlen < doff) return 0
   const th = transport(skb, doff)
   if (th === 0) return 0
-  if (hook === NF_IP_PRE_ROUTING && skb.ip_summed !== CHECKSUM_UNNECESSARY) {
-    const len = skb.len - hlen
-    const sum = skb_checksum(skb, hlen, len, 0)
-    if (csum_tcpudp_magic(ip_saddr(skb.nh), ip_daddr(skb.nh), len, IPPROTO_TCP, sum) !== 0) return 0
-  }
+  if (nf_checksum_wrong(skb, hook)) return 0
   return VALID_FLAGS.includes(u8[th + 13] & 63) ? th : 0
 }
 

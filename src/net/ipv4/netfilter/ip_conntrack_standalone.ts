@@ -8,7 +8,6 @@ import { call, type Sym, symbol } from '../../../abi/symbol.js'
 import { hz } from '../../../arch/machine.js'
 import { RAM } from '../../../arch/ram.js'
 import { jiffies } from '../../../irq/timer.js'
-import { csum_fold, csum_partial } from '../../../lib/checksum.js'
 import { define_module } from '../../../sched/module.js'
 import { local_bh_disable, local_bh_enable } from '../../../sync/bh.js'
 import {
@@ -66,10 +65,10 @@ import { ip_ct_get_tuple, ip_ct_invert_tuple, print_tuple, TUPLE_WORDS } from '.
 import { define_match, NO, YES } from './ip_tables.js'
 import { transport } from './ipt_matches.js'
 import { extension_module } from './ipt_module.js'
+import { nf_checksum_wrong } from './nf_checksum.js'
 
 const i32 = RAM.i32
 const u8 = RAM.u8
-const dv = RAM.dv
 
 // ---- which connection -------------------------------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ function icmp_error(skb: sk_buff, hook: number): boolean {
   if (h === 0 || ![3, 4, 5, 11, 12].includes(u8[h])) return false
   const len = skb.len - ip_hdrlen(skb.nh)
   const start = transport(skb, len)
-  if (start === 0 || (hook === NF_IP_PRE_ROUTING && csum_fold(csum_partial(dv, start, len, 0)) !== 0)) return true
+  if (start === 0 || nf_checksum_wrong(skb, hook)) return true
   const inner = start + 8
   const hlen = len >= 28 ? ip_hdrlen(inner) : 0
   if (hlen < 20 || len < 8 + hlen + 8 || (ip_frag_off(inner) & IP_OFFSET) !== 0) return true

@@ -53,6 +53,31 @@ test('an ICMP error about a connection is related to it, one about nothing is in
   expect(outside(icmpFrame(back, 0, 0, 0x70001))).toBe(1)
 })
 
+test('what is broken is invalid, and begins nothing: a wrong checksum, a wrong length, an unknown type', () => {
+  loadRules(s, '*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m state --state INVALID -j ACCEPT\nCOMMIT\n')
+  const known = ip_conntrack_text()
+  /** Byte `at` behind the IP header is another one. */
+  const with_byte = (frame: Uint8Array, at: number, value: number): Uint8Array => {
+    const f = Uint8Array.from(frame)
+    f[34 + at] = value
+    return f
+  }
+  const datagram = udpFrame({ ...out, sport: 7000, dport: 53 }, counting(9))
+  const unsummed = with_byte(with_byte(datagram, 6, 0), 7, 0)
+  const broken = [
+    with_byte(datagram, 12, 99), // 9 bytes behind the header: an odd number of them is summed
+    with_byte(unsummed, 5, 7), // shorter than its own header
+    with_byte(unsummed, 5, 18), // longer than the packet
+    with_byte(icmpFrame(out, 8, 0, 0x80001), 7, 2),
+    icmpFrame(out, 19, 0, 0),
+  ]
+  expect(broken.map(inside)).toEqual(broken.map(() => 1))
+  expect(ip_conntrack_text().replace(/ \d+ src/g, ' src')).toBe(known.replace(/ \d+ src/g, ' src'))
+  expect([inside(datagram), inside(unsummed)]).toEqual([0, 0]) // not invalid, and so dropped
+  loadRules(s, '*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m state --state INVALID -j DROP\nCOMMIT\n')
+  expect([inside(datagram), inside(unsummed)]).toEqual([1, 1])
+})
+
 test('fragments are put together in front of it, and cut again behind it', () => {
   const datagram = udp({ ...out, sport: 3000, dport: 53 }, counting(3000))
   const pieces = fragments(datagram, { ...out, id: 9, protocol: 17 }, 1500)
