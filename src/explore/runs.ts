@@ -8,12 +8,10 @@ import type { ActorThread } from './actor.js'
 import { PRIVATE } from './memory.js'
 import { native } from './native.js'
 import { detectorOf, messageOf } from './scenario.js'
+import { Snapshot } from './snapshot.js'
 import { actorAt, lowest, seedRun } from './strategy.js'
 import * as W from './words.js'
 
-const PAGE = 1 << W.PAGE_SHIFT
-/** Memory larger than this is put back page by page. */
-const WORTH_PAGES = 1 << 17
 /** Runs after which all memory is compared, in case a write was not seen. */
 const CHECK_EVERY = 500
 
@@ -53,7 +51,7 @@ export interface RunOptions {
 
 /** Runs - of a scenario on the threads that stand ready. */
 export class Runs {
-  readonly #snapshot: [Uint8Array<SharedArrayBuffer>, Uint8Array][]
+  readonly #snapshots: Snapshot[]
   readonly #thread: ActorThread
   readonly #invariant: ((shared: unknown) => unknown) | null
   readonly #names: readonly string[]
@@ -64,8 +62,8 @@ export class Runs {
     this.#thread = thread
     this.#invariant = invariant
     this.#names = names
-    this.#snapshot = thread.memory.shared.map(b => [new Uint8Array(b), new Uint8Array(b).slice()])
-    this.#byPages = this.#snapshot.reduce((sum, [bytes]) => sum + bytes.length, 0) > WORTH_PAGES
+    this.#snapshots = thread.memory.shared.map(b => new Snapshot(b))
+    this.#byPages = this.#snapshots.some(s => s.byPages)
     thread.engine.tracking = this.#byPages
   }
 
@@ -168,36 +166,40 @@ export class Runs {
       this.#restoreAll()
       return
     }
-    const { memory } = this.#thread
-    for (const [k, [bytes, saved]] of this.#snapshot.entries()) {
-      const first = memory.baseOf(memory.shared[k]!) >>> W.PAGE_SHIFT
-      const pages = Math.ceil(bytes.length / PAGE)
-      for (let word = first >>> 5; word <= (first + pages) >>> 5; word++) {
+    for (const [k, snapshot] of this.#snapshots.entries()) {
+      if (!snapshot.byPages) {
+        snapshot.restore()
+        continue
+      }
+      const first = this.#firstPage(k)
+      for (let word = first >>> 5; word <= (first + snapshot.pages) >>> 5; word++) {
         for (let bits = w[layout.dirty + word]!; bits !== 0; bits &= bits - 1) {
           const page = word * 32 + lowest(bits) - first
-          if (page >= 0 && page < pages)
-            native.set.call(bytes, saved.subarray(page * PAGE, (page + 1) * PAGE), page * PAGE)
+          if (page >= 0 && page < snapshot.pages) snapshot.restorePage(page)
         }
       }
     }
     this.#forgetPages()
   }
 
-  /** A page that differs and was not said to be written: then nothing can be relied on but to copy all. */
+  /** A page that differs and was not said to be written: then nothing can be relied on but to look at all. */
   #restoreAll(): void {
     const { w, layout } = this.#thread.engine
-    const { memory } = this.#thread
-    if (this.#byPages && this.#restores > 1) {
-      for (const [k, [bytes, saved]] of this.#snapshot.entries()) {
-        const first = memory.baseOf(memory.shared[k]!) >>> W.PAGE_SHIFT
-        for (let page = 0; page * PAGE < bytes.length; page++) {
-          const known = (w[layout.dirty + ((first + page) >>> 5)]! & (1 << ((first + page) & 31))) !== 0
-          if (!known && !same(bytes, saved, page * PAGE)) this.#byPages = false
-        }
-      }
+    const knows = this.#byPages && this.#restores > 1
+    for (const [k, snapshot] of this.#snapshots.entries()) {
+      const first = this.#firstPage(k)
+      snapshot.restore(page => {
+        const known = (w[layout.dirty + ((first + page) >>> 5)]! & (1 << ((first + page) & 31))) !== 0
+        if (knows && !known) this.#byPages = false
+      })
     }
-    for (const [bytes, saved] of this.#snapshot) native.set.call(bytes, saved)
     this.#forgetPages()
+  }
+
+  /** Number of the first page of shared buffer `k`. */
+  #firstPage(k: number): number {
+    const { memory } = this.#thread
+    return memory.baseOf(memory.shared[k]!) >>> W.PAGE_SHIFT
   }
 
   #forgetPages(): void {
@@ -340,8 +342,4 @@ export class Runs {
 
 function changes(kind: number): boolean {
   return (kind >= W.K_STORE && kind <= W.K_CAS) || kind === W.K_WRITE || kind === W.K_FLUSH
-}
-
-function same(a: Uint8Array, b: Uint8Array, from: number): boolean {
-  return Buffer.compare(Buffer.from(a.buffer, from, PAGE), Buffer.from(b.buffer, from, PAGE)) === 0
 }
