@@ -34,7 +34,7 @@ import { E2BIG, EEXIST, EINVAL, ELOOP, ENETUNREACH, ENOENT, ENOMEM } from '../li
 import { words_text } from '../lib/iptables.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
-import { dst_init } from '../net/core/dst.js'
+import { dst_dev_init, dst_init } from '../net/core/dst.js'
 import { kpoll_init } from '../net/core/kpoll.js'
 import { linkwatch_init } from '../net/core/link_watch.js'
 import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock } from '../net/core/netdevice.js'
@@ -297,6 +297,7 @@ export function init_subsystems(ncpus: number): void {
   arp_ioctl_init()
   bus_init()
   dst_init()
+  dst_dev_init()
   rt_sysctl_init()
   inet_initpeers()
   ip_rt_init()

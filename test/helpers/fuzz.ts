@@ -27,6 +27,7 @@ export class Fuzzer {
     udpFrame(route, counting(18)),
     udpFrame({ ...route, dst: '10.0.0.1' }, counting(100)),
     udpFrame({ ...route, dst: '10.0.0.1', dport: 7 }, counting(64)),
+    udpFrame({ ...route, dport: 2000 }, counting(33)),
     udpFrame({ ...route, options: [7, 39, 4, ...new Array(36).fill(0)] }, counting(400)),
     udpFrame({ ...route, options: [131, 11, 4, 10, 0, 0, 1, 10, 0, 1, 2] }, counting(40)),
     udpFrame({ ...route, options: [137, 7, 4, 10, 0, 1, 2, 0] }, counting(40)),

@@ -193,6 +193,9 @@ export function dst_init(): void {
   garbage.timer_inc = gc_max()
   garbage.timer_expires = gc_min()
   init_timer(garbage.timer, dst_run_gc_sym, 0)
+}
+/** dst_dev_init - it hears of devices from here on. @context boot, CPU 0 */
+export function dst_dev_init(): void {
   dst_dev_notifier.call = dst_dev_event_sym
   dst_dev_notifier.priority = -10 // after those who forget routes and neighbours
   register_netdevice_notifier(dst_dev_notifier)
