@@ -41,8 +41,8 @@ describe('an open of a FIFO is interrupted while the other end is opened', () =>
     ['that of the writer', { end: 'writer', signals: 2, restart: false }],
     ['begun anew by the kernel', { end: 'reader', signals: 1, restart: true }],
   ])('%s: it ends, and each end that is counted is open', async (_name, args) => {
-    const result = await look('fifo', { ...options, schedules: 150, args })
-    expect(result).toMatchObject({ findings: [], schedules: 150, cut: 0 })
+    const result = await look('fifo', { ...options, schedules: 60, args })
+    expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
     expect(result.outcomes['signalled']).toBeGreaterThan(0)
     if (!args.restart) expect(result.outcomes['interrupted']).toBeGreaterThan(0)
   })
