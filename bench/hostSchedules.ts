@@ -5,6 +5,7 @@
  */
 import { Command } from 'commander'
 import { explore, type Finding } from '../src/explore/index.js'
+import type { StrategyName } from '../src/explore/strategy.js'
 import { type BenchHost, benchHost } from './lib/host.js'
 import { positive } from './lib/positive.js'
 
@@ -20,9 +21,15 @@ interface Part {
   /** A module of test/model/kernel. */
   scenario: string
   args: unknown
+  strategy: StrategyName
 }
 
-const part = (name: string, scenario: string, args: unknown): Part => ({ name, scenario, args })
+const part = (name: string, scenario: string, args: unknown, strategy: StrategyName = 'mix'): Part => ({
+  name,
+  scenario,
+  args,
+  strategy,
+})
 const PARTS: readonly Part[] = [
   part('udp', 'udp', { datagrams: 2, ticks: 2, client: 1 }),
   part('udp-close', 'udpclose', { datagrams: 8, rounds: 6, ticks: 2 }),
@@ -45,6 +52,7 @@ const PARTS: readonly Part[] = [
   part('ipsec-replace', 'xfrm', { frames: 3, what: 'replace', operator: 1, ticks: 2 }),
   part('arp', 'arp', { cpus: 2, frames: 3, answers: 2 }),
   part('updown', 'updown', { frames: 3, datagrams: 2, operator: 0, ticks: 2 }),
+  part('unregister', 'unregister', { datagrams: 20, operator: 1 }, 'random'),
   part('modules', 'modules', { frames: 3, rounds: 2, operator: 0, ticks: 2 }),
 ]
 
@@ -69,10 +77,10 @@ export interface HostSchedulesReport {
   rows: Row[]
 }
 
-async function measure({ name, scenario, args }: Part, schedules: number, seed: number): Promise<Row> {
+async function measure({ name, scenario, args, strategy }: Part, schedules: number, seed: number): Promise<Row> {
   const where = new URL(`../test/model/kernel/${scenario}.js`, import.meta.url)
   const kernel = { megabytes: 64 }
-  const options = { schedules, seed, kernel, args, maxSteps: 80_000, hangSeconds: 120, spinLooks: 8 }
+  const options = { schedules, seed, strategy, kernel, args, maxSteps: 80_000, hangSeconds: 120, spinLooks: 8 }
   const result = await explore(where, { ...options, throws: false, all: true })
   const findings = result.findings.map((f: Finding) => `${f.detector}: ${f.sentence} (${f.replay})`)
   const { steps, longest, cut, seconds, outcomes } = result

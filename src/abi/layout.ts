@@ -140,7 +140,7 @@ export class Layout<T extends Struct> {
   }
 
   private setters(): string[] {
-    return this.pointers.map(({ key, at }) => `set ${key}(v) { ${write(at, 'v === null ? 0 : v.addr')} }`)
+    return this.pointers.map(({ key, at, field }) => `set ${key}(v) { ${write(at, 'v === null ? 0 : v.addr', field)} }`)
   }
 
   private define_accessors(source: string[], captured: Record<string, unknown>): void {

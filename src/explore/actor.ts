@@ -105,6 +105,12 @@ export class ActorThread {
 
   /** The actor has ended: by itself, by an exception of its own, or because the run has. */
   #end(error: unknown): void {
+    this.#handOver(error)
+    const { w } = this.engine
+    native.store(w, this.#at + W.A_LEFT, w[W.GENERATION]!)
+  }
+
+  #handOver(error: unknown): void {
     const { engine } = this
     const { w } = engine
     engine.active = false

@@ -213,10 +213,18 @@ export class Runs {
     const { w } = engine
     for (let a = 1; a < engine.layout.actors; a++) {
       const at = actorAt(a)
-      if (w[at] === W.STATE_OFF) continue
-      if (w[at + W.A_STARTED] === 0) w[at] = W.STATE_OFF
-      else engine.openGate(a)
+      if (w[at + W.A_STARTED] === 0) {
+        w[at] = W.STATE_OFF
+        continue
+      }
+      if (w[at] !== W.STATE_OFF) engine.openGate(a)
       while (native.load(w, at) !== W.STATE_OFF) engine.waitGate()
+      // It may be about to open this thread's gate, which the next run would take for its turn.
+      for (let spins = w[W.SPINS]!; ; spins--) {
+        const left = native.load(w, at + W.A_LEFT)
+        if (left === w[W.GENERATION]) break
+        if (spins <= 0) native.wait(w, at + W.A_LEFT, left, 1)
+      }
     }
     native.store(w, actorAt(0) + W.A_GATE, 0)
   }

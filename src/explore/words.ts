@@ -176,6 +176,8 @@ export const A_SPUN_AT = 161
 export const A_LOOK = 16 // cell, version, hits: three words each
 export const MAX_LOOKS = 48
 export const A_GATE = 176 // a line of its own
+/** Generation of the last run that its thread has nothing to do with any more: it opens no gate for it. */
+export const A_LEFT = 177
 
 export const STATE_OFF = 0
 export const STATE_READY = 1

@@ -6,6 +6,7 @@ import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
 import type { TrackerArgs } from './kernel/tcp_tracker.js'
 import type { UdpCloseArgs } from './kernel/udpclose.js'
+import type { UnregisterArgs } from './kernel/unregister.js'
 import type { UpDownArgs } from './kernel/updown.js'
 import type { XfrmArgs } from './kernel/xfrm.js'
 
@@ -243,6 +244,17 @@ describe('what is taken away while it is used', () => {
     expect(result).toMatchObject(clean)
     expect(result.outcomes[`${what}: 3 of 3`]).toBeGreaterThan(0)
   })
+
+  test.each([0, 1])(
+    'a device goes for good, and the socket that sends over it does not hold it, by CPU %i',
+    async operator => {
+      // By chance alone: where an actor may be kept from its turn for long, one that waits for the hardware can go on for ever.
+      const args: UnregisterArgs = { datagrams: 20, operator }
+      const result = await look('unregister', { ...options, schedules: 20, strategy: 'random', args })
+      expect(result).toMatchObject({ ...clean, schedules: 20 })
+      expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
+    },
+  )
 
   test('a state of IPsec is deleted while an SPI is promised to it: nobody finds what is gone', async () => {
     const result = await look('xfrm_spi', { ...options, schedules: 80 })

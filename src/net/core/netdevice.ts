@@ -285,14 +285,19 @@ function* wait_for_refs(dev: net_device): Generator<void, void, void> {
   let told = jiffies()
   while (load(dev.addr + REFCNT) !== 1) {
     if (((jiffies() - told) | 0) > second) {
-      yield* rtnl_lock()
-      notifier_call_chain(tables.netdev_chain, NETDEV_UNREGISTER, dev.addr)
-      yield* linkwatch_run_queue() // news of its carrier are a reference too
-      rtnl_unlock()
+      yield* netdev_tell_unregister(dev)
       told = jiffies()
     }
     yield* msleep(250)
   }
+}
+
+/** netdev_tell_unregister - who refers to it is told once more: some references could not go yet the first time. @context process @locks rtnl */
+export function* netdev_tell_unregister(dev: net_device): Generator<void, void, void> {
+  yield* rtnl_lock()
+  notifier_call_chain(tables.netdev_chain, NETDEV_UNREGISTER, dev.addr)
+  yield* linkwatch_run_queue() // news of its carrier are a reference too
+  rtnl_unlock()
 }
 
 /** unregister_netdev - unregister, and wait until free_netdev may follow. @context process @returns 0, -ENODEV */

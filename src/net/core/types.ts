@@ -375,7 +375,7 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   next: rcu(ptr(() => DST)), // hash chain
   refcnt: atomic(word),
   use: word,
-  obsolete: word,
+  obsolete: atomic(word), // 0: it counts; 2: garbage. Whoever keeps one looks before each use
   flags: konst(word),
   dev: atomic(ptr(() => NETDEV)), // of one that nobody can find any more: loopback, once the device is gone (dst_ifdown)
   lastuse: word, // jiffies

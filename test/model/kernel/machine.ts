@@ -1,6 +1,6 @@
 /** What the scenarios that run whole CPUs share: power-on, a CPU until the power goes, a clock, and what must hold in the end. */
 import { fetch_or, load } from '../../../src/arch/atomic.js'
-import { cpu_id, cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
+import { cpu_area, cpu_id, cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
 import {
   type ConfigWord,
   config_addr,
@@ -13,6 +13,7 @@ import {
   VEC_TIMER,
 } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
+import { CPU_PARKED } from '../../../src/arch/registers.js'
 import { carve, init_subsystems, leak_audit } from '../../../src/init/main.js'
 import type { PortSetup } from '../../../src/init/setup.js'
 import { cpu_loop, forget_tasks } from '../../../src/sched/sched.js'
@@ -64,6 +65,17 @@ export function cpu(): void {
 export function clock_chip(ticks: number): void {
   for (let k = 0; k < ticks; k++)
     for (let n = 0; n < num_cpus(); n++) if ((load(ONLINE) & (1 << n)) !== 0) send_vector(n, VEC_TIMER)
+}
+
+/**
+ * clock_for_the_idle - ticks for each CPU that sleeps, until the power goes: where grace periods have to end. `meanwhile`: what else goes
+ * on outside of the CPUs. For strategies that keep nobody from his turn for long.
+ */
+export function clock_for_the_idle(meanwhile: () => void): void {
+  while (load(POWER) === RUNNING) {
+    meanwhile()
+    for (let n = 0; n < num_cpus(); n++) if (load(cpu_area(n) + CPU_PARKED) !== 0) send_vector(n, VEC_TIMER)
+  }
 }
 
 /** nothing_leaked - in `invariant`. */
