@@ -55,7 +55,8 @@ function first_packet(sk: sock, flags: number): number {
   return skb === null ? 0 : skb.addr
 }
 
-function connection_based(sk: sock): boolean {
+/** connection_based - must it be connected before anything is sent? */
+export function connection_based(sk: sock): boolean {
   return sk.sk_type === SOCK_SEQPACKET || sk.sk_type === SOCK_STREAM
 }
 

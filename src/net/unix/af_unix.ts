@@ -35,6 +35,7 @@ import { wake_up, wake_up_all } from '../../sched/wait.js'
 import { read_lock, read_unlock, write_lock, write_unlock } from '../../sync/rwlock.js'
 import { spin_lock_irqsave, spin_unlock_irqrestore } from '../../sync/spinlock.js'
 import {
+  connection_based,
   datagram_poll,
   skb_copy_datagram_iovec,
   skb_free_datagram,
@@ -87,7 +88,6 @@ import { unix_accept, unix_copy_creds, unix_listen, unix_stream_connect } from '
 import { scm_attach, type scm_cookie, scm_fp_dup, scm_recv, scm_release, scm_send } from './unix_scm.js'
 import {
   autobind_for_creds,
-  connection_based,
   unix_create1,
   unix_peer,
   unix_peer_get,

@@ -31,6 +31,7 @@ import {
   write_lock,
   write_unlock,
 } from '../../sync/rwlock.js'
+import { connection_based } from '../core/datagram.js'
 import { skb_dequeue, skb_queue_empty } from '../core/skb_queue.js'
 import { sk_alloc, sock_flag, sock_hold, sock_init_data, sock_orphan, sock_put } from '../core/sock.js'
 import { sk_wake_async, WAKE_IN } from '../core/sock_async.js'
@@ -41,8 +42,6 @@ import {
   SHUTDOWN_MASK,
   SOCK,
   SOCK_DEAD,
-  SOCK_SEQPACKET,
-  SOCK_STREAM,
   type sock,
   type socket,
   TCP_CLOSE,
@@ -79,10 +78,6 @@ export function unix_peer_get(sk: sock): sock | null {
 /** unix_set_err - the next call on the socket says so. */
 export function unix_set_err(sk: sock, errno: number): void {
   store(sk.addr + ERR, errno)
-}
-/** connection_based - must it be connected before anything is sent? */
-export function connection_based(sk: sock): boolean {
-  return sk.sk_type === SOCK_SEQPACKET || sk.sk_type === SOCK_STREAM
 }
 
 /** autobind_for_creds - a name for who wants his messages to say from whom they are. */
