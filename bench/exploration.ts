@@ -43,7 +43,7 @@ export interface ExplorationReport {
 }
 
 async function measure(args: RouterArgs, schedules: number, seed: number): Promise<Row> {
-  const kernel = { megabytes: 64 }
+  const kernel = {}
   const options = { schedules, seed, kernel, args, maxSteps: 50_000, hangSeconds: 120, throws: false, all: true }
   const result = await explore(ROUTER, options)
   return {

@@ -79,7 +79,7 @@ export interface HostSchedulesReport {
 
 async function measure({ name, scenario, args, strategy }: Part, schedules: number, seed: number): Promise<Row> {
   const where = new URL(`../test/model/kernel/${scenario}.js`, import.meta.url)
-  const kernel = { megabytes: 64 }
+  const kernel = {}
   const options = { schedules, seed, strategy, kernel, args, maxSteps: 80_000, hangSeconds: 120, spinLooks: 8 }
   const result = await explore(where, { ...options, throws: false, all: true })
   const findings = result.findings.map((f: Finding) => `${f.detector}: ${f.sentence} (${f.replay})`)

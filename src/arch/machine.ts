@@ -64,6 +64,7 @@ export const CONFIG_WORDS = [
   'loopback', // 1: the device lo, with 127.0.0.1/8
   'user_procs', // programs of users that the machine has memory for at once
   'link_ms', // how often a driver looks whether its NIC has a carrier; 0: the wires of this machine always have one
+  'slab_shift', // caches are so many halvings smaller than by default; for machines of a few packets and routes
   'slab_poison', // 1: objects are filled when they are given out and taken back, and looked at in between
 ] as const
 export type ConfigWord = (typeof CONFIG_WORDS)[number]

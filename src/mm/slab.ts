@@ -42,6 +42,8 @@ const SLAB: Layout<slab> = layout('slab', slab, {
 
 /** Objects that move at once between a CPU's array and the shared stack: at most these. */
 const MAX_BATCH = 32
+/** A cache of so many bytes is not worth making smaller, bytes. */
+const SMALL_CACHE = 1 << 16
 /** States of an object. */
 export const FREE = 0
 const OUT = 1
@@ -114,7 +116,7 @@ export function kmem_cache_create<T extends Struct>(
 export function kmem_cache_init(mem: Bootmem): void {
   for (const cache of caches) {
     const shift = Math.max(5, 32 - Math.clz32(cache.size - 1))
-    const count = cache.wanted()
+    const count = objects_of(cache.wanted(), shift)
     cache.shift = shift
     cache.count = count
     // Where objects are few, those that lie idle at one CPU are missed by the others: all together keep an eighth.
@@ -129,6 +131,12 @@ export function kmem_cache_init(mem: Bootmem): void {
     if (cache.size === cache.layout.size) cache.layout.attach(cache.base, shift, count)
     if (ME === 0) fill(cache)
   }
+}
+
+/** A small machine keeps what takes little. */
+function objects_of(wanted: number, shift: number): number {
+  const few = Math.min(wanted, Math.max(8, SMALL_CACHE >> shift))
+  return Math.max(few, wanted >> config('slab_shift'))
 }
 
 function fill(cache: kmem_cache<Struct>): void {

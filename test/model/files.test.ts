@@ -11,7 +11,7 @@ import type { SigioArgs } from './kernel/sigio.js'
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), {
     throws: false,
-    kernel: { megabytes: 64 },
+    kernel: {},
     maxSteps: 50_000,
     hangSeconds: 60,
     ...options,

@@ -30,7 +30,7 @@ describe.each(['tas', 'ticket', 'mcs'] as const)('%s', lock => {
 
 describe('a router forwards under control, from the interrupt to the wire', () => {
   const route = async (args: RouterArgs) => {
-    const kernel = { megabytes: 64 }
+    const kernel = {}
     const result = await look('router', { schedules: 40, kernel, args, maxSteps: 50_000 })
     expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0 })
     return result
@@ -57,7 +57,7 @@ describe('a neighbour is asked for under control', () => {
     ['two CPUs', { cpus: 2, frames: 3, answers: 1 }],
     ['two CPUs, and two stations answer', { cpus: 2, frames: 3, answers: 2 }],
   ])('%s: all that waited is sent, nothing raced for, nothing leaked', async (_name, args) => {
-    const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000 }
+    const options = { schedules: 40, kernel: {}, maxSteps: 50_000 }
     expect(await look('arp', { ...options, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
   })
 })
@@ -67,13 +67,13 @@ describe('datagrams in pieces are put together under control', () => {
     ['two CPUs', { cpus: 2, datagrams: 2, twice: false }],
     ['two CPUs, each piece twice', { cpus: 2, datagrams: 1, twice: true }],
   ])('%s: each once, nothing raced for, nothing leaked', async (_name, args) => {
-    const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000 }
+    const options = { schedules: 40, kernel: {}, maxSteps: 50_000 }
     expect(await look('frag', { ...options, args })).toMatchObject({ findings: [], schedules: 40, cut: 0 })
   })
 })
 
 describe('a gateway translates addresses under control', () => {
-  const options = { schedules: 8, kernel: { megabytes: 64 }, maxSteps: 80_000 }
+  const options = { schedules: 8, kernel: {}, maxSteps: 80_000 }
   test.each([
     ['one connection on two CPUs', [2, 2]],
     ['two that want the same port', [2, 3]],
@@ -92,7 +92,7 @@ describe('a gateway translates addresses under control', () => {
 
 describe('segments of a TCP connection are tracked on two CPUs under control', () => {
   const track = (args: TrackerArgs, schedules: number) =>
-    look('tcp_tracker', { schedules, kernel: { megabytes: 64 }, args, spinLooks: 8, maxSteps: 50_000 })
+    look('tcp_tracker', { schedules, kernel: {}, args, spinLooks: 8, maxSteps: 50_000 })
 
   test.each([
     ['both ends talk and close at once', 'close', 60],
@@ -114,7 +114,7 @@ describe('segments of a TCP connection are tracked on two CPUs under control', (
 
 describe('an IPsec state is deleted under control while a packet uses it', () => {
   test('it stays as long as the packet holds it; the twin that does not hold it is caught', async () => {
-    const options = { schedules: 40, kernel: { megabytes: 64 } }
+    const options = { schedules: 40, kernel: {} }
     const sound = await look('xfrm_ref', { ...options, args: { hold: true } })
     expect(sound).toMatchObject({ findings: [], schedules: 40, cut: 0 })
     const twin = await look('xfrm_ref', { ...options, args: { hold: false } })
@@ -130,7 +130,7 @@ describe('two processes talk over loopback under control', () => {
     const args = { datagrams: 2, ticks: 2, client }
     const result = await look('udp', {
       schedules: 40,
-      kernel: { megabytes: 64 },
+      kernel: {},
       args,
       maxSteps: 50_000,
     })
@@ -141,19 +141,19 @@ describe('two processes talk over loopback under control', () => {
 describe('routes change and next hops die and revive while packets go through two CPUs', () => {
   test.each([0, 1])('by CPU %i: nothing raced for, nothing lost without a reason, nothing leaked', async operator => {
     const args = { frames: 3, operator, ticks: 2 }
-    const kernel = { megabytes: 64 }
+    const kernel = {}
     const result = await look('changes', { schedules: 40, kernel, args, maxSteps: 50_000 })
     expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { changed: 40 } })
   })
 })
 
 test('two programs write to a full console under control: no line is torn or lost, nobody sleeps for ever', async () => {
-  const options = { schedules: 300, kernel: { megabytes: 64 }, maxSteps: 50_000 }
+  const options = { schedules: 300, kernel: {}, maxSteps: 50_000 }
   expect(await look('console', options)).toMatchObject({ findings: [], schedules: 300, cut: 0 })
 })
 
 test('a raw socket is closed while packets and errors come, under control: nothing raced for, nothing leaked', async () => {
-  const options = { schedules: 60, kernel: { megabytes: 64 }, args: { looks: 12 }, maxSteps: 50_000 }
+  const options = { schedules: 60, kernel: {}, args: { looks: 12 }, maxSteps: 50_000 }
   const result = await look('raw', options)
   expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
   expect(Object.keys(result.outcomes).sort()).toEqual(['no packets', 'some packets'])
@@ -165,14 +165,14 @@ describe('two processes change routes by netlink and hear of each other', () => 
     ['on two', 1],
   ])('%s: each request is whole, nothing raced for, nothing leaked', async (_name, second) => {
     const args = { routes: 2, ticks: 2, second }
-    const kernel = { megabytes: 64 }
+    const kernel = {}
     const result = await look('netlink', { schedules: 40, kernel, args, maxSteps: 50_000 })
     expect(result).toMatchObject({ findings: [], schedules: 40, cut: 0, outcomes: { '8 heard': 40 } })
   })
 })
 
 describe('poll and select wait for two sockets under control', () => {
-  const options = { kernel: { megabytes: 64 }, maxSteps: 50_000 }
+  const options = { kernel: {}, maxSteps: 50_000 }
 
   test.each(['poll', 'select'] as const)('%s: no wake-up is lost', async call => {
     const args: PollArgs = { call, datagrams: 8, ticks: 1 }
@@ -198,26 +198,26 @@ test.each([
   ['closes while packets come', true],
 ])('a packet socket whose device goes down %s: woken, nothing raced for, nothing leaked', async (_name, hasty) => {
   const args = { datagrams: 1, ticks: 2, hasty }
-  const options = { schedules: 40, kernel: { megabytes: 64 }, args, maxSteps: 80_000 }
+  const options = { schedules: 40, kernel: {}, args, maxSteps: 80_000 }
   expect(await look('packet', options)).toMatchObject({ findings: [], schedules: 40, cut: 0 })
 })
 
 test.each(['sigsuspend', 'recv'])('a signal comes while a process is about to sleep in %s: never lost', async call => {
   const args = { call, signals: 3, ticks: 1 }
-  const options = { schedules: 80, kernel: { megabytes: 64 }, args, maxSteps: 50_000 }
+  const options = { schedules: 80, kernel: {}, args, maxSteps: 50_000 }
   const result = await look('signal', options)
   expect(result).toMatchObject({ findings: [], schedules: 80, cut: 0, outcomes: { '3 seen': 80 } })
 })
 
 test('processes are made more and less urgent by another CPU while they run and sleep: none is lost', async () => {
-  const options = { schedules: 60, kernel: { megabytes: 64 }, maxSteps: 50_000, spinLooks: 8 }
+  const options = { schedules: 60, kernel: {}, maxSteps: 50_000, spinLooks: 8 }
   const result = await look('nice', { ...options, args: { rounds: 3, ticks: 3 } })
   expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
 })
 
 describe('what is taken away while it is used', () => {
   // A loop that reads the same word eight times may wait for it; the kernel's own say so by cpu_relax().
-  const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, spinLooks: 8 }
+  const options = { schedules: 40, kernel: {}, maxSteps: 50_000, spinLooks: 8 }
   const clean = { findings: [], schedules: 40, cut: 0 }
 
   test.each([0, 1])('a device goes down and up under routes and a connected socket, by CPU %i', async operator => {

@@ -32,7 +32,7 @@ export const CAMPAIGN: readonly Campaign[] = [
     args: { cpus: 3, wait: 'call_rcu', ticks: [3, 2], broken: false },
   }),
   of('a router of two CPUs', 'kernel/router', 200, {
-    kernel: { megabytes: 64 },
+    kernel: {},
     args: { cpus: 2, frames: 2, rx: 2 },
     maxSteps: 50_000,
     hangSeconds: 60,

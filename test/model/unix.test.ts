@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { explore } from '../../src/explore/index.js'
 
-const options = { schedules: 40, kernel: { megabytes: 64 }, maxSteps: 50_000, hangSeconds: 60, throws: false }
+const options = { schedules: 40, kernel: {}, maxSteps: 50_000, hangSeconds: 60, throws: false }
 
 test('Unix datagrams to a full queue under control: the sender is woken, and hears that the receiver went', async () => {
   const result = await explore(new URL('./kernel/unix.js', import.meta.url), { ...options, args: { messages: 3 } })

@@ -34,7 +34,7 @@ export function eth_ports(n: number, queues: number): PortSetup[] {
 
 /** power_on - in `setup`: the configuration, and what CPU 0 lays out for all. */
 export function power_on(ncpus: number, words: Partial<Record<ConfigWord, number>>): void {
-  const config = { ncpus, hz: 1000, spin_limit: 1, seed: 1, ...words }
+  const config = { ncpus, hz: 1000, spin_limit: 1, seed: 1, slab_shift: 4, ...words }
   for (const [name, value] of Object.entries(config)) RAM.i32[config_addr(name as ConfigWord) >> 2] = value
   RAM.i32[POWER >> 2] = RUNNING
   cpu_reset()
