@@ -34,7 +34,8 @@ export interface ExploreConfig {
   replay: string | null
   /** Go on after the first finding. */
   all: boolean
-  shrinkBudget: number
+  /** Runs to spend on making a finding plainer; null: as is worth it. */
+  shrink: number | null
   /** Make each run twice, and see that both do the same. */
   verify: boolean
 }
@@ -238,7 +239,7 @@ export class Conductor {
       return false
     }
     this.#causes.add(outcome.signature)
-    const { plan, tried } = await shrink(this.#runs, way, outcome, this.#config.shrinkBudget)
+    const { plan, tried } = await shrink(this.#runs, way, outcome, this.#config.shrink)
     await this.#record(plan, result.schedules, tried)
     return !this.#config.all
   }

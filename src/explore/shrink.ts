@@ -10,7 +10,9 @@ import type { Outcome, Runs } from './runs.js'
 import { BY_PLAN } from './strategy.js'
 import * as W from './words.js'
 
-/** A run of a whole kernel takes its time: what is found until then is good enough. */
+/** Runs to try, unless somebody says how many. */
+const BUDGET = 3000
+/** A run of a whole kernel takes its time: what is found until then is good enough, unless somebody says how many runs to try. */
 const MAX_MS = 8000
 
 export interface Shrunk {
@@ -46,10 +48,16 @@ function plainer(a: Shrunk, b: Shrunk): boolean {
   return d < 0
 }
 
-/** shrink - find a plainer run that ends in the same finding. */
-export async function shrink(runs: Runs, plan: readonly number[], first: Outcome, budget: number): Promise<Shrunk> {
+/** shrink - find a plainer run that ends in the same finding. `tries`: runs to spend on it; null: as is worth it. */
+export async function shrink(
+  runs: Runs,
+  plan: readonly number[],
+  first: Outcome,
+  tries: number | null,
+): Promise<Shrunk> {
   const state = { tried: 0 }
-  const until = native.now() + MAX_MS
+  const budget = tries ?? BUDGET
+  const until = tries === null ? native.now() + MAX_MS : Infinity
   /** Run a plan; null when it does not end in the same finding. */
   const attempt = async (candidate: readonly number[]): Promise<Shrunk | null> => {
     state.tried++

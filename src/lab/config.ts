@@ -53,6 +53,7 @@ export const RANGES = {
   seconds: [1, 86_400, 0],
   mtu: [68, 9000, 1500],
   depth: [1, 8, 2],
+  shrink: [0, 1_000_000, 3000],
   megabytes: [16, 128, 16],
 } as const satisfies Record<string, readonly [number, number, number]>
 

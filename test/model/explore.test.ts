@@ -54,6 +54,19 @@ describe('a broken scenario and its sound twin', () => {
     expect(steps.filter(s => marked.includes(s.n) && s.kind === 'write')).toMatchObject([{ before: 42, after: 107 }])
   })
 
+  test('is made as plain as it is worth: with no run for it, it is told as it was found', async () => {
+    const [asFound, plainer] = await Promise.all(
+      [0, 500].map(shrink => finding('busted_lock', { schedules: 200, shrink })),
+    )
+    expect(asFound).toMatchObject({ detector: 'invariant', shrunkBy: 1 })
+    expect(plainer!.preemptions).toBeLessThan(asFound!.preemptions)
+    expect(plainer!.steps.length).toBeLessThanOrEqual(asFound!.steps.length)
+    expect((await look('busted_lock', { replay: asFound!.replay })).findings).toMatchObject([{ detector: 'invariant' }])
+    await expect(look('busted_lock', { shrink: -1 })).rejects.toThrow(
+      'shrink -1: must be a whole number from 0 to 1000000',
+    )
+  })
+
   test('what Node does for itself is no step', async () => {
     expect(await look('directory', { schedules: 10 })).toMatchObject({ findings: [], longest: 4 })
   })

@@ -14,6 +14,7 @@ const look = (name: string, options: ExploreOptions) =>
     kernel: {},
     maxSteps: 50_000,
     hangSeconds: 60,
+    shrink: 60,
     ...options,
   })
 const ASLEEP = ['deadlock', 'lost wakeup', 'stall']

@@ -11,7 +11,7 @@ import type { UpDownArgs } from './kernel/updown.js'
 import type { XfrmArgs } from './kernel/xfrm.js'
 
 const look = (name: string, options: ExploreOptions) =>
-  explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, hangSeconds: 60, ...options })
+  explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, hangSeconds: 60, shrink: 60, ...options })
 
 describe.each(['tas', 'ticket', 'mcs'] as const)('%s', lock => {
   test.each([0, 1, 3])(

@@ -61,6 +61,11 @@ export function registerExplore(program: Command, run: VerbRunner): void {
     .option('--seed <n>', 'seed', wholeNumber('--seed', 'seed'), RANGES.seed[2])
     .option('--replay <id>', 'run once more what a finding printed')
     .option('--all', 'go on after the first finding; findings of one cause are one')
+    .option(
+      '--shrink <n>',
+      `runs to spend on making a finding plainer (default: ${RANGES.shrink[2]}, at most 8 s)`,
+      wholeNumber('--shrink', 'shrink'),
+    )
     .option('--args <json>', "for the scenario's setup", jsonArgs)
     .option(
       '--kernel [lock]',
