@@ -2,7 +2,7 @@
 import { type Document, isAlias, isMap, isNode, isPair, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'
 import { z } from 'zod'
 import type { LinkModel } from '../../hw/link.js'
-import { MAX_NICS } from '../../lib/limits.js'
+import { MAX_NICS, MAX_PROCESSES } from '../../lib/limits.js'
 import { AddressError, parseAddress, parseHost, parseInterfaceAddress, parseMac, parsePrefix } from '../addresses.js'
 import { LOCK_KINDS, RANGES, RX_ARCHS, SCENARIO_CLOCKS } from '../config.js'
 import { UsageError } from '../errors.js'
@@ -111,7 +111,10 @@ const HOST = z.strictObject({
   sysctl: z.record(z.string(), z.int()).optional(),
   /** Rules of the packet filter, in the words of iptables-save. */
   iptables: z.string().optional(),
-  programs: z.array(z.union([argument.min(1).transform((run): ProgramSpec => ({ run })), PROGRAM])).optional(),
+  programs: z
+    .array(z.union([argument.min(1).transform((run): ProgramSpec => ({ run })), PROGRAM]))
+    .max(MAX_PROCESSES, `a host starts at most ${MAX_PROCESSES} programs`)
+    .optional(),
 })
 const SCENARIO = z.strictObject({
   name: z.string().optional(),

@@ -93,6 +93,11 @@ describe('what is wrong is said with its line', () => {
     ['two words', '"two\\0words"', /^f:11: hosts\.a\.programs\.1\.run\.1: has a zero byte in it$/],
     ['mtu: 600', 'capture: "-"', /^f:19: .*capture: a capture goes to a file, not to standard output$/],
     [
+      '      - ping -c 1 10.0.0.2\n',
+      '      - named\n'.repeat(64),
+      /^f:9: hosts\.a\.programs: a host starts at most 64 programs$/,
+    ],
+    [
       'gateway: 10.0.0.2',
       'routes: [{ to: 10.1.0.0/16, dev: constructor }]',
       /^f:8: .*host a has no interface 'constructor'$/,
