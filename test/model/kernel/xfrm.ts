@@ -50,7 +50,7 @@ function add_state(spi: number): void {
   const x = xfrm_state_alloc()!
   Object.assign(x, { daddr: THERE, saddr: HERE, spi, proto: 50, mode: 1, reqid: spi, aalg: 3, aalg_bits: 160 })
   Object.assign(x, { ealg: 12, ealg_bits: 128 })
-  if (xfrm_init_state(x) !== 0 || xfrm_state_add(x) !== 0) throw new Error('no state')
+  if (xfrm_init_state(x).next().value !== 0 || xfrm_state_add(x) !== 0) throw new Error('no state')
   xfrm_state_put(x)
 }
 function set_policy(reqid: number): number {
