@@ -104,7 +104,7 @@ function input(_x: xfrm_state, skb: sk_buff): number {
   const plen = skb.len
   const plain = deflate_decompress(bytes_of(skb.data, plen), IPCOMP_SCRATCH_SIZE)
   // Nobody compresses what does not become shorter.
-  if (plain === null || inner === 0 || plain.length < plen + IPCOMP_HLEN) return -EINVAL
+  if (plain === null || plain.length < plen + IPCOMP_HLEN) return -EINVAL
   const more = plain.length - plen
   if (skb_tailroom(skb) < more && pskb_expand_head(skb, 0, more) !== 0) return -ENOMEM
   skb_put(skb, more)

@@ -7,12 +7,24 @@ import { deflateRawSync } from 'node:zlib'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { EAGAIN } from '../../../src/lib/errno.js'
 import { prng_below, prng_seed } from '../../../src/lib/prng.js'
+import { alloc_skb, consume_skb } from '../../../src/net/core/skbuff.js'
+import type { sk_buff } from '../../../src/net/core/types.js'
 import { icmp_statistics } from '../../../src/net/ipv4/icmp.js'
 import { xfrm_state_all, xfrm_state_put } from '../../../src/net/xfrm/xfrm_state.js'
 import { delete_module, modules_loaded } from '../../../src/sched/module.js'
 import { pcapOf } from '../../helpers/captures.js'
 import { counting, fragments, icmp, icmpFrame, ipFrame, parse, udpFrame } from '../../helpers/frames.js'
-import { type Association, espFrame, ip, ipcomp, ipcompFrame, state, uncomp, unwrap } from '../../helpers/ipsec.js'
+import {
+  type Association,
+  ahFrame,
+  espFrame,
+  ip,
+  ipcomp,
+  ipcompFrame,
+  state,
+  uncomp,
+  unwrap,
+} from '../../helpers/ipsec.js'
 import { runTask } from '../../helpers/iptables.js'
 import { conserved, Script } from '../../helpers/script.js'
 import { ip as address } from '../../helpers/solo.js'
@@ -197,6 +209,23 @@ describe('what is not sound is counted and freed', () => {
     expect(fate(text(noise(200).fill(0xff, 0, 1)))).toBe('xfrm_malformed')
     expect(fate(text(Buffer.concat([sound, noise(9)])))).toBe('delivered') // what follows the stream
   })
+  test('no memory for what is inside', () => {
+    good(comp(IN))
+    const held: sk_buff[] = []
+    for (let skb = alloc_skb(30_000); skb !== null; skb = alloc_skb(30_000)) held.push(skb)
+    const large = text(deflateRawSync(echo(new Uint8Array(30_000))))
+    expect(fate(large)).toBe('no_memory')
+    for (const skb of held) consume_skb(skb)
+    expect(fate(large)).toBe('delivered')
+  })
+  test('a stream of somebody who remembers 32 KiB', () => {
+    good(comp(IN))
+    const far = noise(3000)
+    const stream = ipcomp(IN.spi, echo(Buffer.concat(new Array(7).fill(far))), 1)
+    expect(stream.length).toBeLessThan(4000)
+    const back = send(0, ...fragments(stream, { ...IN, protocol: 108 }, 1500))[0]!
+    expect(back.length).toBe(15) // the answer goes as it is
+  })
   test('a stream that is not shorter than what is in it', () => {
     good(comp(IN))
     const stored = (n: number): Uint8Array => deflateRawSync(echo(counting(n - 8)), { level: 0 })
@@ -220,6 +249,15 @@ describe('what is not sound is counted and freed', () => {
     expect(fate(text(deflateRawSync(new Uint8Array(1_000_000))))).toBe('xfrm_malformed')
     s.out()
   })
+  test('AH inside: of the header as it was', () => {
+    good(comp(IN))
+    const auth = Buffer.from(counting(20))
+    good(`xfrm state add src 10.0.0.2 dst 10.0.0.1 proto ah spi 0x300 auth sha1 0x${auth.toString('hex')}`)
+    const ah = parse(ahFrame({ ...IN, spi: 0x300, auth }, 1, PING, 1)).payload
+    expect(fate(ipcompFrame(IN, ah, 51))).toBe('delivered')
+    ah[40]! ^= 1
+    expect(fate(ipcompFrame(IN, ah, 51))).toBe('xfrm_integrity')
+  })
   test('what is inside is asked about once more: no protocol, a packet in a packet', () => {
     good(comp(IN))
     expect(fate(text(deflateRawSync(counting(400)), [200, 0, 1, 0]))).toBe('ip_unknown_protocol')
@@ -237,13 +275,14 @@ describe('tunnel mode', () => {
   const there: Association = { src: '10.0.0.1', dst: '10.0.0.3', spi: 0x400 }
   const back: Association = { src: '10.0.0.3', dst: '10.0.0.1', spi: 0x401 }
   const to = '02:00:00:00:00:02'
+  const route = (): void => good('route replace 10.9.0.0/16 via 10.0.0.2')
   const lay = (level: string, esp = ''): void => {
     for (const a of [there, back]) good(comp(a, 'mode tunnel reqid 1'))
     const tmpl = (a: Association): string =>
       `tmpl src ${a.src} dst ${a.dst} proto comp reqid 1 mode tunnel ${level} ${esp}`
     good(`xfrm policy add dst 10.9.0.0/16 dir out ${tmpl(there)}`)
     good(`xfrm policy add src 10.9.0.0/16 dir fwd ${tmpl(back)}`)
-    good('route replace 10.9.0.0/16 via 10.0.0.2')
+    route()
   }
   const going = (data: Uint8Array, df = false): Uint8Array =>
     udpFrame({ src: '10.0.1.2', dst: '10.9.0.9', df, to }, data)
@@ -263,6 +302,8 @@ describe('tunnel mode', () => {
     expect(head).toEqual({ cpi: 0x400, flags: 0, next: 4 })
     expect(inner(payload)).toMatchObject({ src: '10.0.1.2', dst: '10.9.0.9', ttl: 63, ipChecksumGood: true })
     expect(payload.length).toBe(1428)
+    const tos = udpFrame({ src: '10.0.1.2', dst: '10.9.0.9', tos: 0x10, to }, counting(1400))
+    expect(uncomp(parse(send(1, tos)[0]![0]!).payload).flags).toBe(0) // whatever lay there
     for (const data of [noise(1400), counting(20)]) {
       const plain = parse(send(1, going(data))[0]![0]!)
       expect(plain).toMatchObject({ src: '10.0.0.1', dst: '10.0.0.3', protocol: 4, ipChecksumGood: true })
@@ -292,6 +333,8 @@ describe('tunnel mode', () => {
     expect(parse(two!)).toMatchObject({ src: '10.9.0.9', dst: '10.0.1.2', ttl: 63, ipChecksumGood: true })
     const pieces = fragments(coming(noise(1472)), { src: back.src, dst: back.dst, protocol: 4, id: 9 }, 1500)
     expect(out(...pieces).map(f => f.length)).toEqual([1514])
+    good('xfrm policy add src 10.0.0.3 dst 10.0.0.1 dir in tmpl proto esp') // of what is for this machine itself
+    expect(fate(ipip(coming(noise(100))))).toBe('forwarded')
     expect(fate(ipip(coming(noise(100)), { ...back, src: '10.0.0.2' }))).toBe('xfrm_no_state') // from somebody else
     expect(fate(ipip(coming(noise(100), '10.8.0.9')))).toBe('xfrm_policy') // nobody asked for that
     expect(fate(ipcompFrame(back, coming(counting(400)), 17))).toBe('xfrm_mode')
@@ -381,6 +424,27 @@ describe('tunnel mode', () => {
       expect(states()).toEqual([])
       clean()
     })
+    test('is for what the first state is for, and as that one is', () => {
+      good(comp(back, 'mode tunnel flag noecn sel src 10.9.0.9 dst 10.0.1.0/24'))
+      good('xfrm policy add src 10.9.0.0/16 dir fwd tmpl proto comp mode tunnel level use')
+      const seen = udpFrame({ src: '10.9.0.9', dst: '10.0.1.2', tos: 2 }, noise(100)).subarray(14)
+      const [out] = send(0, ipFrame(seen, { src: back.src, dst: back.dst, protocol: 4, tos: 3 }))[1]!
+      expect(parse(out!).tos).toBe(2) // congestion stays outside
+      expect(fate(ipip(coming(noise(100), '10.9.0.8')))).toBe('xfrm_policy')
+    })
+    test('serves a policy for a tunnel and nothing else', () => {
+      route()
+      good(comp(there, 'mode tunnel'))
+      good('xfrm policy add dst 10.9.0.0/16 dir out tmpl src 10.0.0.1 dst 10.0.0.3 proto 4 mode tunnel')
+      const p = parse(send(1, going(counting(1000)))[0]![0]!)
+      expect(p).toMatchObject({ src: '10.0.0.1', dst: '10.0.0.3', protocol: 4, ipChecksumGood: true })
+      expect(inner(p.payload)).toMatchObject({ dst: '10.9.0.9', ipChecksumGood: true })
+      expect(p.payload.length).toBe(1028)
+      expect(parse(send(1, going(noise(1453), true))[1]![0]!).icmp).toMatchObject({ type: 3, code: 4, info: 1480 })
+      good(`xfrm state del src ${there.src} dst ${there.dst} proto comp spi 0x400`)
+      s.pass(1)
+      expect(states()).toEqual([]) // though a bundle was made of it
+    })
     test('goes, too, when a limit ends the last one', () => {
       good(comp(back, 'mode tunnel limit packet-hard 1'))
       good('xfrm policy add src 10.9.0.0/16 dir fwd tmpl proto comp mode tunnel level use')
@@ -407,11 +471,20 @@ describe('what the kernel refuses, and what it shows', () => {
     expect(refused(add('comp', ''))).toBe('Invalid argument')
     expect(refused(add('comp', `comp deflate ${auth}`))).toBe('Invalid argument')
     expect(refused(add('comp', 'comp deflate enc aes 0x00112233445566778899aabbccddeeff'))).toBe('Invalid argument')
-    expect(refused(add('esp', `comp deflate ${auth}`))).toBe('Invalid argument')
+    expect(refused(add('esp', `comp deflate ${auth} enc aes 0x00112233445566778899aabbccddeeff`))).toBe(
+      'Invalid argument',
+    )
     expect(refused(add('ah', `comp deflate ${auth}`))).toBe('Invalid argument')
     for (const name of ['lzs', 'lzjh', 'gzip'])
       expect(refused(add('comp', `comp ${name}`))).toBe('Function not implemented')
     expect(refused(add('4', 'comp deflate mode tunnel'))).toBe('Invalid argument')
+  })
+  test('deflate, where the host has no zlib to lend', () => {
+    const { getBuiltinModule } = process
+    Object.assign(process, { getBuiltinModule: undefined })
+    const heard = refused(comp(IN))
+    Object.assign(process, { getBuiltinModule })
+    expect(heard).toBe('Function not implemented')
   })
   test('a state as it is listed', () => {
     good(comp(IN, 'reqid 7'))
