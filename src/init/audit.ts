@@ -36,6 +36,7 @@ import { unix_files_in_flight, unix_gc } from '../net/unix/garbage.js'
 import { unix_exit } from '../net/unix/unix_table.js'
 import { xfrm_policy_flush } from '../net/xfrm/xfrm_policy.js'
 import { xfrm_state_flush } from '../net/xfrm/xfrm_state.js'
+import { xfrm_gc_now } from '../net/xfrm/xfrm_tunnel.js'
 import { xfrm_user_exit_halted } from '../net/xfrm/xfrm_user.js'
 import { rcu_drain_halted } from '../rcu/rcupdate.js'
 import { exit_mm } from '../sched/mm.js'
@@ -136,6 +137,7 @@ export function leak_audit(): LeakReport[] {
   rt_cache_flush()
   rcu_drain_halted(ncpus)
   dst_gc_now()
+  xfrm_gc_now()
   rcu_drain_halted(ncpus)
   inet_peers_exit()
   return leftovers(ncpus)

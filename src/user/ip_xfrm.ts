@@ -124,11 +124,14 @@ function key_bytes(textual: string): number[] {
   if (!/^0x([0-9a-f]{2})*$/i.test(textual)) invarg('ALGO-KEY value is invalid', textual)
   return (textual.slice(2).match(/../g) ?? []).map(b => Number.parseInt(b, 16))
 }
+const ALGOS = { auth: 1, enc: 2, comp: 3 } as const
+/** ALGO: auth NAME KEY, enc NAME KEY, comp NAME. */
 function take_algo(args: Args, out: number[]): boolean {
-  const type = args.word('auth') ? 1 : args.word('enc') ? 2 : 0
-  if (type === 0) return false
+  const word = (['auth', 'enc', 'comp'] as const).find(w => args.word(w))
+  if (word === undefined) return false
+  const type = ALGOS[word]
   const name = args.next()
-  const key = key_bytes(args.next())
+  const key = word === 'comp' ? [] : key_bytes(args.next())
   const padded = [...Array.from(name, c => c.charCodeAt(0)), ...zeros(64)].slice(0, 64)
   out.push(...attr(type, [...padded, ...u32(key.length * 8), ...key]))
   return true
@@ -193,14 +196,11 @@ function state_text(m: Message, stats: boolean): string {
   let text = `src ${dotted(b.subarray(80, 84))} dst ${dotted(b.subarray(56, 60))}\n`
   text += `\tproto ${name_of(PROTOS, b[76]!)} spi ${hex(spi_of(b, 72))} reqid ${get32(b, 208) >>> 0} mode ${name_of(MODES, b[214]!)}\n`
   text += `\treplay-window ${b[215]} \n`
-  for (const [type, word] of [
-    [1, 'auth'],
-    [2, 'enc'],
-  ] as const) {
+  for (const [word, type] of Object.entries(ALGOS)) {
     const algo = t.get(type)
     if (algo === undefined) continue
     const key = [...algo.subarray(68)].map(k => k.toString(16).padStart(2, '0')).join('')
-    text += `\t${word} ${getText(algo.subarray(0, 64))} ${key === '' ? '""' : `0x${key}`}\n`
+    text += `\t${word} ${getText(algo.subarray(0, 64))} ${key !== '' ? `0x${key}` : word === 'comp' ? '' : '""'}\n`
   }
   text += `\tsel ${selector_text(b, 0)}\n`
   if (!stats) return text
@@ -233,7 +233,7 @@ function* state_modify(nl: Netlink, args: Args, io: Output, type: number): Comma
   const limits = no_limits()
   const algos: number[] = []
   let sel = no_selector()
-  let [reqid, mode, window, seq, flags, min, max] = [0, 0, 0, 0, 0, 0x100, 0xffffffff]
+  let [reqid, mode, window, seq, flags, min, max] = [0, 0, 0, 0, 0, 0x100, -1]
   while (!args.done) {
     if (take_id(args, id) || take_algo(args, algos) || take_limit(args, limits)) continue
     if (args.word('mode')) mode = value_of(MODES, args.next(), 'MODE')
@@ -252,7 +252,8 @@ function* state_modify(nl: Netlink, args: Args, io: Output, type: number): Comma
   const body = [...xfrm_selector(sel), ...xfrm_id(id), ...address(id.src), ...lifetimes(limits), ...zeros(32 + 12)]
   body.push(...u32(seq), ...u32(reqid), ...u16(AF_INET), mode, window, flags, 0, 0, 0)
   if (type !== MSG.ALLOCSPI) return yield* talk(nl, type, NLM_F_CREATE | NLM_F_EXCL, [...body, ...algos])
-  const m = yield* rtnl_talk(nl, type, 0, [...body, ...u32(min), ...u32(max)])
+  const last = max >= 0 ? max : id.proto === PROTOS.comp ? 0xffff : 0xffffffff
+  const m = yield* rtnl_talk(nl, type, 0, [...body, ...u32(min), ...u32(last)])
   if (typeof m === 'number') throw new Failure(`RTNETLINK answers: ${strerror(m)}`, 2)
   yield* io.out(state_text(m, false))
 }

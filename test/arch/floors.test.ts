@@ -20,6 +20,7 @@ test.each([
   ['an export from above', 'src/lib/x.ts', "export * from '../arch/ram.js'\n"],
   ['an import over several lines', 'src/net/core/x.ts', "import {\n  ip_rcv,\n} from '../ipv4/ip_input.js'\n"],
   ['Node in the kernel', 'src/net/core/x.ts', "import { readFileSync } from 'node:fs'\n"],
+  ['Node in the kernel, by the back door', 'src/net/xfrm/x.ts', "process.getBuiltinModule('node:fs')\n"],
   ['the kernel in the lab', 'src/lab/x.ts', "import { alloc_skb } from '../net/core/skbuff.js'\n"],
   ['the kernel in the hardware', 'src/hw/x.ts', "import { netif_rx } from '../net/core/dev.js'\n"],
   ['the kernel in the list of the zoo', 'src/zoo/x.ts', "import { load } from '../arch/atomic.js'\n"],

@@ -9,7 +9,7 @@ import { parsePcap } from '../../src/lab/pcap.js'
 import { readProfile } from '../../src/lab/profile.js'
 import { runScenario, type ScenarioResult } from '../../src/lab/scenario/run.js'
 import { parseScenario, type ScenarioSpec } from '../../src/lab/scenario/schema.js'
-import { complaints, decrypted, hasTshark } from '../helpers/tshark.js'
+import { complaints, decrypted, type EspKeys, hasTshark } from '../helpers/tshark.js'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const bin = join(root, 'bin/softnet.mjs')
@@ -77,6 +77,16 @@ test('with a real clock', { timeout: 60_000 }, async () => {
   sound(await runScenario(scenario('ping', { clock: 'real' }), null))
 })
 
+/** What tshark is told of the gateways of examples: their SPIs. */
+function keysOf(there: string, back: string): EspKeys[] {
+  const one = { enc: '0x00112233445566778899aabbccddeeff', auth: '0x0102030405060708090a0b0c0d0e0f1011121314' }
+  const other = { enc: '0xffeeddccbbaa99887766554433221100', auth: '0x1112131415161718191a1b1c1d1e1f2021222324' }
+  return [
+    { src: '192.0.2.1', dst: '192.0.2.2', spi: there, ...one },
+    { src: '192.0.2.2', dst: '192.0.2.1', spi: back, ...other },
+  ]
+}
+
 describe('the command', () => {
   const softnet = (...args: string[]) =>
     spawnSync(process.execPath, [bin, 'run', ...args], { encoding: 'utf8', cwd: dir })
@@ -95,13 +105,7 @@ describe('the command', () => {
       expect(softnet(join(examples, 'ipsec.yaml')).status).toBe(0)
       const file = join(dir, 'ipsec-middle.pcap')
       expect(complaints(file)).toBe('')
-      const [here, there] = ['192.0.2.1', '192.0.2.2']
-      const one = { enc: '0x00112233445566778899aabbccddeeff', auth: '0x0102030405060708090a0b0c0d0e0f1011121314' }
-      const other = { enc: '0xffeeddccbbaa99887766554433221100', auth: '0x1112131415161718191a1b1c1d1e1f2021222324' }
-      const keys = [
-        { src: here, dst: there, spi: '0x00001001', ...one },
-        { src: there, dst: here, spi: '0x00001002', ...other },
-      ]
+      const keys = keysOf('0x00001001', '0x00001002')
       const fields = ['esp.icv_good', 'esp.icv_bad', 'icmp.type', 'udp.dstport', 'ip.src']
       const packets = decrypted(file, keys, fields)
       expect(new Set(packets.map(p => `${p[0]} ${p[1]}`))).toEqual(new Set(['1 0']))
@@ -109,10 +113,23 @@ describe('the command', () => {
       expect([requests, replies]).toEqual([4, 4])
       expect(packets.filter(p => p[3] === '5001').length).toBe(10)
       expect(packets[0]![4]).toBe('192.0.2.1,10.1.0.2')
-      const wrong = decrypted(file, [{ ...keys[0]!, auth: other.auth }, keys[1]!], fields)
+      const wrong = decrypted(file, [{ ...keys[0]!, auth: keys[1]!.auth }, keys[1]!], fields)
       expect(wrong.some(p => p[0] === '0' && p[1] === '1')).toBe(true) // it does look
     },
   )
+  test.runIf(hasTshark)('tshark sees what IPComp made shorter, and what it left alone', () => {
+    expect(softnet(join(examples, 'ipcomp.yaml')).status).toBe(0)
+    const file = join(dir, 'ipcomp-middle.pcap')
+    expect(complaints(file)).toBe('')
+    const fields = ['esp.icv_good', 'ipcomp.cpi', 'icmp.type', 'udp.length', 'icmp.checksum.status', 'frame.len']
+    const packets = decrypted(file, keysOf('0x00002001', '0x00002002'), fields)
+    const count = (...fields: string[]): number =>
+      packets.filter(p => p.slice(0, fields.length).join() === fields.join()).length
+    expect([count('1', '', '8', '', '1'), count('1', '', '0', '', '1')]).toEqual([2, 2])
+    expect([count('1', '0x1001', '8', '', '1'), count('1', '0x1002', '0', '', '1')]).toEqual([2, 2])
+    expect([count('1', '0x1001', '', '1408'), packets.length]).toEqual([10, 18])
+    expect(packets.every(p => Number(p[5]) < 500)).toBe(true) // 1,500 go in
+  })
   test('files that programs write appear on this host; tshark takes what tcpdump -w wrote for sound', () => {
     const { status, stdout } = softnet(join(examples, 'tcpdump.yaml'))
     expect([status, stdout]).toEqual([

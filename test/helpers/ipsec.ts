@@ -1,5 +1,6 @@
 /** ipsec.ts - the other end of an association, by the ciphers of Node: what it sends, and what it makes of what it gets. */
 import { createCipheriv, createDecipheriv, createHmac } from 'node:crypto'
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { ip_main } from '../../src/user/ip.js'
 import { setuid } from '../../src/user/libc.js'
 import { ipFrame, parse } from './frames.js'
@@ -102,6 +103,20 @@ export function ahUnwrap(a: Association, frame: Uint8Array): { seq: number; next
   if (packet.readUInt32BE(24) !== a.spi || !icv(a, covered).equals(packet.subarray(32, 44)))
     throw new Error('not sound')
   return { seq: packet.readUInt32BE(28), next: packet[20]!, payload: packet.subarray(44) }
+}
+
+/** ipcomp - a header, and what zlib makes of a payload of protocol `next`; its window may be larger than ours. */
+export function ipcomp(cpi: number, payload: Uint8Array, next: number, flags = 0): Buffer {
+  return Buffer.concat([Buffer.from([next, flags, cpi >> 8, cpi & 255]), deflateRawSync(payload)])
+}
+export function ipcompFrame(a: Association, payload: Uint8Array, next: number): Uint8Array {
+  return ipFrame(ipcomp(a.spi, payload, next), { src: a.src, dst: a.dst, protocol: 108 })
+}
+/** uncomp - what is in the payload of a packet of IPComp, for a reader who remembers 2 KiB. */
+export function uncomp(payload: Uint8Array): { cpi: number; flags: number; next: number; payload: Buffer } {
+  const [next, flags, hi, lo] = payload as unknown as [number, number, number, number]
+  const plain = inflateRawSync(payload.subarray(4), { windowBits: 11, chunkSize: 64 })
+  return { cpi: hi * 256 + lo, flags, next, payload: plain }
 }
 
 /** One command line of `ip`: [exit code, what it printed, what it complained of]. */

@@ -36,16 +36,18 @@ export function decrypted(file: string, keys: readonly EspKeys[], fields: readon
       `uat:esp_sa:"IPv4","${k.src}","${k.dst}","${k.spi}","AES-CBC [RFC3602]","${k.enc}","HMAC-SHA-1-96 [RFC2404]","${k.auth}"`,
   )
   const options = ['esp.enable_encryption_decode:TRUE', 'esp.enable_authentication_check:TRUE', ...known]
-  const args = [
-    '-r',
-    file,
-    ...options.flatMap(o => ['-o', o]),
-    '-Y',
-    'esp',
-    '-T',
-    'fields',
-    ...fields.flatMap(f => ['-e', f]),
-  ]
+  return dissected(file, 'esp', fields, options)
+}
+
+/** dissected - fields of each frame that a filter is for, in tshark's words; several values of one: with commas. Digests are looked at. */
+export function dissected(
+  file: string,
+  filter: string,
+  fields: readonly string[],
+  options: readonly string[] = ['udp.check_checksum:TRUE'],
+): string[][] {
+  const wanted = ['-Y', filter, '-T', 'fields', ...fields.flatMap(f => ['-e', f])]
+  const args = ['-r', file, ...options.flatMap(o => ['-o', o]), ...wanted]
   const { status, stdout, stderr } = spawnSync('tshark', args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(stderr)
   return stdout

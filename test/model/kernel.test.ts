@@ -9,6 +9,7 @@ import type { UdpCloseArgs } from './kernel/udpclose.js'
 import type { UnregisterArgs } from './kernel/unregister.js'
 import type { UpDownArgs } from './kernel/updown.js'
 import type { XfrmArgs } from './kernel/xfrm.js'
+import type { XfrmTunnelArgs } from './kernel/xfrm_tunnel.js'
 
 const look = (name: string, options: ExploreOptions) =>
   explore(new URL(`./kernel/${name}.js`, import.meta.url), { throws: false, hangSeconds: 60, shrink: 60, ...options })
@@ -234,12 +235,13 @@ describe('what is taken away while it is used', () => {
   )
 
   test.each([
-    ['the state of a tunnel is deleted', 'delete', 0],
-    ['the state of a tunnel is deleted', 'delete', 1],
-    ['its policy is replaced', 'replace', 0],
-    ['its policy is replaced', 'replace', 1],
-  ] as const)('%s under packets that go through it (%s, by CPU %i)', async (_name, what, operator) => {
-    const args: XfrmArgs = { frames: 3, what, operator, ticks: 2 }
+    ['the state of a tunnel is deleted', 'delete', 0, false],
+    ['the state of a tunnel is deleted', 'delete', 1, false],
+    ['its policy is replaced', 'replace', 0, false],
+    ['its policy is replaced', 'replace', 1, false],
+    ['the state of a tunnel that compresses is deleted', 'delete', 1, true],
+  ] as const)('%s under packets that go through it (%s, by CPU %i)', async (_name, what, operator, comp) => {
+    const args: XfrmArgs = { frames: 3, what, operator, ticks: 2, comp }
     const result = await look('xfrm', { ...options, args })
     expect(result).toMatchObject(clean)
     expect(result.outcomes[`${what}: 3 of 3`]).toBeGreaterThan(0)
@@ -260,6 +262,24 @@ describe('what is taken away while it is used', () => {
     const result = await look('xfrm_spi', { ...options, schedules: 80 })
     expect(result).toMatchObject({ ...clean, schedules: 80 })
     expect(Object.keys(result.outcomes).sort()).toEqual(['gone', 'promised'])
+  })
+
+  test.each([
+    ['comes', ['a new one', 'the old one']],
+    ['goes', ['none']],
+  ] as const)(
+    'a state of IPComp goes while another %s: its tunnel state serves who is there',
+    async (second, outcomes) => {
+      const args: XfrmTunnelArgs = { second }
+      const result = await look('xfrm_tunnel', { ...options, schedules: 200, args })
+      expect(result).toMatchObject({ ...clean, schedules: 200 })
+      expect(Object.keys(result.outcomes).sort()).toEqual(outcomes)
+    },
+  )
+  test('a broken twin that counts behind the lock is left with a tunnel state that is gone', async () => {
+    const args: XfrmTunnelArgs = { second: 'comes', twin: true }
+    const { findings } = await look('xfrm_tunnel', { ...options, schedules: 200, args })
+    expect(findings[0]?.sentence).toMatch(/tunnel state|uses/)
   })
 
   test('a policy of IPsec is replaced: at no moment is there none', async () => {

@@ -65,7 +65,7 @@ export const DROP_REASONS = [
   'xfrm_state_invalid', // the state has ended or has used up its limit
   'xfrm_replay', // seen before, or too old to tell
   'xfrm_integrity', // wrong digest
-  'xfrm_malformed', // lengths, padding, options
+  'xfrm_malformed', // lengths, padding, options, what does not decompress
   'xfrm_mode', // no packet in a tunnel
   'xfrm_output', // its states do not take it
   'no_memory',

@@ -6,14 +6,14 @@ import { synchronize_kernel } from '../../rcu/rcupdate.js'
 import { define_module } from '../../sched/module.js'
 import { __skb_pull, skb_push } from '../core/skbuff.js'
 import type { sk_buff } from '../core/types.js'
-import { ip_hdrlen, ip_protocol, set_ip_protocol, set_ip_tot_len } from '../wire/ipv4.js'
+import { IPPROTO_AH, ip_hdrlen, ip_protocol, set_ip_protocol, set_ip_tot_len } from '../wire/ipv4.js'
 import { XFRM_MODE_TUNNEL, type xfrm_state, type xfrm_type } from '../xfrm/types.js'
 import { aalg_of } from '../xfrm/xfrm_algo.js'
 import { xfrm_register_type, xfrm_unregister_type } from '../xfrm/xfrm_km.js'
 import { bytes_of, equal_at, xfrm_icv } from './esp4.js'
 import { inet_add_protocol, inet_del_protocol } from './ip_input.js'
 import { ip_send_check } from './ip_output.js'
-import { BAD_DIGEST, IPPROTO_AH, xfrm4_rcv_sym } from './xfrm4_input.js'
+import { BAD_DIGEST, xfrm4_rcv_sym } from './xfrm4_input.js'
 
 const u8 = RAM.u8
 const dv = RAM.dv
@@ -21,7 +21,7 @@ const dv = RAM.dv
 const AH_HLEN = 12
 const ah_len = (x: xfrm_state): number => (AH_HLEN + aalg_of(x.aalg).trunc + 7) & ~7
 
-function init_state(x: xfrm_state): number {
+function* init_state(x: xfrm_state): Generator<void, number, void> {
   if (x.aalg === 0 || x.ealg !== 0) return -EINVAL
   x.header_len = ah_len(x) + (x.mode === XFRM_MODE_TUNNEL ? 20 : 0)
   return 0

@@ -6,7 +6,7 @@ import { synchronize_kernel } from '../../rcu/rcupdate.js'
 import { define_module } from '../../sched/module.js'
 import { __skb_pull, pskb_expand_head, pskb_trim, skb_push, skb_put, skb_tailroom } from '../core/skbuff.js'
 import type { sk_buff } from '../core/types.js'
-import { ip_hdrlen, ip_protocol, set_ip_protocol, set_ip_tot_len } from '../wire/ipv4.js'
+import { IPPROTO_ESP, ip_hdrlen, ip_protocol, set_ip_protocol, set_ip_tot_len } from '../wire/ipv4.js'
 import { aes_cbc_decrypt, aes_cbc_encrypt, hmac_digest } from '../xfrm/crypto.js'
 import { XFRM_MODE_TUNNEL, type xfrm_state, type xfrm_type } from '../xfrm/types.js'
 import { aalg_of, ealg_of } from '../xfrm/xfrm_algo.js'
@@ -14,7 +14,7 @@ import { xfrm_register_type, xfrm_unregister_type } from '../xfrm/xfrm_km.js'
 import { xfrm_random } from '../xfrm/xfrm_state.js'
 import { inet_add_protocol, inet_del_protocol } from './ip_input.js'
 import { ip_send_check } from './ip_output.js'
-import { BAD_DIGEST, IPPROTO_ESP, xfrm4_rcv_sym } from './xfrm4_input.js'
+import { BAD_DIGEST, xfrm4_rcv_sym } from './xfrm4_input.js'
 
 const u8 = RAM.u8
 const dv = RAM.dv
@@ -39,7 +39,7 @@ const trunc_of = (x: xfrm_state): number => (x.aalg === 0 ? 0 : aalg_of(x.aalg).
 /** What the ciphertext is a multiple of. */
 const block_of = (x: xfrm_state): number => Math.max(4, ealg_of(x.ealg).block)
 
-function init_state(x: xfrm_state): number {
+function* init_state(x: xfrm_state): Generator<void, number, void> {
   if (x.ealg === 0) return -EINVAL
   const { iv } = ealg_of(x.ealg)
   x.header_len = ESP_HLEN + iv + (x.mode === XFRM_MODE_TUNNEL ? 20 : 0)

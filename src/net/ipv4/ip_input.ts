@@ -28,6 +28,11 @@ import { ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH } from '../wir
 import {
   IP_MF,
   IP_OFFSET,
+  IPPROTO_AH,
+  IPPROTO_COMP,
+  IPPROTO_ESP,
+  IPPROTO_IPIP,
+  IPPROTO_UDP,
   ip_daddr,
   ip_frag_off,
   ip_hdrlen,
@@ -236,16 +241,22 @@ function ip_local_deliver_finish(skb: sk_buff): number {
   return ret
 }
 
-/** Protocols that ask for policies themselves (no_policy): UDP, ESP, AH. */
+/** Protocols that ask for policies themselves (no_policy), if anybody takes them: UDP, and what IPsec takes off. */
 function asks_itself(protocol: number): boolean {
-  return protocol === 17 || protocol === 50 || protocol === 51
+  return (
+    protocol === IPPROTO_UDP ||
+    protocol === IPPROTO_ESP ||
+    protocol === IPPROTO_AH ||
+    protocol === IPPROTO_COMP ||
+    protocol === IPPROTO_IPIP
+  )
 }
 /** @consumes skb, unless it returns minus the protocol that is at skb.data now */
 function deliver(skb: sk_buff, protocol: number): number {
   const raw = raw_v4_wanted(protocol)
   if (raw) raw_v4_input(skb)
   const handler = i32[HANDLERS + protocol] as Sym<inet_handler>
-  if (!asks_itself(protocol) && !xfrm_policy_check(XFRM_POLICY_IN, skb)) {
+  if (!(handler !== 0 && asks_itself(protocol)) && !xfrm_policy_check(XFRM_POLICY_IN, skb)) {
     kfree_skb(skb, POLICY)
     return 0
   }

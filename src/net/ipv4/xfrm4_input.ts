@@ -1,8 +1,9 @@
-/** xfrm4_input.ts - packets of ESP and AH for this machine: their states, one after the other. Each is taken off under the lock of its state. */
+/** xfrm4_input.ts - packets of ESP, AH, IPComp and tunnels for this machine: their states, one after the other. Each is taken off under the lock of its state. */
 import { call, symbol } from '../../abi/symbol.js'
 import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
+import { ENOMEM } from '../../lib/errno.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { netif_rx } from '../core/dev.js'
 import { dst_release } from '../core/dst.js'
@@ -10,20 +11,28 @@ import { drop_reason } from '../core/fate.js'
 import { kfree_skb, pskb_may_pull, skb_cow, skb_linearize } from '../core/skbuff.js'
 import { CHECKSUM_NONE, IFF_LOOPBACK, type sk_buff } from '../core/types.js'
 import { ETH_P_IP } from '../wire/eth.js'
-import { ip_daddr, ip_hdrlen, ip_protocol, ip_tos, set_ip_tos } from '../wire/ipv4.js'
+import {
+  IPPROTO_AH,
+  IPPROTO_COMP,
+  IPPROTO_ESP,
+  IPPROTO_IPIP,
+  ip_daddr,
+  ip_hdrlen,
+  ip_protocol,
+  ip_saddr,
+  ip_tos,
+  set_ip_tos,
+} from '../wire/ipv4.js'
 import { XFRM_MAX_DEPTH, XFRM_MODE_TUNNEL, XFRM_STATE_NOECN, XFRM_STATE_VALID, type xfrm_state } from '../xfrm/types.js'
 import { secpath_add } from '../xfrm/xfrm_input.js'
 import { xfrm_replay_advance, xfrm_replay_check } from '../xfrm/xfrm_replay.js'
 import { xfrm_state_check_expire, xfrm_state_count, xfrm_state_lookup, xfrm_state_put } from '../xfrm/xfrm_state.js'
 import { ip_send_check } from './ip_output.js'
-import { IPPROTO_IPIP } from './xfrm4_output.js'
 
 const COST = cost('xfrm4_rcv')
 const dv = RAM.dv
 const u8 = RAM.u8
 const i32 = RAM.i32
-export const IPPROTO_ESP = 50
-export const IPPROTO_AH = 51
 
 const NO_STATE = drop_reason('xfrm_no_state')
 const BAD_STATE = drop_reason('xfrm_state_invalid')
@@ -35,7 +44,26 @@ const NO_MEMORY = drop_reason('no_memory')
 /** What xfrm_type.input says of a packet whose digest is wrong; anything else below 1: malformed. */
 export const BAD_DIGEST = -74 // EBADMSG
 
-const is_ipsec = (protocol: number): boolean => protocol === IPPROTO_ESP || protocol === IPPROTO_AH
+const is_ipsec = (protocol: number): boolean =>
+  protocol === IPPROTO_ESP || protocol === IPPROTO_AH || protocol === IPPROTO_COMP
+/** Bytes of a header; of a tunnel: of the header inside. */
+const HLEN: Readonly<Record<number, number>> = {
+  [IPPROTO_ESP]: 8,
+  [IPPROTO_AH]: 12,
+  [IPPROTO_COMP]: 4,
+  [IPPROTO_IPIP]: 20,
+}
+/** xfrm4_parse_spi - the number that the state of the packet at skb.data has. */
+function spi_of(skb: sk_buff, protocol: number): number {
+  if (protocol === IPPROTO_IPIP) return ip_saddr(skb.nh)
+  if (protocol === IPPROTO_COMP) return dv.getUint16(skb.data + 2)
+  return dv.getInt32(skb.data + (protocol === IPPROTO_AH ? 4 : 0))
+}
+/** IPComp and tunnels do not count: a state of theirs with a window takes nothing, as in 2.6.11. */
+function seq_of(skb: sk_buff, protocol: number): number {
+  if (protocol === IPPROTO_IPIP || protocol === IPPROTO_COMP) return 0
+  return dv.getInt32(skb.data + (protocol === IPPROTO_AH ? 8 : 4))
+}
 
 /** Take one state off. @locks takes the state's @returns what is inside, or below 0: the reason to drop it, negative */
 function decap(x: xfrm_state, skb: sk_buff, seq: number): number {
@@ -46,7 +74,7 @@ function decap(x: xfrm_state, skb: sk_buff, seq: number): number {
   else if (xfrm_state_check_expire(x) !== 0) ret = -BAD_STATE
   else {
     const inner = call(x.type).input(x, skb)
-    ret = inner > 0 ? inner : inner === BAD_DIGEST ? -INTEGRITY : -MALFORMED
+    ret = inner > 0 ? inner : inner === BAD_DIGEST ? -INTEGRITY : inner === -ENOMEM ? -NO_MEMORY : -MALFORMED
     if (inner > 0) {
       if (x.replay_window !== 0) xfrm_replay_advance(x, seq)
       xfrm_state_count(x, skb.len) // what was inside
@@ -78,13 +106,12 @@ function out_of_tunnel(x: xfrm_state, skb: sk_buff, inner: number): boolean {
 /** Each state that is to be taken off. @returns what is inside; 0: a packet that comes in anew; below 0: the reason, negative */
 function decap_all(skb: sk_buff, first: number, states: xfrm_state[]): number {
   for (let protocol = first; ; ) {
-    const ah = protocol === IPPROTO_AH
-    if (!pskb_may_pull(skb, ah ? 12 : 8)) return -MALFORMED
-    const x = xfrm_state_lookup(ip_daddr(skb.nh), dv.getInt32(skb.data + (ah ? 4 : 0)), protocol)
+    if (!pskb_may_pull(skb, HLEN[protocol]!)) return -MALFORMED
+    const x = xfrm_state_lookup(ip_daddr(skb.nh), spi_of(skb, protocol), protocol)
     if (x === null) return -NO_STATE
     states.push(x)
     if (states.length > XFRM_MAX_DEPTH) return -MALFORMED
-    const inner = decap(x, skb, dv.getInt32(skb.data + (ah ? 8 : 4)))
+    const inner = decap(x, skb, seq_of(skb, protocol))
     if (inner < 0) return inner
     if (x.mode === XFRM_MODE_TUNNEL) return out_of_tunnel(x, skb, inner) ? 0 : -MODE
     if (!is_ipsec(inner)) return inner

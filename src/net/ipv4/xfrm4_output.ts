@@ -15,6 +15,7 @@ import { CHECKSUM_HW, CHECKSUM_NONE, type sk_buff } from '../core/types.js'
 import { ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED } from '../wire/icmp.js'
 import {
   IP_DF,
+  IPPROTO_IPIP,
   ip_frag_off,
   ip_tos,
   set_ip_daddr,
@@ -37,7 +38,6 @@ const COST = cost('xfrm4_output')
 const TOO_BIG = drop_reason('ip_fragmentation_needed')
 const FAILED = drop_reason('xfrm_output')
 const LL_SPACE = 16
-export const IPPROTO_IPIP = 4
 
 /** The header around a packet that goes through a tunnel: from the end that is here to the other one. */
 function xfrm4_encap(x: xfrm_state, skb: sk_buff): void {

@@ -11,6 +11,7 @@ import { DST, type dst_entry, type sk_buff } from '../core/types.js'
 import {
   IP_OFFSET,
   IPPROTO_ICMP,
+  IPPROTO_TCP,
   IPPROTO_UDP,
   ip_daddr,
   ip_frag_off,
@@ -28,6 +29,7 @@ import {
 } from '../xfrm/xfrm_policy.js'
 import { xfrm_selector_match } from '../xfrm/xfrm_selector.js'
 import { xfrm_state_init, xfrm_state_mtu, xfrm_state_put } from '../xfrm/xfrm_state.js'
+import { xfrm_tunnel_init } from '../xfrm/xfrm_tunnel.js'
 import { rt_alloc, rt_destroy, rt_drop, rt_set_dev } from './route.js'
 import { ip_route_output_key } from './route_output.js'
 import { ipv4_link_failure } from './route_slow.js'
@@ -36,7 +38,6 @@ import { xfrm4_output_sym } from './xfrm4_output.js'
 
 const u8 = RAM.u8
 const dv = RAM.dv
-const IPPROTO_TCP = 6
 const TOS_MASK = 0x1c
 
 /** _decode_session4 - ports, or type and code, where the packet has them. */
@@ -168,6 +169,7 @@ const xfrm_dev_notifier = DEFINE_STATIC('xfrm_dev_notifier', NOTIFIER)
 /** xfrm4_init - @context boot, CPU 0 */
 export function xfrm4_init(seed: number): void {
   xfrm_state_init(seed)
+  xfrm_tunnel_init()
   xfrm_policy_init()
   xfrm_policy_register_afinfo(xfrm4_policy_afinfo_sym)
   xfrm_dev_notifier.call = xfrm_dev_event_sym

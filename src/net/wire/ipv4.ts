@@ -10,8 +10,12 @@ export const IP_DF = 0x4000
 export const IP_MF = 0x2000
 export const IP_OFFSET = 0x1fff
 export const IPPROTO_ICMP = 1
+export const IPPROTO_IPIP = 4
 export const IPPROTO_TCP = 6
 export const IPPROTO_UDP = 17
+export const IPPROTO_ESP = 50
+export const IPPROTO_AH = 51
+export const IPPROTO_COMP = 108
 
 export const IPOPT_END = 0
 export const IPOPT_NOOP = 1

@@ -102,10 +102,13 @@ export class xfrm_state extends Struct {
   declare ealg: number
   declare ealg_bits: number
   declare ekey: number
+  declare calg: number
   declare header_len: number
   declare trailer_len: number
   declare type: Sym<xfrm_type>
   declare type_mod: number
+  declare tunnel: number
+  declare tunnel_users: number
   declare lock: spinlock_t
   declare state: number
   declare dying: number
@@ -140,10 +143,13 @@ export const STATE: Layout<xfrm_state> = layout('xfrm_state', xfrm_state, {
   ealg: konst(word),
   ealg_bits: konst(word),
   ekey: konst(bytes(XFRM_MAX_KEY)),
+  calg: konst(word),
   header_len: konst(word), // bytes in front, an outer IP header among them
   trailer_len: konst(word), // bytes behind, at most
   type: konst(word),
   type_mod: konst(word), // address of the module that it comes from, with a reference
+  tunnel: konst(word), // address of the state of what comes through its tunnel as it is, with a reference and a use; 0: none
+  tunnel_users: atomic(word), // of such a state: who uses it, and 1; 0: of any other. Changed under xfrm_state_lock
   lock: embed(SPINLOCK),
   state: atomic(word), // XFRM_STATE_*: changed under the lock
   dying: by('lock', word), // its soft limit has been told of
@@ -159,12 +165,12 @@ export const STATE: Layout<xfrm_state> = layout('xfrm_state', xfrm_state, {
   timer: embed(TIMER), // pending: it holds a reference
 })
 
-/** A protocol of transformations. Called under the lock of the state, with bottom halves off. */
+/** A protocol of transformations. Packets: under the lock of the state, with bottom halves off. */
 export interface xfrm_type {
   proto: number
-  /** Fills in what follows from the algorithms. @returns 0, -EINVAL */
-  init_state(x: xfrm_state): number
-  /** The packet, whose header lies at skb.h, as it was before. @returns the protocol inside, or below 0: it is not sound */
+  /** Fills in what follows from the algorithms. Called without locks. @context process @returns 0, -EINVAL */
+  init_state(x: xfrm_state): Generator<void, number, void>
+  /** The packet, whose header lies at skb.h, as it was before. @returns the protocol inside; -ENOMEM; below 0: it is not sound */
   input(x: xfrm_state, skb: import('../core/types.js').sk_buff): number
   /** skb.nh is its header, with room in front. @returns 0, -errno */
   output(x: xfrm_state, skb: import('../core/types.js').sk_buff): number

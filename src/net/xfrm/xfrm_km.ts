@@ -6,10 +6,14 @@ import { load, store } from '../../arch/atomic.js'
 import { now_ns } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
 import { ENOENT } from '../../lib/errno.js'
-import { try_module_get } from '../../sched/module.js'
+import { request_module, try_module_get } from '../../sched/module.js'
+import { IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP, IPPROTO_IPIP } from '../wire/ipv4.js'
 import type { xfrm_policy, xfrm_state, xfrm_tmpl, xfrm_type } from './types.js'
 
 const i32 = RAM.i32
+
+/** Protocols that transform packets. */
+const PROTOS: readonly number[] = [IPPROTO_AH, IPPROTO_ESP, IPPROTO_COMP, IPPROTO_IPIP]
 
 class xfrm_kms extends Struct {
   declare km: number
@@ -17,7 +21,7 @@ class xfrm_kms extends Struct {
 }
 const KMS: Layout<xfrm_kms> = layout('xfrm_kms', xfrm_kms, {
   km: atomic(word), // Sym<xfrm_mgr> of who is told; 0: nobody
-  types: atomic(bytes(2 * 8)), // AH, ESP: Sym<xfrm_type> and module
+  types: atomic(bytes(PROTOS.length * 8)), // of each: Sym<xfrm_type> and module
 })
 const kms = DEFINE_STATIC('xfrm_kms', KMS)
 
@@ -33,9 +37,12 @@ export interface xfrm_mgr {
 export function xfrm_time(): number {
   return Math.floor(now_ns() / 1e9) + 1 // 0 means never
 }
-const IPPROTO_ESP = 50
-const IPPROTO_AH = 51
-const type_slot = (proto: number): number => (kms.types >> 2) + (proto === IPPROTO_ESP ? 2 : 0)
+
+/** Index of a word; below 0: nobody transforms this protocol. */
+function type_slot(proto: number): number {
+  const k = PROTOS.indexOf(proto)
+  return k < 0 ? -1 : (kms.types >> 2) + 2 * k
+}
 
 /** xfrm_register_type - @context process @returns false: there is one */
 export function xfrm_register_type(proto: number, type: Sym<xfrm_type>, mod: number): boolean {
@@ -47,19 +54,20 @@ export function xfrm_register_type(proto: number, type: Sym<xfrm_type>, mod: num
 export function xfrm_unregister_type(proto: number): void {
   store(type_slot(proto) << 2, 0)
 }
-/** xfrm_type_name - the module that a protocol comes from, or null. */
-export function xfrm_type_module(proto: number): string | null {
-  return proto === IPPROTO_ESP ? 'esp4' : proto === IPPROTO_AH ? 'ah4' : null
-}
-/** xfrm_init_state - the type of a new state, with a reference on its module. @returns 0, -ENOENT, or what it says */
-export function xfrm_init_state(x: xfrm_state): number {
-  if (xfrm_type_module(x.proto) === null) return -ENOENT
-  const type = load(type_slot(x.proto) << 2)
-  const mod = i32[type_slot(x.proto) + 1]!
+/**
+ * xfrm_init_state - the type of a new state, with a reference on its module, which is loaded if it is not there. @context process
+ * @returns 0, -ENOENT, or what it says
+ */
+export function* xfrm_init_state(x: xfrm_state): Generator<void, number, void> {
+  const slot = type_slot(x.proto)
+  if (slot < 0) return -ENOENT
+  if (load(slot << 2) === 0) yield* request_module(`xfrm-type-2-${x.proto}`)
+  const type = load(slot << 2)
+  const mod = i32[slot + 1]!
   if (type === 0 || !try_module_get(mod)) return -ENOENT
   x.type = type
   x.type_mod = mod
-  return call(x.type).init_state(x)
+  return yield* call(x.type).init_state(x)
 }
 
 export function xfrm_register_km(km: Sym<xfrm_mgr>): void {
@@ -78,5 +86,5 @@ export function xfrm_km(): xfrm_mgr | null {
 /** xfrm_km_init - @context boot, CPU 0 */
 export function xfrm_km_init(): void {
   kms.km = 0
-  i32.fill(0, kms.types >> 2, (kms.types >> 2) + 4)
+  i32.fill(0, kms.types >> 2, (kms.types >> 2) + 2 * PROTOS.length)
 }

@@ -50,6 +50,7 @@ import {
   type xfrm_state,
   type xfrm_tmpl,
 } from './types.js'
+import { xfrm_gc_add } from './xfrm_gc.js'
 import { xfrm_km, xfrm_km_init, xfrm_time } from './xfrm_km.js'
 import { xfrm_init_tempsel, xfrm_selector_match } from './xfrm_selector.js'
 
@@ -76,6 +77,7 @@ const SAD: Layout<xfrm_sad> = layout('xfrm_sad', xfrm_sad, {
   byspi: bytes(BUCKETS * 4),
 })
 const sad = DEFINE_STATIC('xfrm_sad', SAD)
+export const xfrm_state_lock = sad.lock
 const BYDST = STATE.offset('bydst')
 const BYSPI = STATE.offset('byspi')
 const REFCNT = STATE.offset('refcnt')
@@ -113,8 +115,17 @@ export function xfrm_state_hold(x: xfrm_state): void {
 export function xfrm_state_put(x: xfrm_state): void {
   if (!refcount_dec_and_test(x.addr + REFCNT)) return
   BUG_ON(x.state !== XFRM_STATE_DEAD && x.state !== XFRM_STATE_VOID, 'xfrm_state freed alive')
+  if (x.tunnel === 0) xfrm_state_free(x)
+  else xfrm_gc_add(x)
+}
+/** xfrm_state_free - it has no references. @context any but hardirq @consumes x */
+export function xfrm_state_free(x: xfrm_state): void {
   if (x.type_mod !== 0) module_put(x.type_mod)
   kfree(x.addr)
+}
+/** xfrm_state_kern - is it the kernel's own? It goes with its users, and is nobody else's to delete. */
+export function xfrm_state_kern(x: xfrm_state): boolean {
+  return x.tunnel_users !== 0
 }
 
 const h_dst = (daddr: number): number => (sad.bydst >> 2) + (jhash_3words(daddr, 0, 0, 0) & (BUCKETS - 1))
@@ -126,7 +137,8 @@ function unlink(slot: number, link: number, x: xfrm_state): void {
   while (i32[at] !== 0 && i32[at] !== x.addr) at = (i32[at]! + link) >> 2
   if (i32[at] !== 0) i32[at] = i32[(x.addr + link) >> 2]!
 }
-function insert(x: xfrm_state): void {
+/** __xfrm_state_insert - @locks xfrm_state_lock is held */
+export function __xfrm_state_insert(x: xfrm_state): void {
   x.bydst = i32[h_dst(x.daddr)]!
   i32[h_dst(x.daddr)] = x.addr
   sad.count++
@@ -148,13 +160,13 @@ function arm(x: xfrm_state, jiffies_on: number): void {
  */
 export function xfrm_state_delete(x: xfrm_state): number {
   spin_lock_bh(sad.lock)
-  const err = delete_locked(x)
+  const err = __xfrm_state_delete(x)
   spin_unlock_bh(sad.lock)
-  if (err === 0) dropped(x)
+  if (err === 0) xfrm_state_dropped(x)
   return err
 }
-/** It is out of the database. More than the caller's reference and the database's are those of bundles, which would keep it, and its module. */
-function dropped(x: xfrm_state): void {
+/** xfrm_state_dropped - it is out of the database. More than the caller's reference and the database's are those of bundles, which would keep it, and its module. */
+export function xfrm_state_dropped(x: xfrm_state): void {
   if (load(x.addr + REFCNT) > 2) call(sad.prune)()
   xfrm_state_put(x)
 }
@@ -162,7 +174,8 @@ function dropped(x: xfrm_state): void {
 export function xfrm_state_on_delete(prune: Sym<() => void>): void {
   sad.prune = prune
 }
-function delete_locked(x: xfrm_state): number {
+/** __xfrm_state_delete - @locks xfrm_state_lock is held; takes the state's @returns 0: xfrm_state_dropped is to be called without it; -ESRCH */
+export function __xfrm_state_delete(x: xfrm_state): number {
   spin_lock(x.lock)
   const alive = x.state !== XFRM_STATE_DEAD
   if (alive) {
@@ -191,7 +204,7 @@ export function xfrm_state_all(): xfrm_state[] {
 /** xfrm_state_flush - all states of a protocol; 0: of any. @context process, or a halted machine @locks takes both */
 export function xfrm_state_flush(proto: number): void {
   for (const x of xfrm_state_all()) {
-    if (proto === 0 || x.proto === proto) xfrm_state_delete(x)
+    if ((proto === 0 || x.proto === proto) && !xfrm_state_kern(x)) xfrm_state_delete(x)
     xfrm_state_put(x)
   }
 }
@@ -201,12 +214,13 @@ export function xfrm_state_flush(proto: number): void {
 /** xfrm_state_lookup - the state of a packet that came in. @returns it with one more reference, or null */
 export function xfrm_state_lookup(daddr: number, spi: number, proto: number): xfrm_state | null {
   spin_lock_bh(sad.lock)
-  const x = lookup_locked(daddr, spi, proto)
+  const x = __xfrm_state_lookup(daddr, spi, proto)
   if (x !== null) xfrm_state_hold(x)
   spin_unlock_bh(sad.lock)
   return x
 }
-function lookup_locked(daddr: number, spi: number, proto: number): xfrm_state | null {
+/** __xfrm_state_lookup - @locks xfrm_state_lock is held @returns it, or null */
+export function __xfrm_state_lookup(daddr: number, spi: number, proto: number): xfrm_state | null {
   for (let at = i32[h_spi(daddr, spi, proto)]!; at !== 0; ) {
     const x = STATE.ref(at)
     if (x.daddr === daddr && x.spi === spi && x.proto === proto) return x
@@ -244,7 +258,7 @@ function find_locked(daddr: number, saddr: number, fl: Flow, t: xfrm_tmpl, polic
   }
   if (acquiring) return -EAGAIN
   if (err !== 0) return err
-  if (t.spi !== 0 && lookup_locked(daddr, t.spi, t.proto) !== null) return -EEXIST
+  if (t.spi !== 0 && __xfrm_state_lookup(daddr, t.spi, t.proto) !== null) return -EEXIST
   return acquire_locked(daddr, saddr, fl, t, policy)
 }
 function younger(x: xfrm_state, best: xfrm_state): boolean {
@@ -262,7 +276,7 @@ function acquire_locked(daddr: number, saddr: number, fl: Flow, t: xfrm_tmpl, po
   }
   x.state = XFRM_STATE_ACQ
   f64[(x.lft >> 3) + LFT_HARD_ADD] = XFRM_ACQ_EXPIRES
-  insert(x)
+  __xfrm_state_insert(x)
   arm(x, XFRM_ACQ_EXPIRES * hz())
   xfrm_state_put(x)
   return -EAGAIN
@@ -300,7 +314,7 @@ function find_acq_byseq(seq: number, daddr: number): xfrm_state | null {
  */
 export function xfrm_state_add(x: xfrm_state): number {
   spin_lock_bh(sad.lock)
-  if (lookup_locked(x.daddr, x.spi, x.proto) !== null) {
+  if (__xfrm_state_lookup(x.daddr, x.spi, x.proto) !== null) {
     spin_unlock_bh(sad.lock)
     return -EEXIST
   }
@@ -309,9 +323,9 @@ export function xfrm_state_add(x: xfrm_state): number {
 }
 /** @locks xfrm_state_lock is held, and dropped */
 function replace_locked(acq: xfrm_state | null, x: xfrm_state): void {
-  const gone = acq !== null && delete_locked(acq) === 0
+  const gone = acq !== null && __xfrm_state_delete(acq) === 0
   x.state = XFRM_STATE_VALID
-  insert(x)
+  __xfrm_state_insert(x)
   arm(x, hz())
   spin_unlock_bh(sad.lock)
   if (gone) xfrm_state_put(acq)
@@ -323,7 +337,7 @@ function replace_locked(acq: xfrm_state | null, x: xfrm_state): void {
  */
 export function xfrm_state_update(x: xfrm_state): number {
   spin_lock_bh(sad.lock)
-  const known = lookup_locked(x.daddr, x.spi, x.proto)
+  const known = __xfrm_state_lookup(x.daddr, x.spi, x.proto)
   if (known === null) {
     spin_unlock_bh(sad.lock)
     return -ESRCH
@@ -372,7 +386,7 @@ export function xfrm_find_acq(
   if (known === null) {
     fresh.state = XFRM_STATE_ACQ
     f64[(fresh.lft >> 3) + LFT_HARD_ADD] = XFRM_ACQ_EXPIRES
-    insert(fresh)
+    __xfrm_state_insert(fresh)
     arm(fresh, XFRM_ACQ_EXPIRES * hz())
   } else xfrm_state_hold(known)
   spin_unlock_bh(sad.lock)
@@ -392,7 +406,7 @@ export function xfrm_alloc_spi(x: xfrm_state, min: number, max: number): number 
     const first = random_u32() % n
     for (let h = 0; h < Math.min(n, 0x1000) && x.spi === 0; h++) {
       const spi = (min + ((first + h) % n)) | 0
-      if (spi !== 0 && lookup_locked(x.daddr, spi, x.proto) === null) x.spi = spi
+      if (spi !== 0 && __xfrm_state_lookup(x.daddr, spi, x.proto) === null) x.spi = spi
     }
     if (x.spi !== 0) insert_spi(x)
   }

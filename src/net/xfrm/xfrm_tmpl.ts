@@ -11,6 +11,7 @@ import {
   type xfrm_state,
   type xfrm_tmpl,
 } from './types.js'
+import { xfrm_state_kern } from './xfrm_state.js'
 
 const i32 = RAM.i32
 
@@ -27,15 +28,20 @@ export function sec_path_states(skb: sk_buff): readonly xfrm_state[] {
   return Array.from({ length: sp.len }, (_, k) => STATE.ref(i32[(sp.x >> 2) + k]!))
 }
 
+/** Another tunnel than the template's. */
+function xfrm_state_addr_cmp(t: xfrm_tmpl, x: xfrm_state): boolean {
+  return (t.daddr !== 0 && t.daddr !== x.daddr) || (t.saddr !== 0 && t.saddr !== x.saddr)
+}
 function xfrm_state_ok(t: xfrm_tmpl, x: xfrm_state): boolean {
-  const tunnel = x.mode === XFRM_MODE_TUNNEL
+  // What comes through a tunnel as it is serves for whatever need not be there.
+  if (xfrm_state_kern(x)) return t.optional !== 0 && !xfrm_state_addr_cmp(t, x)
   return (
     x.proto === t.proto &&
     (x.spi === t.spi || t.spi === 0) &&
     (x.reqid === t.reqid || t.reqid === 0) &&
     x.mode === t.mode &&
     (x.aalg === 0 || (t.aalgos & (1 << x.aalg)) !== 0) &&
-    !(tunnel && ((t.daddr !== 0 && t.daddr !== x.daddr) || (t.saddr !== 0 && t.saddr !== x.saddr)))
+    !(x.mode === XFRM_MODE_TUNNEL && xfrm_state_addr_cmp(t, x))
   )
 }
 /** xfrm_policy_ok - the first state from `start` on that a template is for. @returns the place behind it; -1: there is none */

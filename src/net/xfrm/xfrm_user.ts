@@ -12,7 +12,7 @@ import { symbol } from '../../abi/symbol.js'
 import { RAM } from '../../arch/ram.js'
 import { EINVAL, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM, ENOSYS, EPERM, ESRCH } from '../../lib/errno.js'
 import { synchronize_kernel } from '../../rcu/rcupdate.js'
-import { define_module, request_module } from '../../sched/module.js'
+import { define_module } from '../../sched/module.js'
 import { down, init_MUTEX, SEMAPHORE, type semaphore, up } from '../../sched/semaphore.js'
 import { skb_dequeue } from '../core/skb_queue.js'
 import { __skb_pull, alloc_skb, consume_skb } from '../core/skbuff.js'
@@ -46,6 +46,7 @@ import {
   netlink_cb,
   nlmsg_align,
 } from '../netlink/types.js'
+import { IPPROTO_AH, IPPROTO_COMP, IPPROTO_ESP } from '../wire/ipv4.js'
 import {
   XFRM_MAX_DEPTH,
   XFRM_MAX_KEY,
@@ -55,7 +56,7 @@ import {
   type xfrm_state,
   type xfrm_tmpl,
 } from './types.js'
-import { xfrm_aalg_get_byname, xfrm_ealg_get_byname } from './xfrm_algo.js'
+import { xfrm_aalg_get_byname, xfrm_calg_get_byname, xfrm_ealg_get_byname } from './xfrm_algo.js'
 import { xfrm_init_state, type xfrm_mgr, xfrm_register_km, xfrm_unregister_km } from './xfrm_km.js'
 import {
   xfrm_pol_put,
@@ -74,6 +75,7 @@ import {
   xfrm_state_alloc,
   xfrm_state_delete,
   xfrm_state_flush,
+  xfrm_state_kern,
   xfrm_state_lookup,
   xfrm_state_put,
   xfrm_state_update,
@@ -129,8 +131,6 @@ const XFRMA_MAX = 5
 const XFRMGRP_ACQUIRE = 1
 const XFRMGRP_EXPIRE = 2
 const AF_INET = 2
-const IPPROTO_ESP = 50
-const IPPROTO_AH = 51
 
 class xfrm_user_t extends Struct {
   declare nl: sock | null
@@ -144,15 +144,19 @@ const attribute = (rta: Attributes, type: number): number => rta[type - 1] ?? 0
 
 // ---- states ---------------------------------------------------------------------------------------------------------
 
+/** Has a state of this protocol the algorithms that it must have, and no others? */
+function algos_fit(proto: number, auth: boolean, crypt: boolean, comp: boolean): boolean {
+  if (proto === IPPROTO_AH) return auth && !crypt && !comp
+  if (proto === IPPROTO_ESP) return (auth || crypt) && !comp
+  return proto === IPPROTO_COMP && comp && !auth && !crypt
+}
 /** verify_newsa_info @returns 0, -EINVAL */
 function verify_newsa(at: number, rta: Attributes): number {
-  const [auth, crypt, comp] = [XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ALG_COMP].map(type => attribute(rta, type))
+  const algos = [XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ALG_COMP].map(type => attribute(rta, type))
   if (dv.getUint16(at + 212, true) !== AF_INET || u8[at + 214]! > 1) return -EINVAL
-  const proto = u8[at + 76]
-  if (proto === IPPROTO_AH ? auth === 0 || crypt !== 0 : proto !== IPPROTO_ESP || (auth === 0 && crypt === 0))
-    return -EINVAL
-  if (comp !== 0) return -EINVAL
-  for (const alg of [auth!, crypt!]) {
+  const [auth, crypt, comp] = algos.map(alg => alg !== 0)
+  if (!algos_fit(u8[at + 76]!, auth!, crypt!, comp!)) return -EINVAL
+  for (const alg of algos) {
     if (alg === 0) continue
     const bits = rta_payload(alg) < ALGO ? -1 : algo_bits(rta_data(alg))
     if (bits < 0 || rta_payload(alg) - ALGO < (bits + 7) >> 3 || (bits + 7) >> 3 > XFRM_MAX_KEY) return -EINVAL
@@ -160,10 +164,16 @@ function verify_newsa(at: number, rta: Attributes): number {
   return 0
 }
 
-/** attach_one_algo, of both kinds. @returns 0, -ENOSYS: unknown, -EINVAL: no such key */
+/** attach_one_algo, of each kind. @returns 0, -ENOSYS: unknown, -EINVAL: no such key */
 function attach_algos(x: xfrm_state, rta: Attributes): number {
   const auth = attribute(rta, XFRMA_ALG_AUTH)
   const crypt = attribute(rta, XFRMA_ALG_CRYPT)
+  const comp = attribute(rta, XFRMA_ALG_COMP)
+  if (comp !== 0) {
+    const algo = xfrm_calg_get_byname(algo_name(rta_data(comp)))
+    if (algo === undefined) return -ENOSYS
+    x.calg = algo.id // it has no key
+  }
   if (auth !== 0) {
     const algo = xfrm_aalg_get_byname(algo_name(rta_data(auth)))
     if (algo === undefined) return -ENOSYS
@@ -188,9 +198,8 @@ function* add_sa(at: number, rta: Attributes, update: boolean): Generator<void, 
   const x = xfrm_state_alloc()
   if (x === null) return -ENOMEM
   get_state(x, at)
-  yield* request_module(`xfrm-type-${AF_INET}-${x.proto}`)
   err = attach_algos(x, rta)
-  if (err === 0) err = xfrm_init_state(x)
+  if (err === 0) err = yield* xfrm_init_state(x)
   if (err === 0) err = update ? xfrm_state_update(x) : xfrm_state_add(x)
   xfrm_state_put(x) // the database has its own
   return err
@@ -203,7 +212,7 @@ function named(at: number): xfrm_state | null {
 function del_sa(at: number): number {
   const x = named(at)
   if (x === null) return -ESRCH
-  const err = xfrm_state_delete(x)
+  const err = xfrm_state_kern(x) ? -EPERM : xfrm_state_delete(x)
   xfrm_state_put(x)
   return err
 }
@@ -260,17 +269,23 @@ function get_sa(skb: sk_buff, nlh: number): number {
   xfrm_state_put(x)
   return err
 }
+/** verify_userspi_info - a CPI has 16 bits. @returns 0, -EINVAL */
+function verify_userspi(proto: number, min: number, max: number): number {
+  const known = proto === IPPROTO_AH || proto === IPPROTO_ESP || (proto === IPPROTO_COMP && max < 0x10000)
+  return known && min <= max ? 0 : -EINVAL
+}
 /** xfrm_alloc_userspi - @returns 0, -EINVAL, -ENOENT */
 function alloc_userspi(skb: sk_buff, nlh: number): number {
   const at = nlmsg_data(nlh)
   const [min, max] = [dv.getUint32(at + USERSA_INFO, true), dv.getUint32(at + USERSA_INFO + 4, true)]
   const proto = u8[at + 76]!
-  if ((proto !== IPPROTO_ESP && proto !== IPPROTO_AH) || min > max) return -EINVAL
+  let err = verify_userspi(proto, min, max)
+  if (err !== 0) return err
   const mode = u8[at + 214]!
   const [reqid, seq] = [dv.getInt32(at + 208, true), dv.getInt32(at + 204, true)]
   const x = xfrm_find_acq(proto, mode, reqid, dv.getInt32(at + 56), dv.getInt32(at + 80), seq)
   if (x === null) return -ENOENT
-  let err = xfrm_alloc_spi(x, min, max)
+  err = xfrm_alloc_spi(x, min, max)
   if (err === 0) err = answer(skb, s => fill_state(s, x, head_of(skb, nlh, NEWSA)))
   xfrm_state_put(x)
   return err

@@ -11,7 +11,7 @@ import {
   type xfrm_selector,
   type xfrm_state,
 } from './types.js'
-import { aalg_of, ealg_of } from './xfrm_algo.js'
+import { aalg_of, calg_of, ealg_of } from './xfrm_algo.js'
 
 const dv = RAM.dv
 const u8 = RAM.u8
@@ -127,11 +127,12 @@ export function put_algo(at: number, name: string, bits: number, key: number): v
   dv.setInt32(at + ALGO_NAME, bits, true)
   u8.copyWithin(at + ALGO, key, key + ((bits + 7) >> 3))
 }
-/** The algorithms of a state, for attributes 1 and 2: [type, name, bits, address of the key]. */
+/** The algorithms of a state, for attributes 1 to 3: [type, name, bits, address of the key]. */
 export function algos_of(x: xfrm_state): [type: number, name: string, bits: number, key: number][] {
   const all: [number, string, number, number][] = []
   if (x.aalg !== 0) all.push([1, aalg_of(x.aalg).name, x.aalg_bits, x.akey])
   if (x.ealg !== 0) all.push([2, ealg_of(x.ealg).name, x.ealg_bits, x.ekey])
+  if (x.calg !== 0) all.push([3, calg_of(x.calg).name, 0, 0])
   return all
 }
 

@@ -24,7 +24,6 @@ import {
   xfrm_state_put,
 } from '../../../src/net/xfrm/xfrm_state.js'
 import { xfrm_tmpl_of } from '../../../src/net/xfrm/xfrm_tmpl.js'
-import { request_module } from '../../../src/sched/module.js'
 import { kernel_thread, schedule } from '../../../src/sched/sched.js'
 import { udpFrame } from '../../helpers/frames.js'
 import { clock_chip, cpu, eth_ports, ip, nothing_leaked, power_on, secondary } from './machine.js'
@@ -35,6 +34,8 @@ export interface XfrmArgs {
   /** The CPU of the process. */
   operator: number
   ticks: number
+  /** IPComp, not ESP. */
+  comp?: boolean
 }
 
 const [HERE, THERE] = [ip(10, 0, 1, 1), ip(10, 0, 1, 2)]
@@ -46,31 +47,33 @@ class progress extends Struct {
 const PROGRESS: Layout<progress> = layout('xfrm_progress', progress, { done: word })
 const DONE = DEFINE_STATIC('xfrm_progress', PROGRESS).addr
 
-function add_state(spi: number): void {
+const protocol = (args: XfrmArgs): number => (args.comp === true ? 108 : 50)
+function add_state(spi: number, proto: number): void {
   const x = xfrm_state_alloc()!
-  Object.assign(x, { daddr: THERE, saddr: HERE, spi, proto: 50, mode: 1, reqid: spi, aalg: 3, aalg_bits: 160 })
-  Object.assign(x, { ealg: 12, ealg_bits: 128 })
-  if (xfrm_init_state(x) !== 0 || xfrm_state_add(x) !== 0) throw new Error('no state')
+  Object.assign(x, { daddr: THERE, saddr: HERE, spi, proto, mode: 1, reqid: spi })
+  Object.assign(x, proto === 50 ? { aalg: 3, aalg_bits: 160, ealg: 12, ealg_bits: 128 } : { calg: 2 })
+  if (xfrm_init_state(x).next().value !== 0 || xfrm_state_add(x) !== 0) throw new Error('no state')
   xfrm_state_put(x)
 }
-function set_policy(reqid: number): number {
+function set_policy(reqid: number, proto: number): number {
   const policy = xfrm_policy_alloc()!
   Object.assign(policy.sel, { daddr: THERE, prefixlen_d: 32 })
   policy.xfrm_nr = 1
-  Object.assign(xfrm_tmpl_of(policy, 0), { daddr: THERE, saddr: HERE, proto: 50, mode: 1, reqid, aalgos: -1 })
+  Object.assign(xfrm_tmpl_of(policy, 0), { daddr: THERE, saddr: HERE, proto, mode: 1, reqid, aalgos: -1 })
   return xfrm_policy_insert(1, policy, false)
 }
 
 const RECEIVED = FATE.offset('received')
 const received = (): number => [0, 1].reduce((sum, k) => sum + data_race(packet_fates.cpu(k).addr + RECEIVED), 0)
 
-const operate_sym = symbol('test_change_ipsec', function* (what: number) {
+/** `job`: the protocol, below 0 if a policy is replaced. */
+const operate_sym = symbol('test_change_ipsec', function* (job: number) {
   for (let n = 0; n < 1000 && received() === 0; n++) yield* schedule() // so that packets are under way, mostly
-  if (what === 0) {
-    const x = xfrm_state_lookup(THERE, OLD, 50)!
+  if (job > 0) {
+    const x = xfrm_state_lookup(THERE, OLD, job)!
     xfrm_state_delete(x)
     xfrm_state_put(x)
-  } else set_policy(NEW)
+  } else set_policy(NEW, -job)
   store(DONE, 1)
   return 0
 })
@@ -82,12 +85,11 @@ export function setup(args: XfrmArgs): XfrmArgs {
     routes: [],
     neighbours: [{ dev: 'eth1', address: THERE, mac: { hi: 0x02000000, lo: 0x0102 } }],
   })
-  const loading = request_module('esp4').next()
-  if (loading.done !== true || loading.value !== 0) throw new Error('no esp4')
-  add_state(OLD)
-  add_state(NEW)
-  set_policy(OLD)
-  kernel_thread('ip', operate_sym, args.what === 'delete' ? 0 : 1, { cpu: args.operator })
+  const proto = protocol(args)
+  add_state(OLD, proto)
+  add_state(NEW, proto)
+  set_policy(OLD, proto)
+  kernel_thread('ip', operate_sym, args.what === 'delete' ? proto : -proto, { cpu: args.operator })
   return args
 }
 export const prepare = secondary
@@ -104,7 +106,7 @@ function board(args: XfrmArgs): void {
   )
   b.step(boot.now())
   for (let k = 0; k < args.frames; k++) {
-    const frame = udpFrame({ src: `10.0.0.${2 + k}`, dst: '10.0.1.2', sport: 1000 + k, dport: 9 })
+    const frame = udpFrame({ src: `10.0.0.${2 + k}`, dst: '10.0.1.2', sport: 1000 + k, dport: 9 }, new Uint8Array(200))
     while (!b.nics[0]!.arrive(frame)) b.step(boot.now())
   }
   const out = (): { data: Uint8Array; lengths: ArrayLike<number> } => b.captures()[1]!
@@ -113,7 +115,8 @@ function board(args: XfrmArgs): void {
   const { data, lengths } = out()
   for (let k = 0, at = 0; k < lengths.length; at += lengths[k++]!) {
     const spi = data[at + 36]! * 256 + data[at + 37]!
-    if (data[at + 23] !== 50 || (spi !== OLD && spi !== NEW)) throw new Error(`protocol ${data[at + 23]} in clear`)
+    if (data[at + 23] !== protocol(args) || (spi !== OLD && spi !== NEW))
+      throw new Error(`protocol ${data[at + 23]} in clear`)
   }
   power_down(HALTING)
 }

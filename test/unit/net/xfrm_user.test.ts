@@ -269,7 +269,8 @@ describe('an SPI is promised', () => {
   })
   test('what makes no sense', () => {
     expect(allocspi(wanted, 0x1001, 0x1000)).toBe(-EINVAL)
-    expect(allocspi({ ...wanted, proto: 108 }, 0x1000, 0x1000)).toBe(-EINVAL)
+    expect(allocspi({ ...wanted, proto: 4 }, 0x1000, 0x1000)).toBe(-EINVAL)
+    expect(allocspi({ ...wanted, proto: 108 }, 0x1000, 0x10000)).toBe(-EINVAL) // a CPI has 16 bits
     expect(allocspi(wanted, 0, 0)).toBe(-ENOENT) // no SPI is 0
     clean()
   })
