@@ -59,10 +59,8 @@ const MAY_LET = /^src\/(arch|abi|lab)\//
 /** A line between machines lies in memory of its own. */
 const MAY_USE_ATOMICS = /^src\/((arch|explore|lab|zoo)\/|hw\/link\.ts$)/
 const MAY_USE_NODE = /^src\/(explore|lab)\//
-/** The seam to zlib asks the host for it when it is needed: an import would bind the whole kernel to Node. */
-const MAY_ASK_NODE = /^src\/((explore|lab)\/|net\/xfrm\/deflate\.ts$)/
-/** The seam to the ciphers, and whose they are. */
-const MAY_USE_CIPHERS = /^src\/net\/xfrm\/crypto\.ts$/
+/** The seams to ciphers and to compression, and whose they are. */
+const SEAMS: Record<string, RegExp> = { 'src/net/xfrm/crypto.ts': /^@noble\//, 'src/net/xfrm/deflate.ts': /^pako$/ }
 /** The lab, and the one place where the machine gets its clock. */
 const MAY_ASK_THE_TIME = /^src\/((explore|lab)\/|arch\/boot\.ts$)/
 
@@ -103,8 +101,8 @@ export function brokenRules(file: string, text: string): string[] {
   if (allowed === undefined) return [`${file}: "${floor}" is no floor`]
   for (const { typeOnly, specifier } of importsOf(text)) {
     if (!specifier.startsWith('.')) {
-      const cipher = MAY_USE_CIPHERS.test(file) && specifier.startsWith('@noble/')
-      if (!MAY_USE_NODE.test(file) && !cipher) broken.push(`${file}: imports ${specifier}`)
+      const seam = SEAMS[file]?.test(specifier) === true
+      if (!MAY_USE_NODE.test(file) && !seam) broken.push(`${file}: imports ${specifier}`)
       continue
     }
     const target = resolve(file, specifier)
@@ -114,7 +112,7 @@ export function brokenRules(file: string, text: string): string[] {
     broken.push(`${file}: ${floor} imports ${target}`)
   }
   if (/\bAtomics\./.test(text) && !MAY_USE_ATOMICS.test(file)) broken.push(`${file}: uses Atomics itself`)
-  if (/\bgetBuiltinModule\b/.test(text) && !MAY_ASK_NODE.test(file)) broken.push(`${file}: asks for a module of Node`)
+  if (/\bgetBuiltinModule\b/.test(text) && !MAY_USE_NODE.test(file)) broken.push(`${file}: asks for a module of Node`)
   if (/^(export )?let /m.test(text) && !MAY_LET.test(file)) broken.push(`${file}: keeps state in a module-level let`)
   if (!MAY_ASK_THE_TIME.test(file) && /\b(Date\.now|Math\.random|setTimeout|performance\.now)\b/.test(text))
     broken.push(`${file}: asks the host for time or chance`)

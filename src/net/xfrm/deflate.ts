@@ -1,32 +1,30 @@
 /**
- * deflate.ts - the seam to the zlib of the host, as crypto/deflate.c of 2.6.11 asks for it: raw streams, a window of 2 KiB. The
- * only file of the kernel that asks Node for anything; it does so when the first packet comes, so that the kernel loads as
- * fast as before, and loads without Node. What is compressed is what this zlib makes of it: any peer can read that, but another
- * version may make other bytes of the same packet.
+ * deflate.ts - the seam to pako, as crypto/deflate.c of 2.6.11 asks zlib: raw streams, a window of 2 KiB. What it makes of a packet is
+ * what the zlib of zlib.net makes of it, on every host: runs in virtual time are the same to the bit.
  */
-type Zlib = typeof import('node:zlib')
+import { deflateRaw, Inflate } from 'pako'
 
-const OPTIONS = { windowBits: 11, memLevel: 8 } // level: Z_DEFAULT_COMPRESSION
-
-function zlib(): Zlib | undefined {
-  return globalThis.process?.getBuiltinModule?.('node:zlib')
-}
-export function deflate_available(): boolean {
-  return zlib() !== undefined
-}
+/** level: Z_DEFAULT_COMPRESSION. */
+const OPTIONS = { windowBits: 11, memLevel: 8, legacyHash: true }
 
 export function deflate_compress(data: Uint8Array): Uint8Array {
-  return zlib()!.deflateRawSync(data, OPTIONS)
+  return deflateRaw(data, OPTIONS)
 }
 
 /**
- * deflate_decompress - in one piece: whoever compressed may have had a larger window. What follows the stream does not matter.
+ * deflate_decompress - whoever compressed may have had a larger window. What follows the stream does not matter.
  * @returns null: no sound stream, none that ends, or more than `max` bytes
  */
 export function deflate_decompress(data: Uint8Array, max: number): Uint8Array | null {
-  try {
-    return zlib()!.inflateRawSync(data, { ...OPTIONS, maxOutputLength: max, chunkSize: max })
-  } catch {
-    return null // zlib throws at what others send
+  const inflate = new Inflate({ raw: true, chunkSize: max })
+  const parts: Uint8Array[] = []
+  inflate.onData = part => {
+    if (parts.push(part) > 1) throw new RangeError('a little stream can hold very much')
   }
+  try {
+    inflate.push(data, true)
+  } catch {
+    return null
+  }
+  return inflate.err === 0 && inflate.ended ? (parts[0] ?? new Uint8Array(0)) : null
 }

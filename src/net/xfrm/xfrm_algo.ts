@@ -1,6 +1,5 @@
 /** xfrm_algo.ts - the algorithms by name (net/xfrm/xfrm_algo.c). A number of one is its place in PF_KEY, as in 2.6.11. */
 import type { Hash } from './crypto.js'
-import { deflate_available } from './deflate.js'
 
 export interface auth_algo {
   id: number
@@ -46,9 +45,9 @@ export function xfrm_aalg_get_byname(name: string): auth_algo | undefined {
 export function xfrm_ealg_get_byname(name: string): enc_algo | undefined {
   return EALGS.find(a => a.name === (ALIASES[name] ?? name))
 }
-/** xfrm_calg_get_byname - no aliases; nothing where the host does not lend its zlib. */
+/** xfrm_calg_get_byname - no aliases. */
 export function xfrm_calg_get_byname(name: string): comp_algo | undefined {
-  return deflate_available() ? CALGS.find(a => a.name === name) : undefined
+  return CALGS.find(a => a.name === name)
 }
 export function aalg_of(id: number): auth_algo {
   return AALGS.find(a => a.id === id)!

@@ -479,13 +479,6 @@ describe('what the kernel refuses, and what it shows', () => {
       expect(refused(add('comp', `comp ${name}`))).toBe('Function not implemented')
     expect(refused(add('4', 'comp deflate mode tunnel'))).toBe('Invalid argument')
   })
-  test('deflate, where the host has no zlib to lend', () => {
-    const { getBuiltinModule } = process
-    Object.assign(process, { getBuiltinModule: undefined })
-    const heard = refused(comp(IN))
-    Object.assign(process, { getBuiltinModule })
-    expect(heard).toBe('Function not implemented')
-  })
   test('a state as it is listed', () => {
     good(comp(IN, 'reqid 7'))
     const text = ip(s, 'xfrm state list')[1]
