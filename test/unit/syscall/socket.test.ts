@@ -12,12 +12,14 @@ import {
   EAFNOSUPPORT,
   EAGAIN,
   EBADF,
+  EDESTADDRREQ,
   EDOM,
   EFAULT,
   EINTR,
   EINVAL,
   EMFILE,
   EMSGSIZE,
+  ENOBUFS,
   ENODEV,
   ENOPROTOOPT,
   ENOSYS,
@@ -66,6 +68,7 @@ import {
   variable,
   write,
 } from '../../../src/user/libc.js'
+import { iovec, readv, writev } from '../../../src/user/libc_file.js'
 import { on_signals, SIGALRM } from '../../../src/user/libsignal.js'
 import { finish, run, start } from '../../helpers/programs.js'
 import { Script } from '../../helpers/script.js'
@@ -451,7 +454,23 @@ describe('messages', () => {
     ['a header that leads nowhere', () => free(fd => sendmsg(fd, BAD, 0)), -EFAULT],
     ['too many pieces', () => free(fd => sendmsg(fd, huge(), 0)), -EMSGSIZE],
     ['a vector that leads nowhere', () => free(fd => sendmsg(fd, message_at(BAD, 2), 0)), -EFAULT],
-    ['a piece of negative length', () => free(fd => sendmsg(fd, message([[malloc(4), -4]]), 0)), -EINVAL],
+    ['a piece of negative length', () => free(fd => sendmsg(fd, message([[malloc(4), -4]]), 0)), -EMSGSIZE],
+    ['more pieces than can be counted', () => free(fd => sendmsg(fd, message_at(malloc(8), -1), 0)), -EMSGSIZE],
+    ['an address of negative length', () => free(fd => sendmsg(fd, named(here(9), -1), 0)), -EINVAL],
+    ['an address beyond all, before the pieces', () => free(fd => sendmsg(fd, named(here(9), 129, BAD), 0)), -EINVAL],
+    ['a length of an address that leads nowhere', () => free(fd => sendmsg(fd, named(0, 16), 0)), -EFAULT],
+    ['an address without a length, which is none', () => free(fd => sendmsg(fd, named(here(9), 0), 0)), -EDESTADDRREQ],
+    [
+      'control data that are not there, before the flags',
+      () => free(fd => sendmsg(fd, message([], { name: here(9), control: BAD, controllen: 16 }), 1)),
+      -EFAULT,
+    ],
+    [
+      'more control data than a socket may have',
+      () => free(fd => sendmsg(fd, message([], { name: here(9), control: malloc(16), controllen: 10_241 }), 0)),
+      -ENOBUFS,
+    ],
+    ['received in pieces of negative length', () => free(fd => recvmsg(fd, message([[malloc(4), -4]]), 0)), -EMSGSIZE],
     ['a piece that leads nowhere', () => free(fd => sendmsg(fd, message([[BAD, 4]], { name: here(9) }), 0)), -EFAULT],
     ['a file', () => sendmsg(not_a_socket(), message([]), 0), -ENOTSOCK],
     ['received into nowhere', () => free(fd => recvmsg(fd, BAD, 0)), -EFAULT],
@@ -465,6 +484,41 @@ describe('messages', () => {
     return msg
   }
   const huge = (): number => message_at(malloc(8), 1025)
+  function named(name: number, namelen: number, iov?: number): number {
+    const msg = iov === undefined ? message([]) : message_at(iov, 1)
+    store32(msg, name)
+    store32(msg + 4, namelen)
+    return msg
+  }
+  test('a pointer without a length is no address: the peer gets it', () => {
+    const got = run(s, function* () {
+      const fd = yield* bound(7099)
+      yield* connect(fd, here(7099), 16)
+      const msg = named(BAD, 0)
+      return [yield* sendmsg(fd, msg, 0), yield* recv(fd, malloc(4), 4, 0x40), yield* recv(fd, malloc(4), 4, 0x40)]
+    })
+    expect(got).toEqual([0, 0, -EAGAIN])
+  })
+  test('readv and writev: as read and write, with errnos of their own', () => {
+    const got = run(s, function* () {
+      const fd = yield* bound(7088)
+      yield* connect(fd, here(7088), 16)
+      const at = malloc(8)
+      const out = [yield* writev(fd, iovec([at, 3], [at, 0], [at, 5]), 3), yield* readv(fd, iovec([at, 8]), 1)]
+      for (const call of [readv, writev])
+        out.push(
+          yield* call(fd, BAD, 0), // no pieces are nothing, wherever they are
+          yield* call(fd, iovec([BAD, 0]), 1), // nor are empty ones
+          yield* call(fd, iovec([at, -4]), 1),
+          yield* call(fd, at, 1025),
+          yield* call(fd, at, -1),
+          yield* call(fd, BAD, 1),
+        )
+      return [...out, yield* recv(fd, at, 8, 0x40)]
+    })
+    const errors = [0, 0, -EINVAL, -EINVAL, -EINVAL, -EFAULT]
+    expect(got).toEqual([8, 8, ...errors, ...errors, -EAGAIN])
+  })
 })
 
 describe('descriptors', () => {
@@ -499,9 +553,10 @@ describe('descriptors', () => {
       const fd = yield* bound(7098)
       yield* connect(fd, here(7098), 16)
       const out = [yield* write(fd, malloc(5), 5), yield* read(fd, malloc(9), 0), yield* read(fd, malloc(9), 9)]
+      out.push(yield* write(fd, malloc(5), 0), yield* recv(fd, malloc(9), 9, 0x40)) // as SVr4: no datagram of nothing
       return [...out, yield* read(fd, BAD, -1), yield* write(fd, 0xc0000000 | 0, 1), yield* read(77, 0, 0)]
     })
-    expect(got).toEqual([5, 0, 5, -EINVAL, -EFAULT, -EBADF])
+    expect(got).toEqual([5, 0, 5, 0, -EAGAIN, -EINVAL, -EFAULT, -EBADF])
   })
   test('there are 256 of them, and flags of each', () => {
     const got = run(s, function* () {
