@@ -51,13 +51,26 @@ export const IFR_DATA = 16
 export type gifconf_func = (dev: net_device, buf: number, len: number) => number
 class gifconf_box extends Struct {
   declare inet: Sym<gifconf_func>
+  declare config: Sym<inet_config_func>
 }
-const BOX: Layout<gifconf_box> = layout('gifconf', gifconf_box, { inet: word })
+const BOX: Layout<gifconf_box> = layout('gifconf', gifconf_box, { inet: word, config: word })
 const gifconf = DEFINE_STATIC('gifconf', BOX)
 
 /** register_gifconf - of IPv4, the only family that has one. @context boot */
 export function register_gifconf(f: Sym<gifconf_func>): void {
   gifconf.inet = f
+}
+
+/** What IPv4 knows of routes, neighbours and addresses. @returns null: there is no such command */
+export type inet_config_func = (cmd: number, arg: number) => Call | null
+/** register_inet_config - for sockets of other families, which are asked for that too. @context boot */
+export function register_inet_config(f: Sym<inet_config_func>): void {
+  gifconf.config = f
+}
+/** net_ioctl - a command of no socket in particular: IPv4's, or a device's. @context process @returns 0, -errno */
+export function net_ioctl(cmd: number, arg: number): Call {
+  const known = gifconf.config === 0 ? null : call(gifconf.config)(cmd, arg)
+  return known ?? dev_ioctl(cmd, arg)
 }
 
 /** ifreq_scratch - the ifreq of this call, on the kernel stack. @context process */

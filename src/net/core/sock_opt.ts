@@ -151,6 +151,7 @@ function set_timestamp(sk: sock, on: boolean): void {
   sock_set_flag(sk, SOCK_TIMESTAMP)
   net_enable_timestamp()
 }
+export const SIOCGSTAMP = 0x8906
 /** sock_get_timestamp - when the last packet came that was received here. @context process @returns 0, -ENOENT: none, -EFAULT */
 export function sock_get_timestamp(sk: sock, tv: number): number {
   if (!sock_flag(sk, SOCK_TIMESTAMP)) {

@@ -48,7 +48,7 @@ import { udp_poll } from './dgram_poll.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
 import { igmp_init } from './igmp.js'
-import { inet_ioctl } from './inet_ioctl.js'
+import { inet_ioctl, inet_ioctl_init } from './inet_ioctl.js'
 import { inet_sock_destruct_sym, sk_common_release } from './inet_life.js'
 import { IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
 import { inet_add_protocol } from './ip_input.js'
@@ -254,6 +254,7 @@ export function inet_init(): void {
   udp_hash_init()
   raw_hash_init()
   devinet_ioctl_init()
+  inet_ioctl_init()
   igmp_init(config('seed'))
   ip_ra_init()
   inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)
