@@ -10,7 +10,6 @@ import {
   ICMP_FRAG_NEEDED,
   ICMP_HLEN,
   ICMP_PARAMETERPROB,
-  ICMP_SR_FAILED,
   icmp_code,
   icmp_info,
   icmp_type,
@@ -79,7 +78,7 @@ export function icmp_unreach(skb: sk_buff): boolean {
       info = ip_rt_frag_needed(iph, icmp_info(skb.h) & 0xffff)
       if (info === 0) return true
     }
-    if (code === ICMP_SR_FAILED || code > NR_ICMP_UNREACH) return true
+    if (code > NR_ICMP_UNREACH) return true
   } else if (type === ICMP_PARAMETERPROB) info = icmp_info(skb.h) >>> 24
   if (inet_addr_type(ip_daddr(iph)) === RTN_BROADCAST) return true // a router that answers to broadcasts
   const need = ip_hdrlen(iph) + 8
