@@ -133,6 +133,7 @@ table('socket', [
   ['a family that is not there', () => socket(AF_INET + 8, SOCK_DGRAM, 0), -EAFNOSUPPORT],
   ['a type that the family has not', () => socket(AF_INET, 5, 0), -ESOCKTNOSUPPORT],
   ['UDP', () => socket(AF_INET, SOCK_DGRAM, 17), 1],
+  ['a raw socket of any protocol', () => socket(AF_INET, 3, 0), -ESOCKTNOSUPPORT],
   ['a protocol of another type', () => socket(AF_INET, SOCK_DGRAM, 6), -ESOCKTNOSUPPORT],
   ['any protocol', () => socket(AF_INET, SOCK_DGRAM, 0), 1],
 ])
@@ -215,9 +216,21 @@ table('getsockname and getpeername', [
   ['an address that leads nowhere', () => on(fd => getsockname(fd, BAD, variable(16))), -EFAULT],
   ['a length that leads nowhere', () => on(fd => getsockname(fd, malloc(16), BAD)), -EFAULT],
   ['a negative length', () => on(fd => getsockname(fd, malloc(16), variable(-1))), -EINVAL],
+  ['the peer of nothing', () => getpeername(77, malloc(16), variable(16)), -EBADF],
+  ['a peer, told to nowhere', () => paired(fd => getpeername(fd, BAD, variable(16))), -EFAULT],
+  ['a peer, its length told to nowhere', () => paired(fd => getpeername(fd, malloc(16), BAD)), -EFAULT],
+  ['a peer of negative length', () => paired(fd => getpeername(fd, malloc(16), variable(-1))), -EINVAL],
+  ['a peer', () => paired(fd => getpeername(fd, malloc(16), variable(16))), 1],
   ['the peer of a file', () => getpeername(not_a_socket(), malloc(16), variable(16)), -ENOTSOCK],
   ['the peer of who has none', () => on(fd => getpeername(fd, malloc(16), variable(16))), -ENOTCONN],
 ])
+
+/** One of two Unix sockets that are connected. */
+function* paired(f: (fd: number) => Libc): Libc {
+  const fds = malloc(8)
+  yield* socketpair(1, SOCK_DGRAM, 0, fds)
+  return yield* f(load32(fds))
+}
 
 const opt = (fd: number, level: number, name: number, val: number, len: number): Libc =>
   setsockopt(fd, level, name, val, len)
@@ -264,6 +277,7 @@ table('getsockopt', [
   ['a length that leads nowhere', () => free(fd => getsockopt(fd, SOL_SOCKET, 10, variable(), BAD)), -EFAULT],
   ['another level', () => free(fd => getsockopt(fd, 500, 10, variable(), variable(4))), -EOPNOTSUPP],
   ["UDP's own, unknown", () => free(fd => getsockopt(fd, 17, 99, variable(), variable(4))), -ENOPROTOOPT],
+  ["IP's, unknown", () => free(fd => getsockopt(fd, 0, 99, variable(), variable(4))), -ENOPROTOOPT],
   [
     'an option that there is none of',
     () => free(fd => getsockopt(fd, SOL_SOCKET, 99, variable(), variable(4))),
@@ -275,10 +289,15 @@ table('getsockopt', [
 
 table('calls that datagrams have not', [
   ['listen', () => on(fd => listen(fd, 5)), -EOPNOTSUPP],
+  ['listen on nothing', () => listen(77, 5), -EBADF],
   ['listen on a file', () => listen(not_a_socket(), 5), -ENOTSOCK],
   ['accept', () => on(fd => accept(fd, 0, 0)), -EOPNOTSUPP],
+  ['accept on a file', () => accept(not_a_socket(), malloc(16), variable(16)), -ENOTSOCK],
   ['accept on nothing', () => accept(77, 0, 0), -EBADF],
   ['a pair', () => socketpair(AF_INET, SOCK_DGRAM, 0, malloc(8)), -EOPNOTSUPP],
+  ['a pair of a type beyond all', () => socketpair(AF_INET, 75, 0, malloc(8)), -EINVAL],
+  ['a pair of raw sockets of any protocol', () => socketpair(AF_INET, 3, 0, malloc(8)), -ESOCKTNOSUPPORT],
+  ['a pair of a protocol of another type', () => socketpair(AF_INET, SOCK_DGRAM, 6, malloc(8)), -ESOCKTNOSUPPORT],
   ['a pair of nothing', () => socketpair(0, SOCK_DGRAM, 0, malloc(8)), -EAFNOSUPPORT],
   ['shutdown of who is not connected', () => on(fd => shutdown(fd, 0)), -ENOTCONN],
   ['shutdown of something else', () => on(fd => shutdown(fd, 3)), -EINVAL],
@@ -473,6 +492,21 @@ describe('messages', () => {
     ['received in pieces of negative length', () => free(fd => recvmsg(fd, message([[malloc(4), -4]]), 0)), -EMSGSIZE],
     ['a piece that leads nowhere', () => free(fd => sendmsg(fd, message([[BAD, 4]], { name: here(9) }), 0)), -EFAULT],
     ['a file', () => sendmsg(not_a_socket(), message([]), 0), -ENOTSOCK],
+    ['a descriptor that is not open', () => sendmsg(77, message([]), 0), -EBADF],
+    ['MSG_OOB', () => free(fd => sendmsg(fd, message([], { name: here(9) }), 1)), -EOPNOTSUPP],
+    ['more than a datagram', () => free(fd => sendmsg(fd, message([[malloc(66_000), 66_000]]), 0)), -EMSGSIZE],
+    ['received by a descriptor that is not open', () => recvmsg(77, message([]), 0), -EBADF],
+    ['received by a file', () => recvmsg(not_a_socket(), message([]), 0), -ENOTSOCK],
+    ['received in a vector that leads nowhere', () => fed(fd => recvmsg(fd, message_at(BAD, 1), 0)), -EFAULT],
+    [
+      'received in more pieces than can be counted',
+      () => fed(fd => recvmsg(fd, message_at(malloc(8), -1), 0)),
+      -EMSGSIZE,
+    ],
+    ['received in a piece that leads nowhere', () => fed(fd => recvmsg(fd, message([[BAD, 8]]), 0)), -EFAULT],
+    ['received from a name that leads nowhere', () => fed(fd => recvmsg(fd, named(BAD, 16), 0)), -EFAULT],
+    ['received from a name of negative length', () => fed(fd => recvmsg(fd, named(malloc(16), -1), 0)), -EINVAL],
+    ['the error queue, which is empty', () => fed(fd => recvmsg(fd, message([]), 0x2000)), -EAGAIN],
     ['received into nowhere', () => free(fd => recvmsg(fd, BAD, 0)), -EFAULT],
   ])('%s', (_what, program, errno) => {
     expect(run(s, program)).toBe(errno)
