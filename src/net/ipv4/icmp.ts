@@ -352,7 +352,7 @@ function build_ip(rt: rtable, iph: number, saddr: number, daddr: number, tos: nu
   set_ip_tos(iph, tos)
   set_ip_id(iph, ip_select_ident(rt))
   set_ip_frag_off(iph, 0)
-  set_ip_ttl(iph, IPDEFTTL)
+  set_ip_ttl(iph, rt.dst.hoplimit)
   set_ip_protocol(iph, IPPROTO_ICMP)
   set_ip_saddr(iph, saddr)
   set_ip_daddr(iph, daddr)
