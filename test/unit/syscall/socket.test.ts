@@ -440,9 +440,9 @@ describe('messages', () => {
     const got = run(s, function* () {
       const fd = yield* bound(7091)
       for (const opt of [8, 12]) yield* setsockopt(fd, 0, opt, variable(1), 4)
-      yield* setsockopt(fd, 1, 29, variable(1), 4)
       yield* sendto(fd, malloc(8), 8, 0, here(7091), 16)
       yield* sendto(fd, malloc(8), 8, 0, here(7091), 16)
+      yield* setsockopt(fd, 1, 29, variable(1), 4) // who asks too late is told of now
       const control = malloc(200)
       const msg = message([[malloc(4), 4]], { control, controllen: 200 })
       const out: unknown[] = [yield* recvmsg(fd, msg, 0), load32(msg + 24)]
