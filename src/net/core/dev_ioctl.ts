@@ -40,6 +40,8 @@ export const SIOCSIFHWADDR = 0x8924
 export const SIOCGIFHWADDR = 0x8927
 export const SIOCGIFINDEX = 0x8933
 export const SIOCGIFTXQLEN = 0x8942
+export const SIOCGIFMAP = 0x8970
+export const SIOCSIFMAP = 0x8971
 export const SIOCSIFTXQLEN = 0x8943
 export const SIOCDEVPRIVATE = 0x89f0
 
@@ -132,6 +134,10 @@ function get_ifreq(dev: net_device, cmd: number, r: number): number {
     case SIOCGIFINDEX:
       dv.setInt32(at, dev.ifindex, true)
       return 0
+    case SIOCGIFMAP: // of memory and I/O ports a card of this machine has none
+      u8.fill(0, at, at + 16)
+      u8[at + 10] = dev.irq
+      return 0
     case SIOCGIFTXQLEN:
       dv.setInt32(at, dev.tx_queue_len, true)
       return 0
@@ -154,6 +160,7 @@ function* set_ifreq(dev: net_device, cmd: number, r: number): Call {
     case SIOCSIFFLAGS:
       return yield* dev_change_flags(dev, dv.getInt16(at, true))
     case SIOCSIFMETRIC:
+    case SIOCSIFMAP:
       return -EOPNOTSUPP
     case SIOCSIFMTU:
       return set_mtu(dev, value)
@@ -169,8 +176,8 @@ function* set_ifreq(dev: net_device, cmd: number, r: number): Call {
   }
 }
 
-const GETS = [SIOCGIFFLAGS, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCGIFTXQLEN]
-const SETS = [SIOCSIFFLAGS, SIOCSIFMETRIC, SIOCSIFMTU, SIOCSIFHWADDR, SIOCSIFTXQLEN, SIOCSIFNAME]
+const GETS = [SIOCGIFFLAGS, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCGIFTXQLEN, SIOCGIFMAP]
+const SETS = [SIOCSIFFLAGS, SIOCSIFMETRIC, SIOCSIFMAP, SIOCSIFMTU, SIOCSIFHWADDR, SIOCSIFTXQLEN, SIOCSIFNAME]
 
 /** dev_ifsioc - @locks rtnl is held @returns 0, -ENODEV, -EINVAL, what the change says */
 function* dev_ifsioc(cmd: number, r: number): Call {
