@@ -130,7 +130,7 @@ function drop_empty(skb: sk_buff): number {
 
 /** Whom it is for. @returns 0, -errno */
 function destination(sk: sock, msg: msghdr, to: Destination): number {
-  if (msg.msg_name !== 0) {
+  if (msg.msg_namelen !== 0) {
     if (msg.msg_namelen < SOCKADDR_IN_SIZE) return -EINVAL
     if (sin_family(msg.msg_name) !== 2 && sin_family(msg.msg_name) !== 0) return -EINVAL
     to.daddr = sin_addr(msg.msg_name)

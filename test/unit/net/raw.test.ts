@@ -79,6 +79,7 @@ describe('errno, in the order of 2.6.11', () => {
     ['send: MSG_OOB', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 1, to('10.0.0.2'), 16)), -EOPNOTSUPP],
     ['send: a short address', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 0, to('10.0.0.2'), 8)), -EINVAL],
     ['send: nowhere said', () => with_raw(99, fd => send(fd, malloc(8), 8, 0)), -EDESTADDRREQ],
+    ['send: an address without a length', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 0, BAD, 0)), -EDESTADDRREQ],
     ['send: to all, unasked', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 0, to('10.0.0.255'), 16)), -EACCES],
     ['send: a fault', () => with_raw(99, fd => sendto(fd, BAD, 8, 0, to('10.0.0.2'), 16)), -EFAULT],
     ['hdrincl: a fault', () => with_raw(255, fd => sendto(fd, BAD, 28, 0, to('10.0.0.2'), 16)), -EFAULT],
