@@ -47,12 +47,15 @@ export const FILE: Layout<file> = layout('file', file, {
   f_ep_watched: atomic(word), // there was such an item once
 })
 
+/** The pieces of the program's memory that readv and writev are about. */
+export type uvector = readonly (readonly [base: number, len: number])[]
+
 /** What can be done with a file of this kind. `buf` and `arg` are the user's. */
 export interface file_operations {
   read(filp: file, buf: number, count: number): Generator<void, number, void>
   write(filp: file, buf: number, count: number): Generator<void, number, void>
-  readv(filp: file, vector: number, count: number): Generator<void, number, void>
-  writev(filp: file, vector: number, count: number): Generator<void, number, void>
+  readv(filp: file, iov: uvector, total: number): Generator<void, number, void>
+  writev(filp: file, iov: uvector, total: number): Generator<void, number, void>
   ioctl(filp: file, cmd: number, arg: number): Generator<void, number, void>
   /** What it has, after it entered the table at its queues; a file without this is always ready. */
   poll?(filp: file, pt: poll_table | null): number

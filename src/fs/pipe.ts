@@ -14,7 +14,7 @@ import { symbol } from '../abi/symbol.js'
 import { RAM } from '../arch/ram.js'
 import { EAGAIN, EBADF, EFAULT, EINVAL, ENOMEM, EPIPE, ERESTARTSYS } from '../lib/errno.js'
 import { O_NONBLOCK } from '../lib/fcntl.js'
-import { MAX_PIPE_PAGES, MAX_PIPES, PAGE_SIZE, PIPE_BUFFERS, UIO_MAXIOV } from '../lib/limits.js'
+import { MAX_PIPE_PAGES, MAX_PIPES, PAGE_SIZE, PIPE_BUFFERS } from '../lib/limits.js'
 import {
   for_programs,
   kmem_alloc_addr,
@@ -27,7 +27,7 @@ import {
   with_hoards,
 } from '../mm/slab.js'
 import { fasync_helper, kill_fasync } from '../sched/fasync.js'
-import { copy_from_user, copy_to_user, get_user, put_user } from '../sched/mm.js'
+import { copy_from_user, copy_to_user, put_user } from '../sched/mm.js'
 import { POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM, type poll_table, poll_wait } from '../sched/poll.js'
 import { current, schedule } from '../sched/sched.js'
 import { down, init_MUTEX, SEMAPHORE, type semaphore, up } from '../sched/semaphore.js'
@@ -43,7 +43,7 @@ import {
   wake_up,
 } from '../sched/wait.js'
 import { refcount_dec_and_test, refcount_inc } from '../sync/refcount.js'
-import { can_read, can_write, type file, type file_operations, files_out } from './file.js'
+import { can_read, can_write, type file, type file_operations, files_out, type uvector } from './file.js'
 
 type Call = Generator<void, number, void>
 
@@ -169,30 +169,12 @@ function pipe_ends_changed(pipe: pipe_inode): void {
 
 /** The user's vector, and how far it is used up. Lives on the stack of the call. */
 interface iov_iter {
-  readonly iov: readonly [base: number, len: number][]
+  readonly iov: uvector
   seg: number
   done: number
 }
 function one_buffer(buf: number, count: number): iov_iter {
   return { iov: [[buf, count]], seg: 0, done: 0 }
-}
-/** As do_readv_writev. @returns the vector and its bytes; or an errno, 0 */
-function import_iovec(vector: number, count: number): [iov_iter, number] | number {
-  if (count === 0) return 0
-  if (count < 0 || count > UIO_MAXIOV) return -EINVAL
-  const iov: [number, number][] = []
-  for (let k = 0; k < count; k++) {
-    const base = get_user(vector + k * 8)
-    const len = get_user(vector + k * 8 + 4)
-    if (base === null || len === null) return -EFAULT
-    iov.push([base, len])
-  }
-  let total = 0
-  for (const [, len] of iov) {
-    total += len
-    if (len < 0 || total > 0x7fffffff) return -EINVAL
-  }
-  return total === 0 ? 0 : [{ iov, seg: 0, done: 0 }, total]
 }
 /** `len` bytes between `at` and the vector, by pieces. @returns 0, -EFAULT */
 function copy_iov(
@@ -357,15 +339,11 @@ function* pipe_read(filp: file, buf: number, count: number): Call {
 function* pipe_write(filp: file, buf: number, count: number): Call {
   return count === 0 ? 0 : yield* pipe_write_iov(filp, one_buffer(buf, count), count)
 }
-function* pipe_readv(filp: file, vector: number, count: number): Call {
-  if (!can_read(filp)) return -EBADF
-  const v = import_iovec(vector, count)
-  return typeof v === 'number' ? v : yield* pipe_read_iov(filp, ...v)
+function* pipe_readv(filp: file, iov: uvector, total: number): Call {
+  return can_read(filp) ? yield* pipe_read_iov(filp, { iov, seg: 0, done: 0 }, total) : -EBADF
 }
-function* pipe_writev(filp: file, vector: number, count: number): Call {
-  if (!can_write(filp)) return -EBADF
-  const v = import_iovec(vector, count)
-  return typeof v === 'number' ? v : yield* pipe_write_iov(filp, ...v)
+function* pipe_writev(filp: file, iov: uvector, total: number): Call {
+  return can_write(filp) ? yield* pipe_write_iov(filp, { iov, seg: 0, done: 0 }, total) : -EBADF
 }
 
 /** pipe_ioctl - how many bytes there are. @returns 0, -EINVAL: it knows nothing else, -EFAULT */

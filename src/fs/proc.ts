@@ -15,7 +15,8 @@ import { netdev_rx_stat } from '../net/core/stats.js'
 import { DEV_STATS, type net_device } from '../net/core/types.js'
 import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
 import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
-import { IPDEFTTL, icmp_statistics } from '../net/ipv4/icmp.js'
+import { icmp_statistics } from '../net/ipv4/icmp.js'
+import { ip_ctl } from '../net/ipv4/ip_sysctl.js'
 import { ip_statistics } from '../net/ipv4/mib.js'
 import { ip_conntrack_text } from '../net/ipv4/netfilter/ip_conntrack_standalone.js'
 import { ipq_text } from '../net/ipv4/netfilter/ip_queue.js'
@@ -143,7 +144,7 @@ function snmp(): string {
   const udp = UDP_MIB.map(name => sum(cpu => udp_statistics.cpu(cpu)[name]))
   const icmp = ICMP_MIB.map(name => sum(cpu => icmp_statistics.cpu(cpu)[name]))
   return (
-    `Ip: Forwarding DefaultTTL ${names.join(' ')}\nIp: 1 ${IPDEFTTL} ${ip.join(' ')}\n` +
+    `Ip: Forwarding DefaultTTL ${names.join(' ')}\nIp: 1 ${ip_ctl.default_ttl} ${ip.join(' ')}\n` +
     `Icmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n` +
     `Udp: ${UDP_MIB.join(' ')}\nUdp: ${udp.join(' ')}\n`
   )

@@ -51,6 +51,7 @@ import { RTN_BLACKHOLE, RTN_PROHIBIT, RTN_THROW, RTN_UNICAST, RTN_UNREACHABLE } 
 import { icmp_init } from '../net/ipv4/icmp.js'
 import { inet_initpeers } from '../net/ipv4/inetpeer.js'
 import { ip_init } from '../net/ipv4/ip_input.js'
+import { ip_sysctl_init } from '../net/ipv4/ip_sysctl.js'
 import { ipfrag_init } from '../net/ipv4/ipq.js'
 import { ip_conntrack_sysctl_init } from '../net/ipv4/netfilter/ip_conntrack_sysctl.js'
 import { ipt_replace } from '../net/ipv4/netfilter/ip_tables_user.js'
@@ -298,6 +299,7 @@ export function init_subsystems(ncpus: number): void {
   bus_init()
   dst_init()
   dst_dev_init()
+  ip_sysctl_init()
   rt_sysctl_init()
   inet_initpeers()
   ip_rt_init()

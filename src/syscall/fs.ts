@@ -15,10 +15,11 @@ import {
   locate_fd,
   replace_fd,
   set_close_on_exec,
+  type uvector,
 } from '../fs/file.js'
 import { EBADF, EBUSY, EFAULT, EINVAL, ENOTTY } from '../lib/errno.js'
 import { FASYNC, O_APPEND, O_NONBLOCK } from '../lib/fcntl.js'
-import { NR_OPEN } from '../lib/limits.js'
+import { NR_OPEN, UIO_MAXIOV } from '../lib/limits.js'
 import type { Call } from '../net/core/socket.js'
 import { f_setown } from '../sched/fasync.js'
 import { access_ok, get_user } from '../sched/mm.js'
@@ -68,14 +69,36 @@ export function sys_write(fd: number, buf: number, count: number): Call {
     return check(buf, count) || (yield* file_op(filp).write(filp, buf, count))
   })
 }
+/** The program's vector, as do_readv_writev looks at it. @returns it and its bytes; or an errno, 0: there is nothing to do */
+function import_iovec(vector: number, count: number): [uvector, number] | number {
+  if (count === 0) return 0
+  if (count < 0 || count > UIO_MAXIOV) return -EINVAL
+  const iov: [number, number][] = []
+  for (let k = 0; k < count; k++) {
+    const base = get_user(vector + k * 8)
+    const len = get_user(vector + k * 8 + 4)
+    if (base === null || len === null) return -EFAULT
+    iov.push([base, len])
+  }
+  let total = 0
+  for (const [, len] of iov) {
+    total += len
+    if (len < 0 || total > 0x7fffffff) return -EINVAL
+  }
+  return total === 0 ? 0 : [iov, total]
+}
 export function sys_readv(fd: number, vector: number, count: number): Call {
   return with_file(fd, function* (filp) {
-    return can_read(filp) ? yield* file_op(filp).readv(filp, vector, count) : -EBADF
+    if (!can_read(filp)) return -EBADF
+    const v = import_iovec(vector, count)
+    return typeof v === 'number' ? v : yield* file_op(filp).readv(filp, ...v)
   })
 }
 export function sys_writev(fd: number, vector: number, count: number): Call {
   return with_file(fd, function* (filp) {
-    return can_write(filp) ? yield* file_op(filp).writev(filp, vector, count) : -EBADF
+    if (!can_write(filp)) return -EBADF
+    const v = import_iovec(vector, count)
+    return typeof v === 'number' ? v : yield* file_op(filp).writev(filp, ...v)
   })
 }
 /** The owner is told by a signal from now on, or no more. `cannot`: what is said of a file that has no such thing. */

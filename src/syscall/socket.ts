@@ -18,12 +18,14 @@ import {
   get_file,
   get_unused_fd,
   put_unused_fd,
+  type uvector,
 } from '../fs/file.js'
-import { EBADF, EFAULT, EINVAL, EMSGSIZE, ENFILE, ENOBUFS, ENOTSOCK } from '../lib/errno.js'
+import { EBADF, EFAULT, EINVAL, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, ENOTSOCK } from '../lib/errno.js'
 import { O_NONBLOCK, O_RDWR } from '../lib/fcntl.js'
 import { UIO_MAXIOV } from '../lib/limits.js'
 import { kfree, kmalloc } from '../mm/kmalloc.js'
 import { dev_ioctl, SIOCDEVPRIVATE } from '../net/core/dev_ioctl.js'
+import { sysctl_optmem_max } from '../net/core/filter.js'
 import { verify_iovec } from '../net/core/iovec.js'
 import { scm_files } from '../net/core/scm.js'
 import { sock_fasync, sock_is_async } from '../net/core/sock_async.js'
@@ -47,7 +49,7 @@ import {
   sock_sendmsg,
 } from '../net/core/socket.js'
 import { f_setown } from '../sched/fasync.js'
-import { copy_from_user, copy_to_user, get_user, put_user, task_kstack } from '../sched/mm.js'
+import { copy_from_user, copy_to_user, get_user, put_user, task_kstack, user_place } from '../sched/mm.js'
 import type { poll_table } from '../sched/poll.js'
 import { current } from '../sched/sched.js'
 import { sys_close } from './fs.js'
@@ -99,26 +101,35 @@ function* sock_read(filp: file, buf: number, count: number): Call {
   return yield* sock_recvmsg(socket_of(filp), plain_msg(one_iov(buf, count), 1, 0), count, flags)
 }
 function* sock_write(filp: file, buf: number, count: number): Call {
+  if (count === 0) return 0 // and writing nothing sends none: that is what sendto is for
   return yield* sock_sendmsg(socket_of(filp), plain_msg(one_iov(buf, count), 1, nonblock(filp)), count)
 }
 
-/** With the vector of the program in the kernel. */
-function* with_iovec(vector: number, count: number, f: (iov: number, total: number) => Call): Call {
-  if (count < 0 || count > UIO_MAXIOV) return -EMSGSIZE
-  const iov = count > UIO_FASTIOV ? kmalloc(count * 8) : stack() + IOV
-  if (iov === 0) return -ENOBUFS
-  const total = verify_iovec(iov, vector, count)
-  const ret = total < 0 ? total : yield* f(iov, total)
-  if (count > UIO_FASTIOV) kfree(iov)
+/** With room for a vector in the kernel. @returns -ENOMEM, or what f says */
+function* with_room(count: number, f: (iov: number) => Call): Call {
+  if (count <= UIO_FASTIOV) return yield* f(stack() + IOV)
+  const iov = kmalloc(count * 8)
+  if (iov === 0) return -ENOMEM
+  const ret = yield* f(iov)
+  kfree(iov)
   return ret
 }
-function sock_readv(filp: file, vector: number, count: number): Call {
-  const flags = nonblock(filp)
-  return with_iovec(vector, count, (iov, n) => sock_recvmsg(socket_of(filp), plain_msg(iov, count, 0), n, flags))
+function place(iov: number, pieces: uvector): void {
+  for (const [k, piece] of pieces.entries()) i32.set(piece, (iov >> 2) + 2 * k)
 }
-function sock_writev(filp: file, vector: number, count: number): Call {
+function sock_readv(filp: file, pieces: uvector, total: number): Call {
   const flags = nonblock(filp)
-  return with_iovec(vector, count, (iov, n) => sock_sendmsg(socket_of(filp), plain_msg(iov, count, flags), n))
+  return with_room(pieces.length, iov => {
+    place(iov, pieces)
+    return sock_recvmsg(socket_of(filp), plain_msg(iov, pieces.length, 0), total, flags)
+  })
+}
+function sock_writev(filp: file, pieces: uvector, total: number): Call {
+  const flags = nonblock(filp)
+  return with_room(pieces.length, iov => {
+    place(iov, pieces)
+    return sock_sendmsg(socket_of(filp), plain_msg(iov, pieces.length, flags), total)
+  })
 }
 
 function sock_poll(filp: file, pt: poll_table | null): number {
@@ -392,18 +403,35 @@ function user_msg(field: number): number {
   return i32[(stack() + USER_MSG + field) >> 2]
 }
 
+/** With the vector of the program's msghdr in the kernel, looked at by `verify`. */
+function* with_iovec(verify: (iov: number) => number, f: (iov: number, total: number) => Call): Call {
+  if (user_msg(IOVLEN) >>> 0 > UIO_MAXIOV) return -EMSGSIZE
+  return yield* with_room(user_msg(IOVLEN), function* (iov) {
+    const total = verify(iov)
+    return total < 0 ? total : yield* f(iov, total)
+  })
+}
+function verify_pieces(iov: number): number {
+  return verify_iovec(iov, user_msg(IOVP), user_msg(IOVLEN))
+}
+/** verify_iovec of 2.6.11 for a sender: the address first. Without a length there is none, whatever the pointer. */
+function verify_message(iov: number): number {
+  const len = user_msg(NAMELEN)
+  const err = len === 0 ? 0 : move_addr_to_kernel(user_msg(NAME), len, stack() + ADDRESS)
+  return err < 0 ? err : verify_pieces(iov)
+}
+
 export function* sys_sendmsg(fd: number, umsg: number, flags: number): Call {
   if (copy_from_user(stack() + USER_MSG, umsg, MSGHDR_SIZE) !== 0) return -EFAULT
   return yield* with_socket(fd, (sock, filp) =>
-    with_iovec(user_msg(IOVP), user_msg(IOVLEN), function* (iov, total) {
+    with_iovec(verify_message, function* (iov, total) {
       const msg = plain_msg(iov, user_msg(IOVLEN), flags | nonblock(filp))
-      if (user_msg(NAME) !== 0) {
-        const err = move_addr_to_kernel(user_msg(NAME), user_msg(NAMELEN), stack() + ADDRESS)
-        if (err < 0) return err
+      if (user_msg(NAMELEN) !== 0) {
         msg.msg_name = stack() + ADDRESS
         msg.msg_namelen = user_msg(NAMELEN)
       }
-      if (user_msg(CONTROLLEN) < 0) return -ENOBUFS
+      if (user_msg(CONTROLLEN) >>> 0 > sysctl_optmem_max) return -ENOBUFS
+      if (user_msg(CONTROLLEN) > 0 && user_place(user_msg(CONTROL), user_msg(CONTROLLEN)) === 0) return -EFAULT
       msg.msg_control = user_msg(CONTROL)
       msg.msg_controllen = user_msg(CONTROLLEN)
       return yield* sock_sendmsg(sock, msg, total)
@@ -414,7 +442,7 @@ export function* sys_sendmsg(fd: number, umsg: number, flags: number): Call {
 export function* sys_recvmsg(fd: number, umsg: number, flags: number): Call {
   if (copy_from_user(stack() + USER_MSG, umsg, MSGHDR_SIZE) !== 0) return -EFAULT
   return yield* with_socket(fd, (sock, filp) =>
-    with_iovec(user_msg(IOVP), user_msg(IOVLEN), function* (iov, total) {
+    with_iovec(verify_pieces, function* (iov, total) {
       const msg = plain_msg(iov, user_msg(IOVLEN), 0)
       msg.msg_name = stack() + ADDRESS
       msg.msg_namelen = MAX_SOCK_ADDR

@@ -18,6 +18,7 @@ import {
   store32,
   variable,
 } from './libc.js'
+import { on_signals, SIGINT } from './libsignal.js'
 import { in_cksum, type Message, message, type QueuedError, recv_error, SO_EE_ORIGIN_LOCAL } from './msg.js'
 import {
   arguments_of,
@@ -80,6 +81,8 @@ interface Run extends Plan {
   seen: Set<number>
   rtts: number[]
   began: number
+  /** The signal that ends it, 0: none came. */
+  stopped: () => number
 }
 
 const USAGE =
@@ -273,7 +276,7 @@ function* reply(r: Run, n: number): Generator<void, boolean, void> {
 function* listen(r: Run, until: number, enough: () => boolean): Libc {
   for (;;) {
     const left = until - (yield* gettimeofday())
-    if (left <= 0 || enough()) return 0
+    if (left <= 0 || enough() || r.stopped() !== 0) return 0
     yield* set_timeout(r.fd, left)
     store32(r.from_len, 16)
     const n = yield* recvfrom(r.fd, r.back, MAX_DATA + 28, 0, r.from, r.from_len)
@@ -330,6 +333,7 @@ export function* ping_main(argc: number, argv: number): Libc {
     ...p,
     ...{ fd, id: (yield* getpid()) & 0xffff, out, back, from, from_len: variable(16), m: message(malloc(64)) },
     ...{ sent: 0, received: 0, repeats: 0, errors: 0, blamed: 0, seen: new Set(), rtts: [], began },
+    stopped: yield* on_signals(SIGINT),
   }
   yield* puts(`PING ${p.host} (${p.host}) ${p.size}(${p.size + 28 + (p.record ? 40 : 0)}) bytes of data.`)
   yield* rounds(r)
@@ -352,7 +356,7 @@ function* rounds(r: Run): Libc {
     const now = yield* gettimeofday()
     next = r.flood ? now + FLOOD_US : Math.max(next + r.interval_us, now)
     yield* listen(r, Math.min(next, end), () => r.flood && r.received + r.errors > before)
-    if ((yield* gettimeofday()) >= end) return 0
+    if (r.stopped() !== 0 || (yield* gettimeofday()) >= end) return 0
   }
   const last = (yield* gettimeofday()) + r.wait_us
   return yield* listen(r, Math.min(last, end), () => r.received + r.errors >= r.sent)

@@ -14,12 +14,12 @@ import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
 import { cpu_id } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
-import { type file, type file_operations, get_empty_filp, release_unused } from '../../fs/file.js'
+import { type file, type file_operations, get_empty_filp, release_unused, type uvector } from '../../fs/file.js'
 import { tick_hooks } from '../../irq/timer.js'
-import { EAGAIN, EBADF, EFAULT, EINVAL, ENOTTY, ERESTARTSYS } from '../../lib/errno.js'
+import { EAGAIN, EBADF, EFAULT, ENOTTY, ERESTARTSYS } from '../../lib/errno.js'
 import { O_NONBLOCK, O_RDWR, O_WRONLY } from '../../lib/fcntl.js'
-import { CONSOLE_CHUNK, CONSOLE_RING, UIO_MAXIOV } from '../../lib/limits.js'
-import { copy_from_user, get_user } from '../../sched/mm.js'
+import { CONSOLE_CHUNK, CONSOLE_RING } from '../../lib/limits.js'
+import { copy_from_user } from '../../sched/mm.js'
 import { current, schedule } from '../../sched/sched.js'
 import { signal_pending } from '../../sched/signal.js'
 import { TASK_INTERRUPTIBLE } from '../../sched/task.js'
@@ -134,16 +134,13 @@ function* con_write(filp: file, buf: number, count: number): Generator<void, num
   return done
 }
 
-function* con_writev(filp: file, vector: number, count: number): Generator<void, number, void> {
-  if (count < 0 || count > UIO_MAXIOV) return -EINVAL
+function* con_writev(filp: file, iov: uvector): Generator<void, number, void> {
   let done = 0
-  for (let k = 0; k < count; k++) {
-    const base = get_user(vector + k * 8)
-    const len = get_user(vector + k * 8 + 4)
-    const n = base === null || len === null ? -EFAULT : len < 0 ? -EINVAL : yield* con_write(filp, base, len)
+  for (const [base, len] of iov) {
+    const n = yield* con_write(filp, base, len)
     if (n < 0) return done > 0 ? done : n
     done += n
-    if (n < len!) break
+    if (n < len) break
   }
   return done
 }

@@ -4,6 +4,7 @@ import { RAM } from '../../arch/ram.js'
 import { MAX_SCHEDULE_TIMEOUT, schedule_timeout } from '../../irq/timer.js'
 import { csum_fold, csum_partial } from '../../lib/checksum.js'
 import { EAGAIN, EFAULT, EINVAL, ENOTCONN } from '../../lib/errno.js'
+import { put_user } from '../../sched/mm.js'
 import {
   POLLERR,
   POLLHUP,
@@ -24,11 +25,13 @@ import { memcpy_toiovec } from './iovec.js'
 import { skb_dequeue, skb_peek, skb_queue_empty } from './skb_queue.js'
 import { consume_skb, skb_get, skb_headlen, skb_shinfo } from './skbuff.js'
 import { sock_error } from './sock.js'
-import { sock_intr_errno, sock_rcvtimeo, sock_writeable } from './sock_mem.js'
+import { sock_intr_errno, sock_rcvtimeo, sock_wmem, sock_writeable } from './sock_mem.js'
 import {
   MSG_PEEK,
   RCV_SHUTDOWN,
   SHUTDOWN_MASK,
+  SIOCINQ,
+  SIOCOUTQ,
   SOCK_ASYNC_NOSPACE,
   SOCK_SEQPACKET,
   SOCK_STREAM,
@@ -139,6 +142,21 @@ export function datagram_poll(sock: socket, pt: poll_table | null): number {
   return sock_writeable(sk) ? mask | POLLOUT | POLLWRNORM | POLLWRBAND : mask
 }
 const SOCKET_FLAGS = SOCKET.offset('flags')
+
+/** Bytes of the next packet behind `hlen`; 0: none. */
+function next_len(sk: sock, hlen: number): number {
+  const queue = sk.sk_receive_queue
+  const irq = spin_lock_irqsave(queue.lock)
+  const skb = skb_peek(queue)
+  const len = skb === null ? 0 : skb.len - hlen
+  spin_unlock_irqrestore(queue.lock, irq)
+  return len
+}
+/** datagram_ioctl - SIOCINQ and SIOCOUTQ. @context process @returns 0, -EFAULT; null: it knows no such command */
+export function datagram_ioctl(sk: sock, cmd: number, arg: number, hlen: number): number | null {
+  if (cmd === SIOCOUTQ) return put_user(sock_wmem(sk), arg)
+  return cmd === SIOCINQ ? put_user(next_len(sk, hlen), arg) : null
+}
 
 /** skb_free_datagram - @consumes a reference */
 export function skb_free_datagram(_sk: sock, skb: sk_buff): void {

@@ -40,6 +40,8 @@ export const SIOCSIFHWADDR = 0x8924
 export const SIOCGIFHWADDR = 0x8927
 export const SIOCGIFINDEX = 0x8933
 export const SIOCGIFTXQLEN = 0x8942
+export const SIOCGIFMAP = 0x8970
+export const SIOCSIFMAP = 0x8971
 export const SIOCSIFTXQLEN = 0x8943
 export const SIOCDEVPRIVATE = 0x89f0
 
@@ -51,13 +53,26 @@ export const IFR_DATA = 16
 export type gifconf_func = (dev: net_device, buf: number, len: number) => number
 class gifconf_box extends Struct {
   declare inet: Sym<gifconf_func>
+  declare config: Sym<inet_config_func>
 }
-const BOX: Layout<gifconf_box> = layout('gifconf', gifconf_box, { inet: word })
+const BOX: Layout<gifconf_box> = layout('gifconf', gifconf_box, { inet: word, config: word })
 const gifconf = DEFINE_STATIC('gifconf', BOX)
 
 /** register_gifconf - of IPv4, the only family that has one. @context boot */
 export function register_gifconf(f: Sym<gifconf_func>): void {
   gifconf.inet = f
+}
+
+/** What IPv4 knows of routes, neighbours and addresses. @returns null: there is no such command */
+export type inet_config_func = (cmd: number, arg: number) => Call | null
+/** register_inet_config - for sockets of other families, which are asked for that too. @context boot */
+export function register_inet_config(f: Sym<inet_config_func>): void {
+  gifconf.config = f
+}
+/** net_ioctl - a command of no socket in particular: IPv4's, or a device's. @context process @returns 0, -errno */
+export function net_ioctl(cmd: number, arg: number): Call {
+  const known = gifconf.config === 0 ? null : call(gifconf.config)(cmd, arg)
+  return known ?? dev_ioctl(cmd, arg)
 }
 
 /** ifreq_scratch - the ifreq of this call, on the kernel stack. @context process */
@@ -119,6 +134,10 @@ function get_ifreq(dev: net_device, cmd: number, r: number): number {
     case SIOCGIFINDEX:
       dv.setInt32(at, dev.ifindex, true)
       return 0
+    case SIOCGIFMAP: // of memory and I/O ports a card of this machine has none
+      u8.fill(0, at, at + 16)
+      u8[at + 10] = dev.irq
+      return 0
     case SIOCGIFTXQLEN:
       dv.setInt32(at, dev.tx_queue_len, true)
       return 0
@@ -141,6 +160,7 @@ function* set_ifreq(dev: net_device, cmd: number, r: number): Call {
     case SIOCSIFFLAGS:
       return yield* dev_change_flags(dev, dv.getInt16(at, true))
     case SIOCSIFMETRIC:
+    case SIOCSIFMAP:
       return -EOPNOTSUPP
     case SIOCSIFMTU:
       return set_mtu(dev, value)
@@ -156,8 +176,8 @@ function* set_ifreq(dev: net_device, cmd: number, r: number): Call {
   }
 }
 
-const GETS = [SIOCGIFFLAGS, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCGIFTXQLEN]
-const SETS = [SIOCSIFFLAGS, SIOCSIFMETRIC, SIOCSIFMTU, SIOCSIFHWADDR, SIOCSIFTXQLEN, SIOCSIFNAME]
+const GETS = [SIOCGIFFLAGS, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCGIFTXQLEN, SIOCGIFMAP]
+const SETS = [SIOCSIFFLAGS, SIOCSIFMETRIC, SIOCSIFMAP, SIOCSIFMTU, SIOCSIFHWADDR, SIOCSIFTXQLEN, SIOCSIFNAME]
 
 /** dev_ifsioc - @locks rtnl is held @returns 0, -ENODEV, -EINVAL, what the change says */
 function* dev_ifsioc(cmd: number, r: number): Call {

@@ -1,21 +1,20 @@
 /** iovec.ts - scattered memory of a program: into packets and out of them. A kernel copy of the vector is used up as it is filled. */
 import { RAM } from '../../arch/ram.js'
 import { csum_partial } from '../../lib/checksum.js'
-import { EFAULT, EINVAL, EMSGSIZE } from '../../lib/errno.js'
+import { EFAULT, EMSGSIZE } from '../../lib/errno.js'
 import { copy_from_user, copy_to_user } from '../../sched/mm.js'
 
 const i32 = RAM.i32
 const dv = RAM.dv
 
-/** The vector at `iov` (kernel) is the one at `from` (the user's). @returns bytes in all, or -EFAULT, -EINVAL, -EMSGSIZE */
+/** The vector at `iov` (kernel) is the one at `from` (the user's). @returns bytes in all, or -EFAULT, -EMSGSIZE */
 export function verify_iovec(iov: number, from: number, count: number): number {
   if (copy_from_user(iov, from, count * 8) !== 0) return -EFAULT
   let total = 0
   for (let k = 0; k < count; k++) {
     const len = i32[(iov >> 2) + k * 2 + 1]
-    if (len < 0) return -EINVAL
     total += len
-    if (total > 0x7fffffff) return -EMSGSIZE
+    if (len < 0 || total > 0x7fffffff) return -EMSGSIZE // 2.6.11 lets a negative one pass behind a longer one
   }
   return total
 }

@@ -4,6 +4,7 @@ import { EFAULT } from '../../lib/errno.js'
 import { copy_to_user, put_user } from '../../sched/mm.js'
 import { SOL_SOCKET } from './sock_opt.js'
 import { MSG_CTRUNC, type msghdr, type sock } from './sock_types.js'
+import { stamp_now } from './stamp.js'
 import type { sk_buff } from './types.js'
 
 const i32 = RAM.i32
@@ -39,7 +40,10 @@ export function put_cmsg(msg: msghdr, level: number, type: number, len: number, 
 /** sock_recv_timestamp - when the packet came in, if the program wants to be told. */
 export function sock_recv_timestamp(msg: msghdr, sk: sock, skb: sk_buff): void {
   const tv = skb.stamp
-  if (sk.sk_rcvtstamp !== 0) put_cmsg(msg, SOL_SOCKET, SCM_TIMESTAMP, 8, tv)
+  if (sk.sk_rcvtstamp !== 0) {
+    stamp_now(tv) // it may have come before anybody asked for the time
+    put_cmsg(msg, SOL_SOCKET, SCM_TIMESTAMP, 8, tv)
+  }
   i32[sk.sk_stamp >> 2] = i32[tv >> 2]
   i32[(sk.sk_stamp >> 2) + 1] = i32[(tv >> 2) + 1]
 }

@@ -1,6 +1,5 @@
 /** sock_opt.ts - the options of SOL_SOCKET (sock_setsockopt and sock_getsockopt of 2.6.11). */
 import { call } from '../../abi/symbol.js'
-import { now_ns } from '../../arch/cpu.js'
 import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { MAX_SCHEDULE_TIMEOUT } from '../../irq/timer.js'
@@ -35,7 +34,7 @@ import {
   TCP_LISTEN,
 } from './sock_types.js'
 import { type Call, sock_ops } from './socket.js'
-import { net_disable_timestamp, net_enable_timestamp } from './stamp.js'
+import { net_disable_timestamp, net_enable_timestamp, stamp_now } from './stamp.js'
 
 const i32 = RAM.i32
 const u8 = RAM.u8
@@ -151,6 +150,7 @@ function set_timestamp(sk: sock, on: boolean): void {
   sock_set_flag(sk, SOCK_TIMESTAMP)
   net_enable_timestamp()
 }
+export const SIOCGSTAMP = 0x8906
 /** sock_get_timestamp - when the last packet came that was received here. @context process @returns 0, -ENOENT: none, -EFAULT */
 export function sock_get_timestamp(sk: sock, tv: number): number {
   if (!sock_flag(sk, SOCK_TIMESTAMP)) {
@@ -159,11 +159,7 @@ export function sock_get_timestamp(sk: sock, tv: number): number {
   }
   const at = sk.sk_stamp >> 2
   if (i32[at] === -1) return -ENOENT
-  if (i32[at] === 0) {
-    const us = Math.floor(now_ns() / 1000) // it came before anybody asked for the time
-    i32[at] = Math.floor(us / 1e6)
-    i32[at + 1] = us % 1e6
-  }
+  stamp_now(sk.sk_stamp) // it came before anybody asked for the time
   return put_user(i32[at]!, tv) || put_user(i32[at + 1]!, tv + 4)
 }
 /** sock_disable_timestamp - @context whoever frees the sock */

@@ -27,8 +27,13 @@ export function net_disable_timestamp(): void {
 
 /** net_timestamp - stamp a packet, unless the path that it came by has done so already. */
 export function net_timestamp(skb: sk_buff): void {
-  const tv = skb.stamp >> 2
-  if (i32[tv] !== 0) return
+  stamp_now(skb.stamp)
+}
+
+/** stamp_now - a timeval that was not taken yet: it is now. */
+export function stamp_now(at: number): void {
+  const tv = at >> 2
+  if (i32[tv] !== 0 || i32[tv + 1] !== 0) return // the machine's time begins at 0
   const us = Math.floor(now_ns() / 1000)
   i32[tv] = Math.floor(us / 1e6)
   i32[tv + 1] = us % 1e6

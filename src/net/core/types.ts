@@ -357,6 +357,7 @@ export class dst_entry extends Struct {
   declare mtu: number
   declare mtu_locked: number
   declare advmss: number
+  declare hoplimit: number
   declare rate_last: number
   declare rate_tokens: number
   declare input: Sym<(skb: sk_buff) => number>
@@ -384,6 +385,7 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   mtu: word,
   mtu_locked: word, // 1: path MTU discovery has found less than may be
   advmss: word,
+  hoplimit: word, // TTL of packets of ours
   rate_last: word, // token bucket of ICMP errors: jiffies
   rate_tokens: word,
   input: atomic(word), // of one whose device is down: dst_discard

@@ -48,11 +48,12 @@ import { udp_poll } from './dgram_poll.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
 import { igmp_init } from './igmp.js'
-import { inet_ioctl } from './inet_ioctl.js'
+import { inet_ioctl, inet_ioctl_init } from './inet_ioctl.js'
 import { inet_sock_destruct_sym, sk_common_release } from './inet_life.js'
-import { IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
+import { IP_PMTUDISC_DONT, IP_PMTUDISC_WANT, type inet_protosw, inet_sk, type proto } from './inet_sock.js'
 import { inet_add_protocol } from './ip_input.js'
 import { ip_ra_init } from './ip_ra.js'
+import { ip_ctl } from './ip_sysctl.js'
 import { ip_mc_drop_socket } from './mc_sock.js'
 import { raw_hash_init, raw_prot_sym } from './raw.js'
 import { set_sockaddr_in, sin_addr, sin_family, sin_port, udp_prot_sym } from './udp.js'
@@ -92,7 +93,7 @@ function inet_create(sock: socket, asked: number): number {
   inet.uc_ttl = -1
   inet.mc_ttl = 1
   inet.mc_loop = 1
-  inet.pmtudisc = IP_PMTUDISC_WANT
+  inet.pmtudisc = ip_ctl.no_pmtu_disc !== 0 ? IP_PMTUDISC_DONT : IP_PMTUDISC_WANT
   sk.sk_protocol = protocol
   sk.sk_backlog_rcv = prot_of(sk).backlog_rcv as Sym<(sk: sock) => number>
   sk.sk_destruct = inet_sock_destruct_sym
@@ -129,7 +130,7 @@ function* inet_bind(sock: socket, addr: number, addr_len: number): Call {
   const s_addr = sin_addr(addr)
   const kind = address_kind(s_addr)
   const usable = s_addr === 0 || kind === RTN_LOCAL || kind === RTN_MULTICAST || kind === RTN_BROADCAST
-  if (!usable && inet_sk(sk).freebind === 0) return -EADDRNOTAVAIL
+  if (!usable && inet_sk(sk).freebind === 0 && ip_ctl.nonlocal_bind === 0) return -EADDRNOTAVAIL
   const snum = sin_port(addr)
   if (snum !== 0 && snum < PROT_SOCK && !capable()) return -EACCES
   yield* lock_sock(sk)
@@ -254,6 +255,7 @@ export function inet_init(): void {
   udp_hash_init()
   raw_hash_init()
   devinet_ioctl_init()
+  inet_ioctl_init()
   igmp_init(config('seed'))
   ip_ra_init()
   inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)

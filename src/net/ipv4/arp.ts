@@ -61,6 +61,7 @@ import {
 import { ETH_HLEN, ETH_P_ARP, ETH_P_IP, set_eth_header } from '../wire/eth.js'
 import { ip_saddr, ipv4_is_loopback, ipv4_is_multicast } from '../wire/ipv4.js'
 import {
+  in_dev_cnf,
   in_dev_forwards,
   in_dev_maxconf,
   in_dev_orconf,
@@ -186,6 +187,13 @@ function neigh_event_ns(dev: net_device, arp: number): neighbour | null {
   return n
 }
 
+/** arp_fwd_proxy - are we to answer for what lies behind `out`? Not for what is on the same medium, who hears the question himself. */
+function arp_fwd_proxy(dev: net_device, out: net_device): boolean {
+  if (!in_dev_orconf(dev, 'proxy_arp')) return false
+  const [imi, omi] = [in_dev_cnf(dev, 'medium_id'), in_dev_cnf(out, 'medium_id')]
+  return imi === 0 || (imi !== -1 && omi !== imi && omi !== -1)
+}
+
 /** Is the packet an answer by proxy, and is it due? */
 function proxied(skb: sk_buff, dev: net_device, tip: number): boolean {
   const rt = RTABLE.ref(skb.dst!.addr)
@@ -193,7 +201,7 @@ function proxied(skb: sk_buff, dev: net_device, tip: number): boolean {
     in_dev_forwards(dev) &&
     rt.rt_type === RTN_UNICAST &&
     rt.dst.dev !== dev &&
-    (in_dev_orconf(dev, 'proxy_arp') || pneigh_lookup(tip, dev))
+    (arp_fwd_proxy(dev, rt.dst.dev!) || pneigh_lookup(tip, dev))
   )
 }
 

@@ -16,11 +16,13 @@ export const DEVCONF = [
   'accept_source_route',
   'rp_filter',
   'proxy_arp',
+  'medium_id',
   'bootp_relay',
   'log_martians',
   'arp_filter',
   'arp_announce',
   'arp_ignore',
+  'force_igmp_version',
   'promote_secondaries',
 ] as const
 export type DevconfName = (typeof DEVCONF)[number]
@@ -34,11 +36,13 @@ export class ipv4_devconf extends Struct {
   declare accept_source_route: number
   declare rp_filter: number
   declare proxy_arp: number
+  declare medium_id: number
   declare bootp_relay: number
   declare log_martians: number
   declare arp_filter: number
   declare arp_announce: number
   declare arp_ignore: number
+  declare force_igmp_version: number
   declare promote_secondaries: number
 }
 export const IPV4_DEVCONF: Layout<ipv4_devconf> = layout(

@@ -199,7 +199,7 @@ register_sysctl_dir('net.ipv4.conf.', path => {
   return {
     get: () => cnf[name],
     set(value) {
-      if (value < 0 || value > 8) return -EINVAL
+      if (name === 'medium_id' ? value < -1 || value > 0x7fffffff : value < 0 || value > 8) return -EINVAL
       if (cnf === ipv4_devconf_all && name === 'forwarding') inet_forward_change(value === 0 ? 0 : 1)
       else cnf[name] = value
       rt_flush()

@@ -1,13 +1,11 @@
 /** dgram_poll.ts - what waits in a datagram or raw socket, for poll and for SIOCINQ and SIOCOUTQ. No locks of its own. */
-import { put_user } from '../../sched/mm.js'
 import { POLLIN, POLLRDNORM, type poll_table } from '../../sched/poll.js'
 import { spin_lock_irqsave, spin_unlock_irqrestore } from '../../sync/spinlock.js'
-import { datagram_poll } from '../core/datagram.js'
+import { datagram_ioctl, datagram_poll } from '../core/datagram.js'
 import { drop_reason } from '../core/fate.js'
 import { __skb_unlink, skb_peek } from '../core/skb_queue.js'
 import { kfree_skb } from '../core/skbuff.js'
-import { sock_wmem } from '../core/sock_mem.js'
-import { RCV_SHUTDOWN, SIOCINQ, SIOCOUTQ, type sock, type socket } from '../core/sock_types.js'
+import { RCV_SHUTDOWN, type sock, type socket } from '../core/sock_types.js'
 import { CHECKSUM_UNNECESSARY, type sk_buff } from '../core/types.js'
 import { UDP_HLEN } from '../wire/udp.js'
 import { udp_stats } from './udp_hash.js'
@@ -43,24 +41,10 @@ export function udp_poll(sock: socket, pt: poll_table | null, nonblock: boolean)
   }
 }
 
-/** Bytes of the next packet behind `hlen`; 0: none. */
-function next_len(sk: sock, hlen: number): number {
-  const queue = sk.sk_receive_queue
-  const irq = spin_lock_irqsave(queue.lock)
-  const skb = skb_peek(queue)
-  const len = skb === null ? 0 : skb.len - hlen
-  spin_unlock_irqrestore(queue.lock, irq)
-  return len
-}
-function queue_ioctl(sk: sock, cmd: number, arg: number, hlen: number): number | null {
-  if (cmd === SIOCOUTQ) return put_user(sock_wmem(sk), arg)
-  return cmd === SIOCINQ ? put_user(next_len(sk, hlen), arg) : null
-}
-
 /** udp_ioctl - @returns 0, -EFAULT, null: it does not know the command */
 export function udp_ioctl(sk: sock, cmd: number, arg: number): number | null {
-  return queue_ioctl(sk, cmd, arg, UDP_HLEN)
+  return datagram_ioctl(sk, cmd, arg, UDP_HLEN)
 }
 export function raw_ioctl(sk: sock, cmd: number, arg: number): number | null {
-  return queue_ioctl(sk, cmd, arg, 0)
+  return datagram_ioctl(sk, cmd, arg, 0)
 }

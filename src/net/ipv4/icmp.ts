@@ -103,7 +103,7 @@ const SWITCHES: Layout<icmp_switches> = layout('icmp_switches', icmp_switches, {
   echo_ignore_all: atomic(word),
   echo_ignore_broadcasts: atomic(word),
   ratelimit: atomic(word), // jiffies for each message to one host; 0: no limit
-  ratemask: atomic(word), // types that it holds for: 3, 4, 11 and 12
+  ratemask: atomic(word), // types that it holds for: 3, 4, 11 and 12; answers may be among them
 })
 const sysctl_icmp = DEFINE_STATIC('icmp_switches', SWITCHES)
 for (const [name, field, max] of [
@@ -352,7 +352,7 @@ function build_ip(rt: rtable, iph: number, saddr: number, daddr: number, tos: nu
   set_ip_tos(iph, tos)
   set_ip_id(iph, ip_select_ident(rt))
   set_ip_frag_off(iph, 0)
-  set_ip_ttl(iph, IPDEFTTL)
+  set_ip_ttl(iph, rt.dst.hoplimit)
   set_ip_protocol(iph, IPPROTO_ICMP)
   set_ip_saddr(iph, saddr)
   set_ip_daddr(iph, daddr)
@@ -366,7 +366,10 @@ function icmp_reply(skb: sk_buff, type: number): void {
   const good = ip_options_echo(replyopts, skb)
   const rt = good ? secure_route(reply_to(iph), spec_dst, ip_tos(iph) & IPTOS_TOS_MASK, type, icmp_code(skb.h)) : null
   if (rt === null) stats.OutErrors++
-  else {
+  else if (!icmpv4_xrlim_allow(rt, type, icmp_code(skb.h))) {
+    stats.OutRateLimited++
+    ip_rt_put(rt)
+  } else {
     const len = skb.len - ICMP_HLEN
     push_reply(rt, spec_dst, ip_saddr(iph), ip_tos(iph), type, icmp_code(skb.h), icmp_info(skb.h), skb, ICMP_HLEN, len)
   }

@@ -10,7 +10,6 @@ import {
   ICMP_FRAG_NEEDED,
   ICMP_HLEN,
   ICMP_PARAMETERPROB,
-  ICMP_SR_FAILED,
   icmp_code,
   icmp_info,
   icmp_type,
@@ -19,6 +18,7 @@ import { ip_daddr, ip_hdrlen, ip_protocol, ip_saddr, ip_tos, ip_tot_len } from '
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_BROADCAST } from './fib_types.js'
 import { inet_proto_error } from './ip_input.js'
+import { ip_ctl } from './ip_sysctl.js'
 import { raw_v4_error } from './raw_hash.js'
 import { rt_each_output } from './route.js'
 import { rt_ctl } from './route_sysctl.js'
@@ -75,13 +75,14 @@ export function icmp_unreach(skb: sk_buff): boolean {
   const code = icmp_code(skb.h)
   let info = 0
   if (type === ICMP_DEST_UNREACH) {
-    if (code === ICMP_FRAG_NEEDED) {
+    if (code === ICMP_FRAG_NEEDED && ip_ctl.no_pmtu_disc === 0) {
       info = ip_rt_frag_needed(iph, icmp_info(skb.h) & 0xffff)
       if (info === 0) return true
     }
-    if (code === ICMP_SR_FAILED || code > NR_ICMP_UNREACH) return true
+    if (code > NR_ICMP_UNREACH) return true
   } else if (type === ICMP_PARAMETERPROB) info = icmp_info(skb.h) >>> 24
-  if (inet_addr_type(ip_daddr(iph)) === RTN_BROADCAST) return true // a router that answers to broadcasts
+  // from a router that answers to broadcasts
+  if (ip_ctl.ignore_bogus_errors === 0 && inet_addr_type(ip_daddr(iph)) === RTN_BROADCAST) return true
   const need = ip_hdrlen(iph) + 8
   if (need > skb.len - skb.data_len) return true // 8 bytes of the protocol's header, or it says nothing
   raw_v4_error(ip_protocol(iph), skb, info)

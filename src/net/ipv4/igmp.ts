@@ -60,6 +60,7 @@ import {
   set_ip_ttl,
   set_ip_vhl,
 } from '../wire/ipv4.js'
+import { ipv4_devconf_all } from './devconf.js'
 import { in_dev_get, type in_device, rt_flush } from './devinet.js'
 import { ip_select_ident } from './ip_ident.js'
 import { inet_add_protocol } from './ip_input.js'
@@ -128,6 +129,7 @@ function igmp_send_report(in_dev: in_device, group: number, type: number): void 
 
 /** Is there a router of version 1 on the link? It would not understand the others. */
 function v1_seen(in_dev: in_device): boolean {
+  if (in_dev.cnf.force_igmp_version === 1 || ipv4_devconf_all.force_igmp_version === 1) return true
   return in_dev.mr_v1_seen !== 0 && !time_after(jiffies(), in_dev.mr_v1_seen)
 }
 

@@ -59,7 +59,6 @@ import {
   set_ip_vhl,
 } from '../wire/ipv4.js'
 import { RTN_MULTICAST } from './fib_types.js'
-import { IPDEFTTL } from './icmp.js'
 import { IP_PMTUDISC_DO, IP_PMTUDISC_WANT, inet_sk, type inet_sock } from './inet_sock.js'
 import { ip_local_error } from './ip_errqueue.js'
 import { ip_select_ident } from './ip_ident.js'
@@ -377,7 +376,7 @@ export function ip_push_pending_frames(sk: sock): number {
   set_ip_tos(iph, inet.tos)
   set_ip_frag_off(iph, df ? IP_DF : 0)
   set_ip_id(iph, df ? inet.id++ & 0xffff : ip_select_ident(rt))
-  set_ip_ttl(iph, rt.rt_type === RTN_MULTICAST ? inet.mc_ttl : inet.uc_ttl < 0 ? IPDEFTTL : inet.uc_ttl)
+  set_ip_ttl(iph, rt.rt_type === RTN_MULTICAST ? inet.mc_ttl : inet.uc_ttl < 0 ? rt.dst.hoplimit : inet.uc_ttl)
   set_ip_protocol(iph, sk.sk_protocol)
   set_ip_saddr(iph, rt.rt_src)
   set_ip_daddr(iph, rt.rt_dst)

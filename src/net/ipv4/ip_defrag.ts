@@ -17,6 +17,7 @@ import {
 import { ACCT_NONE, CHECKSUM_NONE, CHECKSUM_UNNECESSARY, type net_device, type sk_buff } from '../core/types.js'
 import { IP_MF, IP_OFFSET, ip_frag_off, ip_hdrlen, set_ip_frag_off, set_ip_tot_len } from '../wire/ipv4.js'
 import { ip_send_check } from './ip_output.js'
+import { ip_ctl } from './ip_sysctl.js'
 import {
   COMPLETE,
   FIRST_IN,
@@ -31,7 +32,6 @@ import {
   LAST_IN,
   MEM,
   NOT_REASSEMBLED,
-  sysctl_ipfrag_high_thresh,
 } from './ipq.js'
 import { ip_stats } from './mib.js'
 
@@ -176,7 +176,7 @@ function ip_frag_reasm(qp: ipq, dev: net_device | null): sk_buff | null {
 export function ip_defrag(skb: sk_buff, user: number): sk_buff | null {
   tick(COST_DEFRAG)
   ip_stats.ReasmReqds++
-  if (load(MEM) > sysctl_ipfrag_high_thresh) ip_evictor()
+  if (load(MEM) > ip_ctl.frag_high_thresh) ip_evictor()
   const { dev } = skb
   const qp = ip_find(skb.nh, user)
   if (qp === null) {

@@ -5,9 +5,10 @@ import { kfree } from '../../mm/kmalloc.js'
 import { copy_from_user, KSTACK_WORDS, task_kstack } from '../../sched/mm.js'
 import { current } from '../../sched/sched.js'
 import { dst_hold } from '../core/dst.js'
+import { neigh_confirm } from '../core/nud.js'
 import { sk_dst_check, sk_dst_set, sock_flag } from '../core/sock.js'
 import { OPT_SCRATCH } from '../core/sock_opt.js'
-import { MSG_DONTROUTE, type msghdr, SOCK_BROADCAST, type sock } from '../core/sock_types.js'
+import { MSG_CONFIRM, MSG_DONTROUTE, MSG_PROBE, type msghdr, SOCK_BROADCAST, type sock } from '../core/sock_types.js'
 import type { dst_entry } from '../core/types.js'
 import { IPPROTO_UDP, ipv4_is_multicast } from '../wire/ipv4.js'
 import { XFRM_POLICY_OUT } from '../xfrm/types.js'
@@ -16,7 +17,7 @@ import { inet_sk } from './inet_sock.js'
 import { IP_OPTIONS, ip_options_get, MAX_IPOPTLEN } from './ip_options_sock.js'
 import { ip_rt_put } from './route.js'
 import { ip_route_output_key, RTO_ONLINK } from './route_output.js'
-import { RTABLE, RTCF_BROADCAST } from './types.js'
+import { RTABLE, RTCF_BROADCAST, type rtable } from './types.js'
 
 const i32 = RAM.i32
 const dv = RAM.dv
@@ -124,6 +125,13 @@ export function ip_dgram_route(sk: sock, to: Destination, flags: number): number
     sk_dst_set(sk, rt.dst)
   }
   return by_policy(sk, to, rt.dst)
+}
+
+/** dgram_confirm - MSG_CONFIRM: the program knows that the next hop is there. @returns true: it wants to say that only (MSG_PROBE) */
+export function dgram_confirm(rt: rtable, flags: number, len: number): boolean {
+  if ((flags & MSG_CONFIRM) === 0) return false
+  neigh_confirm(rt.dst.neighbour)
+  return (flags & MSG_PROBE) !== 0 && len === 0
 }
 
 /** The route, or the way that an IPsec policy has for this message. @consumes a reference of route @returns as ip_dgram_route */

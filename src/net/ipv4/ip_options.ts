@@ -31,9 +31,9 @@ const COST_OPTIONS = cost('ip_options_compile')
 const u8 = RAM.u8
 const dv = RAM.dv
 
-const TS_TSONLY = 0
-const TS_TSANDADDR = 1
-const TS_PRESPEC = 3
+export const TS_TSONLY = 0
+export const TS_TSANDADDR = 1
+export const TS_PRESPEC = 3
 
 /** ms since midnight UT are not known to this machine; the top bit says that the time is of another kind (RFC 791). */
 function timestamp(): number {

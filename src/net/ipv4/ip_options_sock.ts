@@ -24,7 +24,7 @@ import {
 } from '../wire/ipv4.js'
 import { inet_addr_type } from './fib_frontend.js'
 import { RTN_LOCAL, RTN_UNICAST } from './fib_types.js'
-import { ip_rt_get_source } from './ip_options.js'
+import { ip_rt_get_source, TS_PRESPEC, TS_TSANDADDR, TS_TSONLY } from './ip_options.js'
 import { IPCB, RTABLE, type rtable } from './types.js'
 
 const u8 = RAM.u8
@@ -32,7 +32,6 @@ const dv = RAM.dv
 
 /** Bytes of options that a header has room for. */
 export const MAX_IPOPTLEN = 40
-const TS_PRESPEC = 3
 
 export class ip_options extends Struct {
   declare optlen: number
@@ -85,18 +84,18 @@ function compile_ts(opt: ip_options, at: number, len: number, off: number): bool
   if (opt.ts !== 0 || len < 4 || u8[at + 2] < 5) return false
   const pointer = u8[at + 2]
   if (pointer > len) {
-    const overflow = u8[at + 3] >> 4
     opt.ts = off
-    if (overflow < 15) u8[at + 3] = (u8[at + 3] & 15) | ((overflow + 1) << 4)
-    return overflow < 15
+    return u8[at + 3] >> 4 < 15 // only who receives it counts that there was no room
   }
   const kind = u8[at + 3] & 15
-  if (pointer + 3 > len || (kind !== 0 && pointer + 7 > len)) return false
+  if (pointer + 3 > len) return false
+  if (kind !== TS_TSONLY && kind !== TS_TSANDADDR && kind !== TS_PRESPEC) return capable()
+  if (kind !== TS_TSONLY && pointer + 7 > len) return false
   opt.ts = off
   if (kind === TS_PRESPEC && inet_addr_type(dv.getInt32(at + pointer - 1)) === RTN_UNICAST) return true
   opt.ts_needtime = 1
-  opt.ts_needaddr = kind === 1 ? 1 : 0
-  u8[at + 2] = pointer + (kind === 0 ? 4 : 8)
+  opt.ts_needaddr = kind === TS_TSANDADDR ? 1 : 0
+  u8[at + 2] = pointer + (kind === TS_TSONLY ? 4 : 8)
   return true
 }
 

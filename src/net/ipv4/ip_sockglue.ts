@@ -13,7 +13,6 @@ import { MSG_CTRUNC, type msghdr, SOCK_RAW, SOCK_STREAM, type sock } from '../co
 import type { Call } from '../core/socket.js'
 import type { sk_buff } from '../core/types.js'
 import { ip_daddr, ip_tos, ip_ttl } from '../wire/ipv4.js'
-import { IPDEFTTL } from './icmp.js'
 import {
   IP_CMSG_PKTINFO,
   IP_CMSG_RECVOPTS,
@@ -34,6 +33,7 @@ import {
   MAX_IPOPTLEN,
 } from './ip_options_sock.js'
 import { ip_ra_control } from './ip_ra.js'
+import { ip_ctl } from './ip_sysctl.js'
 import { IP_MULTICAST_IF, IP_MULTICAST_LOOP, IP_MULTICAST_TTL, ip_mc_setsockopt } from './mc_sock.js'
 import { IPCB, RTABLE } from './types.js'
 
@@ -173,7 +173,7 @@ function get_option(sk: sock, optname: number): number | null {
     case IP_TOS:
       return inet.tos
     case IP_TTL:
-      return inet.uc_ttl === -1 ? IPDEFTTL : inet.uc_ttl
+      return inet.uc_ttl === -1 ? ip_ctl.default_ttl : inet.uc_ttl
     case IP_MTU_DISCOVER:
       return inet.pmtudisc
     case IP_RECVERR:

@@ -21,7 +21,7 @@ import {
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load } from '../../arch/atomic.js'
-import { config, hz } from '../../arch/machine.js'
+import { config } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { del_timer, init_timer, jiffies, mod_timer, TIMER, type timer_list } from '../../irq/timer.js'
 import { jhash_3words } from '../../lib/jhash.js'
@@ -46,17 +46,13 @@ import { ACCT_NONE, SKB, type sk_buff } from '../core/types.js'
 import { ICMP_EXC_FRAGTIME, ICMP_TIME_EXCEEDED } from '../wire/icmp.js'
 import { ip_daddr, ip_id, ip_protocol, ip_saddr } from '../wire/ipv4.js'
 import { icmp_send } from './icmp.js'
+import { ip_ctl } from './ip_sysctl.js'
 import { ip_stats } from './mib.js'
 
 const i32 = RAM.i32
 
 export const NOT_REASSEMBLED = drop_reason('ip_not_reassembled')
 
-/** Bytes of truesize: above the first one the oldest queues go, until there are no more than the second. */
-export const sysctl_ipfrag_high_thresh = 256 * 1024
-export const sysctl_ipfrag_low_thresh = 192 * 1024
-const ipfrag_time = (): number => 30 * hz()
-const secret_interval = (): number => 600 * hz()
 const IPQ_HASHSZ = 64
 
 /** enum ip_defrag_users: pieces that one of them collects are not the others'. */
@@ -201,7 +197,7 @@ export function ipq_kill(qp: ipq): void {
 
 /** ip_evictor - the oldest queues go until there is room. @context softirq */
 export function ip_evictor(): void {
-  let work = load(MEM) - sysctl_ipfrag_low_thresh
+  let work = load(MEM) - ip_ctl.frag_low_thresh
   while (work > 0) {
     read_lock(ipfrag_lock)
     if (list_empty(table.lru)) {
@@ -276,7 +272,7 @@ function ip_frag_create(iph: number, user: number): ipq | null {
   }
   qp.refcnt = 3 // the hash's, the timer's, ours
   fetch_add(MEM, IPQ.size)
-  mod_timer(qp.timer, (jiffies() + ipfrag_time()) | 0)
+  mod_timer(qp.timer, (jiffies() + ip_ctl.frag_time) | 0)
   const slot = bucket_of(qp)
   qp.next = IPQ.at(i32[slot]!)
   i32[slot] = qp.addr
@@ -317,7 +313,7 @@ function ipfrag_secret_rebuild(): void {
     i32[slot] = qp.addr
   }
   write_unlock(ipfrag_lock)
-  mod_timer(table.secret, (jiffies() + secret_interval()) | 0)
+  mod_timer(table.secret, (jiffies() + ip_ctl.frag_secret_interval) | 0)
 }
 const secret_sym = symbol('ipfrag_secret_rebuild', ipfrag_secret_rebuild)
 
@@ -327,7 +323,7 @@ export function ipfrag_init(): void {
   INIT_LIST_HEAD(table.lru)
   table.rnd = jhash_3words(config('seed'), jiffies(), 0x1f, 0x9e3779b9 | 0)
   init_timer(table.secret, secret_sym, 0)
-  mod_timer(table.secret, (jiffies() + secret_interval()) | 0)
+  mod_timer(table.secret, (jiffies() + ip_ctl.frag_secret_interval) | 0)
 }
 
 /** ipfrag_exit - what is not whole is given up. @context a halted machine */

@@ -28,7 +28,6 @@ import { consume_skb, kfree_skb, skb_put, skb_reserve } from '../core/skbuff.js'
 import { lock_sock, release_sock, sk_dst_reset } from '../core/sock.js'
 import { sock_alloc_send_skb } from '../core/sock_mem.js'
 import {
-  MSG_CONFIRM,
   MSG_DONTWAIT,
   MSG_ERRQUEUE,
   MSG_MORE,
@@ -51,7 +50,14 @@ import { RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST } from './fib_types.js'
 import { sk_common_release } from './inet_life.js'
 import { inet_sk, type proto } from './inet_sock.js'
 import { ip_append_data, ip_flush_pending_frames, ip_push_pending_frames } from './ip_append.js'
-import { type Destination, destination_of, free_options, ip_cmsg_send, ip_dgram_route } from './ip_dgram_route.js'
+import {
+  type Destination,
+  destination_of,
+  dgram_confirm,
+  free_options,
+  ip_cmsg_send,
+  ip_dgram_route,
+} from './ip_dgram_route.js'
 import { ip_local_error, ip_recv_error } from './ip_errqueue.js'
 import { ip_select_ident } from './ip_ident.js'
 import { dst_output_sym, ip_send_check } from './ip_output.js'
@@ -124,7 +130,7 @@ function drop_empty(skb: sk_buff): number {
 
 /** Whom it is for. @returns 0, -errno */
 function destination(sk: sock, msg: msghdr, to: Destination): number {
-  if (msg.msg_name !== 0) {
+  if (msg.msg_namelen !== 0) {
     if (msg.msg_namelen < SOCKADDR_IN_SIZE) return -EINVAL
     if (sin_family(msg.msg_name) !== 2 && sin_family(msg.msg_name) !== 0) return -EINVAL
     to.daddr = sin_addr(msg.msg_name)
@@ -138,7 +144,7 @@ function destination(sk: sock, msg: msghdr, to: Destination): number {
 
 function* send_to(sk: sock, msg: msghdr, len: number, to: Destination, rt: rtable): Call {
   const flags = msg.msg_flags
-  if ((flags & MSG_CONFIRM) !== 0 && (flags & MSG_PROBE) !== 0 && len === 0) return 0
+  if (dgram_confirm(rt, flags, len)) return 0
   if (inet_sk(sk).hdrincl !== 0) return yield* raw_send_hdrinc(sk, msg, len, rt)
   yield* lock_sock(sk)
   const final = to.daddr !== 0 ? to.daddr : rt.rt_dst

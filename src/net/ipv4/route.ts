@@ -43,8 +43,9 @@ import { __neigh_lookup, __neigh_lookup_noarp } from '../core/neighbour.js'
 import { dev_hold, dev_put } from '../core/netdevice.js'
 import { register_sysctl } from '../core/sysctl.js'
 import { DST, type dst_entry, IFF_LOOPBACK, type neighbour, type net_device, SKB, type sk_buff } from '../core/types.js'
-import { type fib_info, fib_metric, RTAX_ADVMSS, RTAX_LOCK, RTAX_MTU } from './fib_types.js'
+import { type fib_info, fib_metric, RTAX_ADVMSS, RTAX_HOPLIMIT, RTAX_LOCK, RTAX_MTU } from './fib_types.js'
 import { inet_putpeer, PEER } from './inetpeer.js'
+import { ip_ctl } from './ip_sysctl.js'
 import { rt_collect_expired, rt_garbage_collect, rt_gc_init, rt_score } from './route_gc.js'
 import { ipv4_link_failure } from './route_slow.js'
 import { rt_ctl } from './route_sysctl.js'
@@ -292,12 +293,11 @@ export function rt_clone(of: rtable): rtable | null {
   for (const field of COPIED) r[field] = of[field]
   r.dst.input = of.dst.input
   r.dst.output = of.dst.output
-  r.dst.mtu = of.dst.mtu
-  r.dst.mtu_locked = of.dst.mtu_locked
-  r.dst.advmss = of.dst.advmss
+  for (const metric of METRICS) r.dst[metric] = of.dst[metric]
   rt_set_dev(r, of.dst.dev!)
   return r
 }
+const METRICS = ['mtu', 'mtu_locked', 'advmss', 'hoplimit'] as const
 const COPIED = [
   ...(['fl_dst', 'fl_src', 'fl_iif', 'fl_oif', 'fl_tos', 'fl_mark', 'hash', 'rt_flags', 'rt_type', 'rt_dst'] as const),
   ...(['rt_src', 'rt_iif', 'rt_gateway', 'rt_spec_dst'] as const),
@@ -490,11 +490,11 @@ export function rt_set_dev(r: rtable, dev: net_device): void {
 /** rt_set_nexthop - what the route that was found says of its packets; null: nothing. After rt_set_dev and the gateway. */
 export function rt_set_nexthop(r: rtable, fi: fib_info | null): void {
   const { mtu } = r.dst.dev!
-  const said = fi === null ? 0 : fib_metric(fi, RTAX_MTU)
-  const locked = fi !== null && (fib_metric(fi, RTAX_LOCK) & (1 << RTAX_MTU)) !== 0
-  if (said !== 0) r.dst.mtu = Math.min(said, mtu)
+  const metric = (k: number): number => (fi === null ? 0 : fib_metric(fi, k))
+  const locked = (metric(RTAX_LOCK) & (1 << RTAX_MTU)) !== 0
+  if (metric(RTAX_MTU) !== 0) r.dst.mtu = Math.min(metric(RTAX_MTU), mtu)
   else r.dst.mtu = locked && r.rt_gateway !== r.rt_dst && mtu > 576 ? 576 : mtu
   r.dst.mtu_locked = locked ? 1 : 0
-  const advmss = fi === null ? 0 : fib_metric(fi, RTAX_ADVMSS)
-  r.dst.advmss = Math.min(advmss !== 0 ? advmss : Math.max(mtu - 40, rt_ctl.min_adv_mss), 0xffff - 40)
+  r.dst.advmss = Math.min(metric(RTAX_ADVMSS) || Math.max(mtu - 40, rt_ctl.min_adv_mss), 0xffff - 40)
+  r.dst.hoplimit = metric(RTAX_HOPLIMIT) || ip_ctl.default_ttl
 }

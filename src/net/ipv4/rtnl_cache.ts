@@ -31,7 +31,6 @@ import { NLM_F_MULTI, type netlink_callback, netlink_cb } from '../netlink/types
 import { ETH_P_IP } from '../wire/eth.js'
 import { RT_TABLE_MAIN } from './fib_hash.js'
 import { RT_SCOPE_UNIVERSE, RTAX_ADVMSS, RTAX_HOPLIMIT, RTAX_LOCK, RTAX_MTU, RTPROT_UNSPEC } from './fib_types.js'
-import { IPDEFTTL } from './icmp.js'
 import { ip_rt_put, rt_bucket } from './route.js'
 import { ip_route_output_key } from './route_output.js'
 import { ip_route_input } from './route_slow.js'
@@ -61,7 +60,7 @@ function metric_of(rt: rtable, k: number): number {
   if (k === RTAX_LOCK) return rt.dst.mtu_locked !== 0 ? 1 << RTAX_MTU : 0
   if (k === RTAX_MTU) return rt.dst.mtu
   if (k === RTAX_ADVMSS) return rt.dst.advmss
-  return k === RTAX_HOPLIMIT ? IPDEFTTL : 0
+  return k === RTAX_HOPLIMIT ? rt.dst.hoplimit : 0
 }
 
 /** struct rta_cacheinfo: references, since the last use, expiry, error, uses; then the identification and timestamps of TCP. */

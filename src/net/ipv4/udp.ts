@@ -49,12 +49,10 @@ import {
 import {
   AF_INET,
   AF_UNSPEC,
-  MSG_CONFIRM,
   MSG_ERRQUEUE,
   MSG_MORE,
   MSG_OOB,
   MSG_PEEK,
-  MSG_PROBE,
   MSG_TRUNC,
   type msghdr,
   SOCK_BINDADDR_LOCK,
@@ -78,6 +76,7 @@ import {
   conn_flags,
   type Destination,
   destination_of,
+  dgram_confirm,
   free_options,
   ip_cmsg_send,
   ip_dgram_route,
@@ -273,8 +272,7 @@ function* udp_sendmsg(sk: sock, msg: msghdr, len: number): Call {
 
 /** @consumes a reference of rt */
 function* send_to(sk: sock, msg: msghdr, len: number, to: Destination, rt: rtable, corkreq: boolean): Call {
-  const flags = msg.msg_flags
-  if ((flags & MSG_CONFIRM) !== 0 && (flags & MSG_PROBE) !== 0 && len === 0) {
+  if (dgram_confirm(rt, msg.msg_flags, len)) {
     ip_rt_put(rt)
     return sent(0, 0)
   }

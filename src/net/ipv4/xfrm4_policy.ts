@@ -103,6 +103,7 @@ function link(x: xfrm_state, child: dst_entry, path: dst_entry, of: rtable, r: r
   dst.output = xfrm4_output_sym
   dst.input = of.dst.input
   dst.advmss = path.advmss
+  dst.hoplimit = path.hoplimit
   dst.xfrm = x.addr
   dst.child = child
   dst.path = path

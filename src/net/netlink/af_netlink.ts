@@ -25,7 +25,6 @@ import {
   EMSGSIZE,
   ENOBUFS,
   ENOMEM,
-  ENOPROTOOPT,
   EOPNOTSUPP,
   EPERM,
   EPROTONOSUPPORT,
@@ -345,9 +344,6 @@ function* netlink_recvmsg(sock: socket, msg: msghdr, len: number, flags: number)
 function* not_supported(): Call {
   return -EOPNOTSUPP
 }
-function* no_option(): Call {
-  return -ENOPROTOOPT
-}
 
 const netlink_ops: proto_ops = {
   poll: datagram_poll,
@@ -360,8 +356,9 @@ const netlink_ops: proto_ops = {
   getname: netlink_getname,
   listen: not_supported,
   shutdown: not_supported,
-  setsockopt: no_option,
-  getsockopt: no_option,
+  setsockopt: not_supported,
+  getsockopt: not_supported,
+  ioctl: not_supported,
   sendmsg: netlink_sendmsg,
   recvmsg: netlink_recvmsg,
 }

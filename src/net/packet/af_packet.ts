@@ -41,7 +41,9 @@ import {
   write_unlock_bh,
 } from '../../sync/rwlock.js'
 import { spin_lock_init } from '../../sync/spinlock.js'
+import { datagram_ioctl, datagram_poll } from '../core/datagram.js'
 import { dev_queue_xmit } from '../core/dev.js'
+import { net_ioctl } from '../core/dev_ioctl.js'
 import { eth_header } from '../core/eth.js'
 import { fate_made } from '../core/fate.js'
 import { memcpy_fromiovecend } from '../core/iovec.js'
@@ -74,7 +76,7 @@ import {
   sysctl_rmem_default,
   sysctl_wmem_default,
 } from '../core/sock_mem.js'
-import { capable, OPT_SCRATCH, sock_disable_timestamp } from '../core/sock_opt.js'
+import { capable, OPT_SCRATCH, SIOCGSTAMP, sock_disable_timestamp, sock_get_timestamp } from '../core/sock_opt.js'
 import {
   MSG_DONTWAIT,
   type msghdr,
@@ -371,6 +373,13 @@ function* packet_getsockopt(sock: socket, level: number, name: number, val: numb
   return put_user(len, optlen)
 }
 
+/** packet_ioctl - @context process @returns 0, -errno */
+function* packet_ioctl(sock: socket, cmd: number, arg: number): Call {
+  const sk = sock.sk!
+  if (cmd === SIOCGSTAMP) return sock_get_timestamp(sk, arg)
+  return datagram_ioctl(sk, cmd, arg, 0) ?? (yield* net_ioctl(cmd, arg))
+}
+
 function* not_supported(): Call {
   return -EOPNOTSUPP
 }
@@ -389,6 +398,8 @@ const packet_ops: proto_ops = {
   getsockopt: packet_getsockopt,
   sendmsg: packet_sendmsg,
   recvmsg: packet_recvmsg,
+  poll: datagram_poll,
+  ioctl: packet_ioctl,
 }
 const packet_ops_sym = symbol('packet_ops', packet_ops)
 

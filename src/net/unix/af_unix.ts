@@ -20,7 +20,6 @@ import {
   EINVAL,
   EMSGSIZE,
   ENOMEM,
-  ENOPROTOOPT,
   ENOTCONN,
   EOPNOTSUPP,
   EPERM,
@@ -420,9 +419,6 @@ function* unix_ioctl(sock: socket, cmd: number, arg: number): Call {
 function* not_supported(): Call {
   return -EOPNOTSUPP
 }
-function* no_option(): Call {
-  return -ENOPROTOOPT
-}
 
 const unix_dgram_ops: proto_ops = {
   family: AF_UNIX,
@@ -435,8 +431,8 @@ const unix_dgram_ops: proto_ops = {
   getname: unix_getname,
   listen: not_supported,
   shutdown: unix_shutdown,
-  setsockopt: no_option,
-  getsockopt: no_option,
+  setsockopt: not_supported,
+  getsockopt: not_supported,
   sendmsg: unix_dgram_sendmsg,
   recvmsg: unix_dgram_recvmsg,
   ioctl: unix_ioctl,

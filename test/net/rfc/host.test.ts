@@ -344,7 +344,7 @@ describe('RFC 1122 3.2.2: ICMP', () => {
     ['host unreachable', 3, 1, -11, -113],
     ['protocol unreachable', 3, 2, -92, -92],
     ['port unreachable', 3, 3, -111, -111],
-    ['source route failed', 3, 5, -11, -11],
+    ['source route failed', 3, 5, -11, -95],
     ['net unknown', 3, 6, -101, -101],
     ['host unknown', 3, 7, -112, -112],
     ['net prohibited', 3, 9, -101, -101],

@@ -228,6 +228,8 @@ describe('RFC 1812 4.3.2: ICMP', () => {
     set('net.ipv4.icmp_ratelimit', 1000)
     set('net.ipv4.icmp_ratemask', 0)
     expect(burst(20, udpFrame({ src: one, dst: B, ttl: 1 }))).toBe(20)
+    set('net.ipv4.icmp_ratemask', 0x1819) // answers to echoes as well, which nothing limits by default
+    expect(burst(20, icmpFrame({ src: fresh(), dst: '10.0.0.1' }, 8))).toBe(6)
     set('net.ipv4.icmp_ratemask', 0x1818)
   })
   test('RFC 1812 row 75: errors quote as much as fits 576 bytes, with precedence 6 and the TOS of the packet', () => {

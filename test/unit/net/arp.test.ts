@@ -304,6 +304,16 @@ describe('answers for others', () => {
     sysctl_write('net.ipv4.neigh.default.proxy_delay_ms', 0)
     expect(hears(ask)).toEqual([answer])
     expect(hears(from({ op: 1, tip: '10.7.1.1', to: ALL, sip: '10.0.1.7' }))).toEqual([])
+    // by medium_id: nothing is said of who hears the question himself, or of nobody
+    const media = (eth0: number, eth1: number): number => {
+      sysctl_write('net.ipv4.conf.eth0.medium_id', eth0)
+      sysctl_write('net.ipv4.conf.eth1.medium_id', eth1)
+      return hears(ask).length
+    }
+    expect([media(5, 5), media(5, 6), media(-1, 6), media(5, -1), media(-1, 0), media(0, 0)]).toEqual([
+      0, 1, 0, 0, 1, 1,
+    ])
+    expect(sysctl_write('net.ipv4.conf.eth1.medium_id', -2)).toBe(-22)
     sysctl_write('net.ipv4.conf.eth1.proxy_arp', 0)
     sysctl_write('net.ipv4.neigh.default.proxy_delay_ms', 800)
   })

@@ -2,7 +2,8 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { afterEach, describe, expect, test } from 'vitest'
 import { prng_below, prng_seed } from '../../../src/lib/prng.js'
-import { ip_frag_mem, ip_frag_nqueues, sysctl_ipfrag_high_thresh } from '../../../src/net/ipv4/ipq.js'
+import { ip_ctl } from '../../../src/net/ipv4/ip_sysctl.js'
+import { ip_frag_mem, ip_frag_nqueues } from '../../../src/net/ipv4/ipq.js'
 import { ip_statistics } from '../../../src/net/ipv4/mib.js'
 import {
   bind,
@@ -191,7 +192,7 @@ describe('memory and time', () => {
       if (k === 20) s.send(0, ...mine)
     }
     expect(most).toBeGreaterThan(192 * 1024)
-    expect(most).toBeLessThan(sysctl_ipfrag_high_thresh + 4096)
+    expect(most).toBeLessThan(ip_ctl.frag_high_thresh + 4096)
     expect(finish(s, r)).toEqual([...data(1400)])
   })
   test('a new seed after ten minutes changes nothing for those that are under way', () => {

@@ -1,6 +1,7 @@
 /** Multicast as hosts have it: memberships, who hears what, what is sent where, and what routers are told by IGMP. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
+import { sysctl_write } from '../../../src/net/core/sysctl.js'
 import {
   bind,
   close,
@@ -313,6 +314,21 @@ describe('IGMP', () => {
     end()
     expect(later(100)).toEqual([])
     s.pass(100)
+  })
+  test('force_igmp_version 1: as if there were one', () => {
+    later(400_000) // the router of version 1 is forgotten
+    const reports = (): number[] => {
+      const [end] = member([GROUP])
+      later(30_000)
+      s.send(0, query('0.0.0.0', 100))
+      const said = later(10_100)
+      end()
+      return [...said, ...later(100)].map(m => m[0])
+    }
+    expect(reports()).toEqual([V2, LEAVE])
+    sysctl_write('net.ipv4.conf.eth0.force_igmp_version', 1)
+    expect(reports()).toEqual([V1])
+    sysctl_write('net.ipv4.conf.eth0.force_igmp_version', 0)
   })
   test('noise: a wrong checksum, a short one, an unknown type', () => {
     const bad = igmp(0x11, '0.0.0.0', 10)

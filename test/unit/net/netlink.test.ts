@@ -15,6 +15,7 @@ import {
   ESOCKTNOSUPPORT,
 } from '../../../src/lib/errno.js'
 import {
+  accept,
   bind,
   close,
   connect,
@@ -22,6 +23,7 @@ import {
   getpid,
   getsockname,
   getsockopt,
+  ioctl,
   type Libc,
   listen,
   load32,
@@ -32,6 +34,7 @@ import {
   sendto,
   setsockopt,
   setuid,
+  shutdown,
   socket,
   variable,
 } from '../../../src/user/libc.js'
@@ -135,8 +138,11 @@ table('connect', [
 ])
 table('what a netlink socket does not do', [
   ['listen', () => on(fd => listen(fd, 1)), -EOPNOTSUPP],
-  ['options of its own', () => on(fd => setsockopt(fd, 270, 1, variable(1), 4)), -92],
-  ['the same, asked for', () => on(fd => getsockopt(fd, 270, 1, variable(), variable(4))), -92],
+  ['options of its own', () => on(fd => setsockopt(fd, 270, 1, variable(1), 4)), -EOPNOTSUPP],
+  ['the same, asked for', () => on(fd => getsockopt(fd, 270, 1, variable(), variable(4))), -EOPNOTSUPP],
+  ['shutdown', () => on(fd => shutdown(fd, 1)), -EOPNOTSUPP],
+  ['accept', () => on(fd => accept(fd, 0, 0)), -EOPNOTSUPP],
+  ['ioctl: it knows no devices', () => on(fd => ioctl(fd, 0x8913, malloc(32))), -EOPNOTSUPP],
 ])
 table('send', [
   ['MSG_OOB', () => on(fd => say(fd, [1], 0, 0, 1)), -EOPNOTSUPP],

@@ -4,8 +4,13 @@ import { describe, expect, test } from 'vitest'
 import { NIC_PROMISC, nic_page, STAT_RX_FILTERED } from '../../../src/arch/nic_regs.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { dev_change_flags, dev_get_flags } from '../../../src/net/core/dev_change.js'
+import { SIOCGIFINDEX } from '../../../src/net/core/dev_ioctl.js'
 import { dev_get_by_name, dev_put, rtnl_lock, rtnl_unlock } from '../../../src/net/core/netdevice.js'
+import { SIOCGSTAMP } from '../../../src/net/core/sock_opt.js'
+import { SIOCINQ, SIOCOUTQ } from '../../../src/net/core/sock_types.js'
 import { IFF_ALLMULTI, IFF_PROMISC, IFF_UP } from '../../../src/net/core/types.js'
+import { SIOCGIFADDR } from '../../../src/net/ipv4/devinet_ioctl.js'
+import { POLLIN, POLLOUT } from '../../../src/sched/poll.js'
 import {
   bind,
   close,
@@ -14,18 +19,22 @@ import {
   getsockname,
   getsockopt,
   inet_addr,
+  ioctl,
   type Libc,
   listen,
   load32,
   malloc,
   mem,
   nanosleep,
+  poll,
   recv,
   recvfrom,
+  select,
   sendto,
   setsockopt,
   setuid,
   shutdown,
+  sin_addr,
   sockaddr_in,
   socket,
   store32,
@@ -319,6 +328,48 @@ function* set_flags(name: string, change: (flags: number) => number): Libc {
 }
 const up = (name: string): Libc => set_flags(name, f => f | IFF_UP)
 const down = (name: string): Libc => set_flags(name, f => f & ~IFF_UP)
+
+test('poll and select wait for a frame; ioctl tells how long it is and when it came, and knows what IPv4 knows', () => {
+  const p = start(function* () {
+    const fd = yield* socket(AF_PACKET, RAW, htons(0x88b5))
+    const at = malloc(8)
+    store32(at, fd)
+    store32(at + 4, POLLIN | POLLOUT)
+    const before = [yield* poll(at, 1, 0), load32(at + 4) >>> 16]
+    store32(at + 4, POLLIN)
+    const woken = [yield* poll(at, 1, 5000), load32(at + 4) >>> 16]
+    const set = malloc(4)
+    store32(set, 1 << fd)
+    const selected = [yield* select(fd + 1, set, 0, 0, 0), load32(set) === 1 << fd]
+    const [n, tv] = [variable(), malloc(8)]
+    const waiting = [yield* ioctl(fd, SIOCINQ, n), load32(n), yield* ioctl(fd, SIOCGSTAMP, tv)]
+    yield* recv(fd, malloc(64), 64, 0)
+    const ifr = malloc(32)
+    mem(ifr, 32).fill(0)
+    mem(ifr, 4).set([...'eth0'].map(c => c.charCodeAt(0)))
+    const known = [
+      yield* ioctl(fd, SIOCGSTAMP, tv),
+      yield* ioctl(fd, SIOCOUTQ, n),
+      yield* ioctl(fd, SIOCGIFADDR, ifr),
+      sin_addr(ifr + 16),
+      yield* ioctl(fd, SIOCGIFINDEX, ifr),
+      load32(ifr + 16),
+      yield* ioctl(fd, 0x8999, ifr),
+    ]
+    yield* close(fd)
+    return { before, woken, selected, waiting, known }
+  })
+  s.pass(5, 20)
+  expect(p.done).toBe(false)
+  s.send(0, experiment)
+  expect(finish(s, p)).toEqual({
+    before: [1, POLLOUT],
+    woken: [1, POLLIN],
+    selected: [1, true],
+    waiting: [0, 60, -2], // nothing was received yet
+    known: [0, 0, 0, ip('10.0.0.1'), 0, ETH0, EINVAL],
+  })
+})
 
 describe('devices', () => {
   test('one that is down: ENETDOWN at once, once; it works when it comes up', () => {

@@ -79,6 +79,7 @@ describe('errno, in the order of 2.6.11', () => {
     ['send: MSG_OOB', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 1, to('10.0.0.2'), 16)), -EOPNOTSUPP],
     ['send: a short address', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 0, to('10.0.0.2'), 8)), -EINVAL],
     ['send: nowhere said', () => with_raw(99, fd => send(fd, malloc(8), 8, 0)), -EDESTADDRREQ],
+    ['send: an address without a length', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 0, BAD, 0)), -EDESTADDRREQ],
     ['send: to all, unasked', () => with_raw(99, fd => sendto(fd, malloc(8), 8, 0, to('10.0.0.255'), 16)), -EACCES],
     ['send: a fault', () => with_raw(99, fd => sendto(fd, BAD, 8, 0, to('10.0.0.2'), 16)), -EFAULT],
     ['hdrincl: a fault', () => with_raw(255, fd => sendto(fd, BAD, 28, 0, to('10.0.0.2'), 16)), -EFAULT],
@@ -108,10 +109,15 @@ describe('errno, in the order of 2.6.11', () => {
   })
   test('only root gets one, and only root may say options that nobody knows', () => {
     expect(mortal(() => raw(ICMP))).toBe(-EPERM)
-    const strange = function* (): Libc {
-      return yield* options(yield* socket(2, DGRAM, 0), [200, 4, 1, 1])
+    for (const bytes of [
+      [200, 4, 1, 1],
+      [68, 8, 5, 2, 0, 0, 0, 0], // a timestamp of a kind that is none
+    ]) {
+      const strange = function* (): Libc {
+        return yield* options(yield* socket(2, DGRAM, 0), bytes)
+      }
+      expect([mortal(strange), run(s, strange)]).toEqual([-EINVAL, 0])
     }
-    expect([mortal(strange), run(s, strange)]).toEqual([-EINVAL, 0])
   })
 })
 function* options(fd: number, bytes: number[]): Libc {
@@ -242,6 +248,22 @@ describe('sending', () => {
     expect(back).toEqual([1, 7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0])
     expect(frame!.options).toEqual([1, 7, 11, 8, 10, 0, 0, 1, 0, 0, 0, 0])
     expect(frame!.ipChecksumGood).toBe(true)
+  })
+
+  test('IP_OPTIONS: timestamps of which there is no room are not counted by who sends them; kinds that nobody knows stay as they are', () => {
+    const both = [
+      [68, 8, 9, 0x31, 1, 2, 3, 4],
+      [68, 8, 5, 0x02, 0, 0, 0, 0],
+    ]
+    for (const bytes of both) {
+      const [frame] = sent(() =>
+        with_raw(99, function* (fd) {
+          yield* options(fd, bytes)
+          return yield* sendto(fd, malloc(4), 4, 0, to('10.0.0.2'), 16)
+        }),
+      )
+      expect(frame!.options).toEqual(bytes)
+    }
   })
 
   test('a source route: to its first stop, the destination last; cut into pieces, a record stays in the first', () => {

@@ -15,6 +15,8 @@ import {
   EPIPE,
 } from '../../../src/lib/errno.js'
 import { packet_fates } from '../../../src/net/core/fate.js'
+import { neigh_lookup, neigh_release } from '../../../src/net/core/neighbour.js'
+import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
 import { udp_statistics } from '../../../src/net/ipv4/udp_hash.js'
 import { run_program } from '../../../src/syscall/process.js'
 import {
@@ -85,6 +87,35 @@ function text(bytes: string): number {
   return at
 }
 const read = (at: number, n: number): string => String.fromCharCode(...mem(at, n))
+
+test('MSG_CONFIRM is proof of the neighbour, of UDP and of raw sockets; with MSG_PROBE and no bytes it is all', () => {
+  const eth0 = dev_get_by_name('eth0')!
+  const n = neigh_lookup(ip('10.0.0.2'), eth0)!
+  const confirmed = (type: number, flags: number, len: number): [number, boolean, number] => {
+    s.out()
+    n.confirmed = -1
+    const sent = run(s, function* () {
+      return yield* sendto(
+        yield* socket(AF_INET, type, type === SOCK_DGRAM ? 0 : 99),
+        malloc(4),
+        len,
+        flags,
+        to('10.0.0.2', 9),
+        16,
+      )
+    })
+    s.pass(1)
+    return [sent, n.confirmed !== -1, s.out()[0]!.length]
+  }
+  const [RAW, MSG_PROBE, MSG_CONFIRM] = [3, 0x10, 0x800]
+  for (const type of [SOCK_DGRAM, RAW]) {
+    expect(confirmed(type, 0, 4)).toEqual([4, false, 1])
+    expect(confirmed(type, MSG_CONFIRM, 4)).toEqual([4, true, 1])
+    expect(confirmed(type, MSG_CONFIRM | MSG_PROBE, 0)).toEqual([0, true, 0])
+  }
+  neigh_release(n)
+  dev_put(eth0)
+})
 
 describe('over loopback', () => {
   test('a datagram arrives with its sender, in the order of sending', () => {

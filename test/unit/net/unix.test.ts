@@ -27,6 +27,7 @@ import {
   getpeername,
   getpid,
   getsockname,
+  getsockopt,
   type Libc,
   load32,
   malloc,
@@ -39,6 +40,7 @@ import {
   sendmsg,
   sendto,
   set_word,
+  setsockopt,
   shutdown,
   sockaddr_un,
   socket,
@@ -193,6 +195,20 @@ describe('errno, in the order of 2.6.11', () => {
       -ENOENT,
     ],
     ['unlink: a fault', () => unlink(BAD), -EFAULT],
+    [
+      'options of its own',
+      function* () {
+        return yield* setsockopt(yield* unix(), 0, 1, variable(1), 4)
+      },
+      -EOPNOTSUPP,
+    ],
+    [
+      'the same, asked for',
+      function* () {
+        return yield* getsockopt(yield* unix(), 0, 1, variable(), variable(4))
+      },
+      -EOPNOTSUPP,
+    ],
     ['socketpair of a family that cannot', () => socketpair(2, DGRAM, 0, malloc(8)), -EOPNOTSUPP],
     ['socketpair: a fault', () => socketpair(UNIX, DGRAM, 0, BAD), -EFAULT],
   ])('%s', (_what, program, errno) => {

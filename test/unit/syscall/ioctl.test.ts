@@ -16,6 +16,8 @@ import {
   EPERM,
   EPFNOSUPPORT,
 } from '../../../src/lib/errno.js'
+import { SIOCGIFMAP as GIFMAP, SIOCSIFMAP as SIFMAP } from '../../../src/net/core/dev_ioctl.js'
+import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
 import { pneigh_for_each } from '../../../src/net/core/pneigh.js'
 import { SIOCADDRT } from '../../../src/net/ipv4/fib_ioctl.js'
 import {
@@ -138,6 +140,9 @@ describe('descriptors and sockets', () => {
   test.each<[string, () => Libc, number]>([
     ['a descriptor that is not open', () => ioctl(77, GIFFLAGS, 0), -EBADF],
     ['a pointer that leads nowhere', () => ask(GIFFLAGS, BAD), -EFAULT],
+    ['flags from nowhere', () => ask(SIFFLAGS, BAD), -EFAULT],
+    ['a list into nowhere', () => ask(GIFCONF, BAD), -EFAULT],
+    ['SIOCATMARK, which datagrams have not', () => ask(0x8905, variable()), -EINVAL],
     ['a command that is none', () => ask(0x8999, malloc(32)), -EINVAL],
     ['a device that is not there', () => ask(GIFFLAGS, ifreq('eth9')), -ENODEV],
     ['a route that leads nowhere', () => ask(SIOCADDRT, BAD), -EFAULT],
@@ -243,6 +248,16 @@ describe('devices', () => {
     expect(change(SIFTXQLEN, () => with_word('eth1', -1))).toBe(-EINVAL)
     expect(word(GIFMETRIC, 'eth1')).toBe(0)
     expect(change(SIFMETRIC, () => with_word('eth1', 1))).toBe(-EOPNOTSUPP)
+    const map = run(s, function* () {
+      const req = ifreq('eth1', ...Array.from({ length: 16 }, () => 7))
+      return [yield* ask(GIFMAP, req), ...mem(req + 16, 16)]
+    })
+    const eth1 = dev_get_by_name('eth1')!
+    const { irq } = eth1
+    dev_put(eth1)
+    expect(map).toEqual([0, ...Array.from({ length: 10 }, () => 0), irq, 0, 0, 0, 0, 0])
+    expect(change(SIFMAP, () => ifreq('eth1'))).toBe(-EOPNOTSUPP)
+    expect(change(SIFMAP, () => ifreq('eth1'), 1000)).toBe(-EPERM)
   })
 
   test('the station address, told with its kind', () => {

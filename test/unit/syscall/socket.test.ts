@@ -12,12 +12,14 @@ import {
   EAFNOSUPPORT,
   EAGAIN,
   EBADF,
+  EDESTADDRREQ,
   EDOM,
   EFAULT,
   EINTR,
   EINVAL,
   EMFILE,
   EMSGSIZE,
+  ENOBUFS,
   ENODEV,
   ENOPROTOOPT,
   ENOSYS,
@@ -66,6 +68,7 @@ import {
   variable,
   write,
 } from '../../../src/user/libc.js'
+import { iovec, readv, writev } from '../../../src/user/libc_file.js'
 import { on_signals, SIGALRM } from '../../../src/user/libsignal.js'
 import { finish, run, start } from '../../helpers/programs.js'
 import { Script } from '../../helpers/script.js'
@@ -130,6 +133,7 @@ table('socket', [
   ['a family that is not there', () => socket(AF_INET + 8, SOCK_DGRAM, 0), -EAFNOSUPPORT],
   ['a type that the family has not', () => socket(AF_INET, 5, 0), -ESOCKTNOSUPPORT],
   ['UDP', () => socket(AF_INET, SOCK_DGRAM, 17), 1],
+  ['a raw socket of any protocol', () => socket(AF_INET, 3, 0), -ESOCKTNOSUPPORT],
   ['a protocol of another type', () => socket(AF_INET, SOCK_DGRAM, 6), -ESOCKTNOSUPPORT],
   ['any protocol', () => socket(AF_INET, SOCK_DGRAM, 0), 1],
 ])
@@ -212,9 +216,21 @@ table('getsockname and getpeername', [
   ['an address that leads nowhere', () => on(fd => getsockname(fd, BAD, variable(16))), -EFAULT],
   ['a length that leads nowhere', () => on(fd => getsockname(fd, malloc(16), BAD)), -EFAULT],
   ['a negative length', () => on(fd => getsockname(fd, malloc(16), variable(-1))), -EINVAL],
+  ['the peer of nothing', () => getpeername(77, malloc(16), variable(16)), -EBADF],
+  ['a peer, told to nowhere', () => paired(fd => getpeername(fd, BAD, variable(16))), -EFAULT],
+  ['a peer, its length told to nowhere', () => paired(fd => getpeername(fd, malloc(16), BAD)), -EFAULT],
+  ['a peer of negative length', () => paired(fd => getpeername(fd, malloc(16), variable(-1))), -EINVAL],
+  ['a peer', () => paired(fd => getpeername(fd, malloc(16), variable(16))), 1],
   ['the peer of a file', () => getpeername(not_a_socket(), malloc(16), variable(16)), -ENOTSOCK],
   ['the peer of who has none', () => on(fd => getpeername(fd, malloc(16), variable(16))), -ENOTCONN],
 ])
+
+/** One of two Unix sockets that are connected. */
+function* paired(f: (fd: number) => Libc): Libc {
+  const fds = malloc(8)
+  yield* socketpair(1, SOCK_DGRAM, 0, fds)
+  return yield* f(load32(fds))
+}
 
 const opt = (fd: number, level: number, name: number, val: number, len: number): Libc =>
   setsockopt(fd, level, name, val, len)
@@ -261,6 +277,7 @@ table('getsockopt', [
   ['a length that leads nowhere', () => free(fd => getsockopt(fd, SOL_SOCKET, 10, variable(), BAD)), -EFAULT],
   ['another level', () => free(fd => getsockopt(fd, 500, 10, variable(), variable(4))), -EOPNOTSUPP],
   ["UDP's own, unknown", () => free(fd => getsockopt(fd, 17, 99, variable(), variable(4))), -ENOPROTOOPT],
+  ["IP's, unknown", () => free(fd => getsockopt(fd, 0, 99, variable(), variable(4))), -ENOPROTOOPT],
   [
     'an option that there is none of',
     () => free(fd => getsockopt(fd, SOL_SOCKET, 99, variable(), variable(4))),
@@ -272,10 +289,15 @@ table('getsockopt', [
 
 table('calls that datagrams have not', [
   ['listen', () => on(fd => listen(fd, 5)), -EOPNOTSUPP],
+  ['listen on nothing', () => listen(77, 5), -EBADF],
   ['listen on a file', () => listen(not_a_socket(), 5), -ENOTSOCK],
   ['accept', () => on(fd => accept(fd, 0, 0)), -EOPNOTSUPP],
+  ['accept on a file', () => accept(not_a_socket(), malloc(16), variable(16)), -ENOTSOCK],
   ['accept on nothing', () => accept(77, 0, 0), -EBADF],
   ['a pair', () => socketpair(AF_INET, SOCK_DGRAM, 0, malloc(8)), -EOPNOTSUPP],
+  ['a pair of a type beyond all', () => socketpair(AF_INET, 75, 0, malloc(8)), -EINVAL],
+  ['a pair of raw sockets of any protocol', () => socketpair(AF_INET, 3, 0, malloc(8)), -ESOCKTNOSUPPORT],
+  ['a pair of a protocol of another type', () => socketpair(AF_INET, SOCK_DGRAM, 6, malloc(8)), -ESOCKTNOSUPPORT],
   ['a pair of nothing', () => socketpair(0, SOCK_DGRAM, 0, malloc(8)), -EAFNOSUPPORT],
   ['shutdown of who is not connected', () => on(fd => shutdown(fd, 0)), -ENOTCONN],
   ['shutdown of something else', () => on(fd => shutdown(fd, 3)), -EINVAL],
@@ -418,9 +440,9 @@ describe('messages', () => {
     const got = run(s, function* () {
       const fd = yield* bound(7091)
       for (const opt of [8, 12]) yield* setsockopt(fd, 0, opt, variable(1), 4)
-      yield* setsockopt(fd, 1, 29, variable(1), 4)
       yield* sendto(fd, malloc(8), 8, 0, here(7091), 16)
       yield* sendto(fd, malloc(8), 8, 0, here(7091), 16)
+      yield* setsockopt(fd, 1, 29, variable(1), 4) // who asks too late is told of now
       const control = malloc(200)
       const msg = message([[malloc(4), 4]], { control, controllen: 200 })
       const out: unknown[] = [yield* recvmsg(fd, msg, 0), load32(msg + 24)]
@@ -451,9 +473,40 @@ describe('messages', () => {
     ['a header that leads nowhere', () => free(fd => sendmsg(fd, BAD, 0)), -EFAULT],
     ['too many pieces', () => free(fd => sendmsg(fd, huge(), 0)), -EMSGSIZE],
     ['a vector that leads nowhere', () => free(fd => sendmsg(fd, message_at(BAD, 2), 0)), -EFAULT],
-    ['a piece of negative length', () => free(fd => sendmsg(fd, message([[malloc(4), -4]]), 0)), -EINVAL],
+    ['a piece of negative length', () => free(fd => sendmsg(fd, message([[malloc(4), -4]]), 0)), -EMSGSIZE],
+    ['more pieces than can be counted', () => free(fd => sendmsg(fd, message_at(malloc(8), -1), 0)), -EMSGSIZE],
+    ['an address of negative length', () => free(fd => sendmsg(fd, named(here(9), -1), 0)), -EINVAL],
+    ['an address beyond all, before the pieces', () => free(fd => sendmsg(fd, named(here(9), 129, BAD), 0)), -EINVAL],
+    ['a length of an address that leads nowhere', () => free(fd => sendmsg(fd, named(0, 16), 0)), -EFAULT],
+    ['an address without a length, which is none', () => free(fd => sendmsg(fd, named(here(9), 0), 0)), -EDESTADDRREQ],
+    [
+      'control data that are not there, before the flags',
+      () => free(fd => sendmsg(fd, message([], { name: here(9), control: BAD, controllen: 16 }), 1)),
+      -EFAULT,
+    ],
+    [
+      'more control data than a socket may have',
+      () => free(fd => sendmsg(fd, message([], { name: here(9), control: malloc(16), controllen: 10_241 }), 0)),
+      -ENOBUFS,
+    ],
+    ['received in pieces of negative length', () => free(fd => recvmsg(fd, message([[malloc(4), -4]]), 0)), -EMSGSIZE],
     ['a piece that leads nowhere', () => free(fd => sendmsg(fd, message([[BAD, 4]], { name: here(9) }), 0)), -EFAULT],
     ['a file', () => sendmsg(not_a_socket(), message([]), 0), -ENOTSOCK],
+    ['a descriptor that is not open', () => sendmsg(77, message([]), 0), -EBADF],
+    ['MSG_OOB', () => free(fd => sendmsg(fd, message([], { name: here(9) }), 1)), -EOPNOTSUPP],
+    ['more than a datagram', () => free(fd => sendmsg(fd, message([[malloc(66_000), 66_000]]), 0)), -EMSGSIZE],
+    ['received by a descriptor that is not open', () => recvmsg(77, message([]), 0), -EBADF],
+    ['received by a file', () => recvmsg(not_a_socket(), message([]), 0), -ENOTSOCK],
+    ['received in a vector that leads nowhere', () => fed(fd => recvmsg(fd, message_at(BAD, 1), 0)), -EFAULT],
+    [
+      'received in more pieces than can be counted',
+      () => fed(fd => recvmsg(fd, message_at(malloc(8), -1), 0)),
+      -EMSGSIZE,
+    ],
+    ['received in a piece that leads nowhere', () => fed(fd => recvmsg(fd, message([[BAD, 8]]), 0)), -EFAULT],
+    ['received from a name that leads nowhere', () => fed(fd => recvmsg(fd, named(BAD, 16), 0)), -EFAULT],
+    ['received from a name of negative length', () => fed(fd => recvmsg(fd, named(malloc(16), -1), 0)), -EINVAL],
+    ['the error queue, which is empty', () => fed(fd => recvmsg(fd, message([]), 0x2000)), -EAGAIN],
     ['received into nowhere', () => free(fd => recvmsg(fd, BAD, 0)), -EFAULT],
   ])('%s', (_what, program, errno) => {
     expect(run(s, program)).toBe(errno)
@@ -465,6 +518,41 @@ describe('messages', () => {
     return msg
   }
   const huge = (): number => message_at(malloc(8), 1025)
+  function named(name: number, namelen: number, iov?: number): number {
+    const msg = iov === undefined ? message([]) : message_at(iov, 1)
+    store32(msg, name)
+    store32(msg + 4, namelen)
+    return msg
+  }
+  test('a pointer without a length is no address: the peer gets it', () => {
+    const got = run(s, function* () {
+      const fd = yield* bound(7099)
+      yield* connect(fd, here(7099), 16)
+      const msg = named(BAD, 0)
+      return [yield* sendmsg(fd, msg, 0), yield* recv(fd, malloc(4), 4, 0x40), yield* recv(fd, malloc(4), 4, 0x40)]
+    })
+    expect(got).toEqual([0, 0, -EAGAIN])
+  })
+  test('readv and writev: as read and write, with errnos of their own', () => {
+    const got = run(s, function* () {
+      const fd = yield* bound(7088)
+      yield* connect(fd, here(7088), 16)
+      const at = malloc(8)
+      const out = [yield* writev(fd, iovec([at, 3], [at, 0], [at, 5]), 3), yield* readv(fd, iovec([at, 8]), 1)]
+      for (const call of [readv, writev])
+        out.push(
+          yield* call(fd, BAD, 0), // no pieces are nothing, wherever they are
+          yield* call(fd, iovec([BAD, 0]), 1), // nor are empty ones
+          yield* call(fd, iovec([at, -4]), 1),
+          yield* call(fd, at, 1025),
+          yield* call(fd, at, -1),
+          yield* call(fd, BAD, 1),
+        )
+      return [...out, yield* recv(fd, at, 8, 0x40)]
+    })
+    const errors = [0, 0, -EINVAL, -EINVAL, -EINVAL, -EFAULT]
+    expect(got).toEqual([8, 8, ...errors, ...errors, -EAGAIN])
+  })
 })
 
 describe('descriptors', () => {
@@ -499,9 +587,10 @@ describe('descriptors', () => {
       const fd = yield* bound(7098)
       yield* connect(fd, here(7098), 16)
       const out = [yield* write(fd, malloc(5), 5), yield* read(fd, malloc(9), 0), yield* read(fd, malloc(9), 9)]
+      out.push(yield* write(fd, malloc(5), 0), yield* recv(fd, malloc(9), 9, 0x40)) // as SVr4: no datagram of nothing
       return [...out, yield* read(fd, BAD, -1), yield* write(fd, 0xc0000000 | 0, 1), yield* read(77, 0, 0)]
     })
-    expect(got).toEqual([5, 0, 5, -EINVAL, -EFAULT, -EBADF])
+    expect(got).toEqual([5, 0, 5, 0, -EAGAIN, -EINVAL, -EFAULT, -EBADF])
   })
   test('there are 256 of them, and flags of each', () => {
     const got = run(s, function* () {

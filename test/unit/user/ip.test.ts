@@ -2,7 +2,7 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
 import { ip_main } from '../../../src/user/ip.js'
-import { setuid } from '../../../src/user/libc.js'
+import { inet_addr, malloc, sendto, setuid, sockaddr_in, socket } from '../../../src/user/libc.js'
 import { parse, udpFrame } from '../../helpers/frames.js'
 import { run } from '../../helpers/programs.js'
 import { conserved, Script } from '../../helpers/script.js'
@@ -45,6 +45,14 @@ const prints = (line: string): string => {
   return out
 }
 /** The link address that a packet to `dst` leaves with, or nothing. */
+/** The TTL of a datagram of our own. */
+const ttl = (dst: string): number => {
+  run(s, function* () {
+    return yield* sendto(yield* socket(2, 2, 0), malloc(4), 4, 0, sockaddr_in(malloc(16), inet_addr(dst), 9), 16)
+  })
+  s.pass(1)
+  return parse(s.out()[1]![0]!).ttl
+}
 const hop = (dst: string): string | undefined => {
   const [frame] = s.send(0, udpFrame({ src: '10.0.0.2', dst }))[1]!
   return frame === undefined ? undefined : parse(frame).to
@@ -152,6 +160,9 @@ describe('ip route', () => {
       /^local 10\.0\.0\.1 dev lo {2}src 10\.0\.0\.1 \n {4}cache <local> {2}mtu/,
     )
     expect(prints('route show cache via 10.0.1.3')).toContain('cache ')
+    good('route replace default via 10.0.1.3 dev eth1 hoplimit 9')
+    expect(prints('route get 99.0.0.1')).toContain('cache  mtu 1500 advmss 1460 hoplimit 9\n')
+    expect(ttl('99.0.0.1')).toBe(9)
     good('route del default')
     expect(hop('99.0.0.1')).toBeUndefined()
   })

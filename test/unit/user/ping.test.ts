@@ -1,6 +1,7 @@
 /** ping and traceroute, as programs: what they print and return, over loopback and with routers that the test plays. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { expect, test } from 'vitest'
+import { exec } from '../../../src/syscall/exec.js'
 import { sh, type Wire } from '../../helpers/console.js'
 import { icmpFrame, parse } from '../../helpers/frames.js'
 import { Script } from '../../helpers/script.js'
@@ -93,6 +94,14 @@ test('ping -M do: what does not fit the device is a local error that names the M
   const said = sh(s, `ping -c 1 -M do -s 1473 -W 0.1 ${TARGET}`, {}, 1000, network())
   expect(said.out + said.err).toMatch(/Frag needed and DF set \(mtu = 1500\)|Message too long, mtu=1500/)
   expect(said.code).toBe(1)
+})
+
+test('ping: SIGINT ends it, and it says what came', () => {
+  const { pid } = sh(s, 'ping -c 1 127.0.0.1').records[0]!
+  exec(['kill', '-INT', String(pid + 2)], { delayMs: 250 })
+  const said = sh(s, 'ping -i 0.1 127.0.0.1', {}, 1000)
+  expect(said.out).toMatch(/3 packets transmitted, 3 received, 0% packet loss/)
+  expect(said.code).toBe(0)
 })
 
 test('ping -f: as fast as the answers come', () => {
