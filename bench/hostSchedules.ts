@@ -30,6 +30,7 @@ const part = (name: string, scenario: string, args: unknown, strategy: StrategyN
   args,
   strategy,
 })
+const MASQUERADE = '-A POSTROUTING -o eth2 -j MASQUERADE'
 const PARTS: readonly Part[] = [
   part('udp', 'udp', { datagrams: 2, ticks: 2, client: 1 }),
   part('udp-close', 'udpclose', { datagrams: 8, rounds: 6, ticks: 2 }),
@@ -46,6 +47,9 @@ const PARTS: readonly Part[] = [
   part('fragments-twice', 'frag', { cpus: 2, datagrams: 1, twice: true }),
   part('ipsec-delete', 'xfrm', { frames: 3, what: 'delete', operator: 1, ticks: 2 }),
   part('ipsec-spi', 'xfrm_spi', {}),
+  part('ipcomp-tunnel', 'xfrm_tunnel', { second: 'goes' }),
+  part('masquerade', 'nat', { asked: [2, 3].map((host, port) => ({ host, port })), rules: MASQUERADE, ticks: 1 }),
+  part('rules', 'rules', { frames: 4, operator: 1, ticks: 2 }),
   part('tcp-tracker-reset', 'tcp_tracker', { what: 'reset', ticks: 4 }),
   part('tcp-tracker-reopen', 'tcp_tracker', { what: 'reopen', ticks: 4 }),
   part('fifo-open', 'fifo', { end: 'reader', signals: 2, restart: false }),
