@@ -26,6 +26,7 @@ export default defineConfig({
           include: ['dist/test/**/*.test.js'],
           exclude: free,
           maxWorkers: availableParallelism(),
+          setupFiles: ['dist/test/helpers/affinity.js'],
           sequence: { groupOrder: 0 },
         },
       },
