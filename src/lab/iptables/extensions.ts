@@ -2,22 +2,10 @@
 
 import { text_words, words_text } from '../../lib/iptables.js'
 import { dotted } from '../addresses.js'
+import { HEADER_MATCHES, HEADER_TARGETS } from './header_extensions.js'
+import { bang, type ExtensionSpec, list, type Option, span } from './spec.js'
 import { address, choice, network, number, own, prefix, range, type Words } from './words.js'
 
-/** An option's words come from the line into the extension's; `inverted`: there was a `!`. */
-type Option = (w: Words, data: number[], inverted: boolean) => void
-export interface ExtensionSpec {
-  words: number[]
-  options: Record<string, Option>
-  /** It says something without an option. */
-  alone?: true
-  /** What iptables-save writes. */
-  save: (data: number[]) => string
-}
-
-const bang = (inverted: boolean): string => (inverted ? '! ' : '')
-const span = (r: number, sep = ':'): string =>
-  (r & 0xffff) === r >>> 16 ? `${r & 0xffff}` : `${r & 0xffff}${sep}${r >>> 16}`
 const ALL = 0xffff0000 | 0
 
 const ports =
@@ -102,13 +90,6 @@ const TYPES = [
   'THROW',
 ]
 
-function list<T>(w: Words, what: string, of: (word: string) => T | undefined): T[] {
-  return w
-    .next(what)
-    .split(',')
-    .map(word => of(word) ?? w.fail(`there is no ${what} '${word}'`))
-}
-
 function multiport(flag: number): Option {
   return (w, d, inverted) => {
     const text = w.next('the ports')
@@ -147,9 +128,11 @@ function mac(w: Words, d: number[], inverted: boolean): void {
 }
 
 export const MATCHES: Record<string, ExtensionSpec> = {
+  ...HEADER_MATCHES,
   tcp: {
     words: [ALL, ALL, 0],
     alone: true,
+    bare: ['--syn'],
     options: {
       '--sport': ports(0, 1, 24),
       '--source-port': ports(0, 1, 24),
@@ -409,6 +392,7 @@ function to(option: string, addressed: boolean): ExtensionSpec {
 }
 
 export const TARGETS: Record<string, ExtensionSpec> = {
+  ...HEADER_TARGETS,
   REJECT: {
     words: [3],
     alone: true,

@@ -19,7 +19,8 @@ import {
   VERDICT_DROP,
   VERDICT_QUEUE,
 } from '../../lib/iptables.js'
-import { type ExtensionSpec, MATCHES, TARGETS } from './extensions.js'
+import { MATCHES, TARGETS } from './extensions.js'
+import type { ExtensionSpec, Option } from './spec.js'
 import { network, number, own, RuleError, split, Words } from './words.js'
 
 export { RuleError }
@@ -63,14 +64,17 @@ function declare(table: Table, w: Words): void {
 interface Draft {
   rule: Rule
   /** Options that can come next, and the data that they fill. */
-  options: Map<string, { option: ExtensionSpec['options'][string]; data: number[] }>
+  options: Map<string, { option: Option; data: number[]; bare: boolean }>
   target: string | null
   given: Set<string>
 }
 
 function extend(d: Draft, spec: ExtensionSpec): number[] {
   const data = [...spec.words]
-  for (const [name, option] of Object.entries(spec.options)) d.options.set(name, { option, data })
+  for (const [name, option] of Object.entries(spec.options)) {
+    const bare = spec.bare?.includes(name) === true
+    d.options.set(name, { option, data, bare })
+  }
   return data
 }
 
@@ -149,7 +153,7 @@ const LONG: Record<string, string> = {
   '--jump': '-j',
   '--set-counters': '-c',
 }
-const PROTOCOL_OF: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp' }
+const PROTOCOL_OF: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 50: 'esp', 51: 'ah' }
 
 function parse_option(w: Words, d: Draft, table: Table): void {
   const before = w.not()
@@ -157,14 +161,14 @@ function parse_option(w: Words, d: Draft, table: Table): void {
   const short = own(LONG, word) ?? word
   if (short !== '-m' && d.given.has(short)) w.fail(`'${word}' is there twice`)
   d.given.add(short)
-  const inverted = (takes: boolean): boolean => {
-    const not = w.not() || before
+  const inverted = (takes: boolean, bare: boolean): boolean => {
+    const not = (!bare && w.not()) || before
     if (not && !takes) w.fail(`'${word}' knows no '!'`)
     return not
   }
   const common = own(COMMON, short)
   if (common !== undefined) {
-    common(w, d, inverted(!PLAIN.includes(short)), table)
+    common(w, d, inverted(!PLAIN.includes(short), short === '-f'), table)
     return
   }
   const implied = PROTOCOL_OF[d.rule.proto]
@@ -172,7 +176,7 @@ function parse_option(w: Words, d: Draft, table: Table): void {
     add_match(w, d, implied)
   const found = d.options.get(word)
   if (found === undefined) w.fail(`there is no option '${word}' here`)
-  found.option(w, found.data, inverted(found.option.length > 2)) // who does not look at it knows none
+  found.option(w, found.data, inverted(found.option.length > 2, found.bare)) // who does not look at it knows none
 }
 
 function says_something(w: Words, d: Draft, kind: string, name: string, spec: ExtensionSpec | undefined): void {
