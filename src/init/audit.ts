@@ -72,6 +72,8 @@ const AUDITED = new RegExp(
     'ip_mc_socklist',
     'ip_conntrack',
     'ipt_table_info',
+    'ipt_recent.*',
+    'ipt_hashlimit.*',
     'nf_info',
     'ipq_queue_entry',
     'sock',

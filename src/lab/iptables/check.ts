@@ -3,8 +3,7 @@
  * be, and chains that come back to themselves. The kernel checks again by itself, but it knows no lines.
  */
 import { type Chain, HOOK_CHAINS, IPT_INV_PROTO, type Rule, type Table } from '../../lib/iptables.js'
-import { PROTOCOLS } from './parse.js'
-import { own, RuleError } from './words.js'
+import { own, PROTOCOLS, RuleError } from './words.js'
 
 interface Place {
   table?: string
@@ -20,6 +19,7 @@ const MATCH_PLACES: Record<string, Place> = {
   udp: { protocols: [17] },
   icmp: { protocols: [1] },
   multiport: { protocols: [6, 17] },
+  owner: { hooks: [3, 4] },
   esp: { protocols: [50] },
   ah: { protocols: [51] },
   tcpmss: { protocols: [6] },

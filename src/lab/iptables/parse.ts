@@ -21,11 +21,10 @@ import {
 } from '../../lib/iptables.js'
 import { MATCHES, TARGETS } from './extensions.js'
 import type { ExtensionSpec, Option } from './spec.js'
-import { network, number, own, RuleError, split, Words } from './words.js'
+import { network, number, own, protocol, RuleError, split, Words } from './words.js'
 
 export { RuleError }
 
-export const PROTOCOLS: Record<string, number> = { all: 0, icmp: 1, igmp: 2, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51 }
 const VERDICTS: Record<string, number> = {
   ACCEPT: VERDICT_ACCEPT,
   DROP: VERDICT_DROP,
@@ -119,11 +118,7 @@ const COMMON: Record<string, (w: Words, d: Draft, inverted: boolean, table: Tabl
     if (inverted) rule.invflags |= IPT_INV_VIA_OUT
   },
   '-p': (w, d, inverted) => {
-    const text = w.next('the protocol')
-    const named = own(PROTOCOLS, text)
-    const proto = named ?? (/^\d+$/.test(text) ? Number(text) : Number.NaN)
-    if (!(proto <= 255)) w.fail(`there is no protocol '${text}'`)
-    d.rule.proto = proto
+    d.rule.proto = protocol(w)
     if (inverted) d.rule.invflags |= IPT_INV_PROTO
   },
   '-f': (_w, { rule }, inverted) => {
@@ -181,7 +176,9 @@ function parse_option(w: Words, d: Draft, table: Table): void {
 
 function says_something(w: Words, d: Draft, kind: string, name: string, spec: ExtensionSpec | undefined): void {
   if (spec === undefined || spec.alone === true) return
-  const options = Object.keys(spec.options)
+  const missing = spec.needs?.find(o => !d.given.has(o))
+  if (missing !== undefined) w.fail(`${kind} ${name} says nothing without ${missing}`)
+  const options = spec.oneOf ?? Object.keys(spec.options)
   if (!options.some(o => d.given.has(o))) w.fail(`${kind} ${name} says nothing without ${options.join(' or ')}`)
 }
 

@@ -8,6 +8,10 @@ export interface ExtensionSpec {
   options: Record<string, Option>
   /** Options without a value: a `!` behind one is that of the next. */
   bare?: readonly string[]
+  /** All of these must be there. */
+  needs?: readonly string[]
+  /** One of these must be there; of any, where this is missing. */
+  oneOf?: readonly string[]
   /** It says something without an option. */
   alone?: true
   /** What iptables-save writes. */
