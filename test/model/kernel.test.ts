@@ -122,7 +122,7 @@ describe('matches that remember are asked on two CPUs under control', () => {
       const args: SharedArgs = { what, packets: 3, ticks: what === 'expire' ? 6 : 1 }
       const result = await look('ipt_shared', { ...options, schedules: 60, args })
       expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
-      console.log(result.outcomes); if (what === 'expire') expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
+      if (what === 'expire') expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
     },
   )
   test.each(['recent', 'hashlimit'] as const)(

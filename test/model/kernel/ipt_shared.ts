@@ -5,11 +5,13 @@
 import { type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
 import { DEFINE_PER_CPU, DEFINE_STATIC } from '../../../src/abi/section.js'
 import { symbol } from '../../../src/abi/symbol.js'
-import { fetch_add } from '../../../src/arch/atomic.js'
+import { fetch_add, store } from '../../../src/arch/atomic.js'
 import { cpu_reset, local_irq_enable } from '../../../src/arch/cpu.js'
+import { JIFFIES } from '../../../src/arch/machine.js'
 import { RAM } from '../../../src/arch/ram.js'
 import { proc_read } from '../../../src/fs/proc.js'
 import { describe as describeAddress } from '../../../src/init/main.js'
+import { jiffies, resume_clock } from '../../../src/irq/timer.js'
 import { parseIptables } from '../../../src/lab/iptables/parse.js'
 import { table_blob } from '../../../src/lib/iptables.js'
 import { NF_IP_PRE_ROUTING, nf_hook_slow } from '../../../src/net/core/netfilter.js'
@@ -82,10 +84,18 @@ export function prepare(args: SharedArgs): void {
   for (const { lock } of [recent, hashlimit]) Object.assign(lock, { addr, $w })
 }
 
+/** Two milliseconds are over, which the next tick finds out. CPU 0 alone reads when the clock began. */
+function time_passes(): void {
+  store(JIFFIES, jiffies() + 2)
+  resume_clock()
+}
 function cpu(host: number, args: SharedArgs): void {
   cpu_reset()
   local_irq_enable()
-  for (let k = 0; k < args.packets; k++) send(2)
+  for (let k = 0; k < args.packets; k++) {
+    send(2)
+    if (args.what === 'expire' && host === 3) time_passes()
+  }
   send(host)
 }
 export const actors = {
