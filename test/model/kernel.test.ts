@@ -116,7 +116,7 @@ describe('segments of a TCP connection are tracked on two CPUs under control', (
 
 describe('matches that remember are asked on two CPUs under control', () => {
   const options = { kernel: {}, spinLooks: 8, maxSteps: 50_000 }
-  test.each(['recent', 'hashlimit', 'expire'] as const)(
+  test.each(['recent', 'hashlimit', 'expire', 'ulog'] as const)(
     '%s: each packet is counted once, nothing raced for, nothing leaked',
     async what => {
       const args: SharedArgs = { what, packets: 3, ticks: what === 'expire' ? 6 : 1 }
@@ -125,7 +125,7 @@ describe('matches that remember are asked on two CPUs under control', () => {
       if (what === 'expire') expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
     },
   )
-  test.each(['recent', 'hashlimit'] as const)(
+  test.each(['recent', 'hashlimit', 'ulog'] as const)(
     '%s: a broken twin in which each CPU has a lock of its own is caught',
     async what => {
       const args: SharedArgs = { what, packets: 3, ticks: 1, twin: true }

@@ -1,4 +1,5 @@
 /** header_extensions.ts - matches of single header fields and the targets that set them: options to words, and back. */
+import { text_words, words_text } from '../../lib/iptables.js'
 import { bang, type ExtensionSpec, type Option, span } from './spec.js'
 import { number, own, range, type Words } from './words.js'
 
@@ -133,6 +134,37 @@ export const HEADER_TARGETS: Record<string, ExtensionSpec> = {
       const ece = (word & ECE) === 0 ? '' : ` --ecn-tcp-ece ${values & 1}`
       const cwr = (word & CWR) === 0 ? '' : ` --ecn-tcp-cwr ${values >> 1}`
       return `${ece}${cwr}${ip}`
+    },
+  },
+  /** Groups by bit, bytes of a packet, packets in a message, 32 bytes of prefix. */
+  ULOG: {
+    words: [1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+    alone: true,
+    options: {
+      '--ulog-nlgroup': (w, d) => {
+        d[0] = 1 << (number(w, 'the group', 32, 1) - 1)
+      },
+      '--ulog-cprange': (w, d) => {
+        d[1] = number(w, 'the number of bytes', 0x7fffffff)
+      },
+      '--ulog-qthreshold': (w, d) => {
+        d[2] = number(w, 'the number of packets', 50, 1)
+      },
+      '--ulog-prefix': (w, d) => {
+        const text = w.next('the prefix')
+        if (text.length > 31) w.fail(`the prefix '${text}' is longer than 31 characters`)
+        d.splice(3, 8, ...text_words(text, 8))
+      },
+    },
+    save: d => {
+      const prefix = words_text(d.slice(3))
+      const parts = [
+        prefix === '' ? '' : ` --ulog-prefix "${prefix.replace(/(["\\])/g, '\\$1')}"`,
+        d[0] === 1 ? '' : ` --ulog-nlgroup ${32 - Math.clz32(d[0]!)}`,
+        d[1] === 0 ? '' : ` --ulog-cprange ${d[1]}`,
+        d[2] === 1 ? '' : ` --ulog-qthreshold ${d[2]}`,
+      ]
+      return parts.join('')
     },
   },
   TCPMSS: {

@@ -1,5 +1,5 @@
 /**
- * Packets come by matches that remember, on two CPUs at once: each is counted once, whoever was first. In the broken twin each CPU
+ * Packets come by matches that remember and a target that gathers, on two CPUs at once: each is counted once, whoever was first. In the broken twin each CPU
  * has a lock of its own, which is none.
  */
 import { type Layout, layout, Struct, word } from '../../../src/abi/layout.js'
@@ -20,14 +20,15 @@ import type { sk_buff } from '../../../src/net/core/types.js'
 import { ipt_replace } from '../../../src/net/ipv4/netfilter/ip_tables_user.js'
 import { hashlimit } from '../../../src/net/ipv4/netfilter/ipt_hashlimit.js'
 import { recent } from '../../../src/net/ipv4/netfilter/ipt_recent.js'
+import { ulog, ulog_waiting } from '../../../src/net/ipv4/netfilter/ipt_ulog.js'
 import { local_bh_disable, local_bh_enable } from '../../../src/sync/bh.js'
 import { SPINLOCK, spin_lock_init } from '../../../src/sync/spinlock.js'
 import { udpFrame } from '../../helpers/frames.js'
 import { clock_chip, nothing_leaked, power_on, secondary } from './machine.js'
 
 export interface SharedArgs {
-  /** Which match, or: buckets are forgotten while packets ask for them. */
-  what: 'recent' | 'hashlimit' | 'expire'
+  /** Which match or target, or: buckets are forgotten while packets ask for them. */
+  what: 'recent' | 'hashlimit' | 'expire' | 'ulog'
   /** Packets of each CPU: of one host on both, and then of one of the CPU's own. */
   packets: number
   ticks: number
@@ -40,6 +41,7 @@ const RULES: Record<SharedArgs['what'], string> = {
 -A PREROUTING -m recent --set --name x -j seen
 -A seen -m recent --rcheck --hitcount 3 --name x -j ACCEPT`,
   hashlimit: `-A PREROUTING ${LIMIT} -j ACCEPT`,
+  ulog: '-A PREROUTING -j ULOG --ulog-qthreshold 2\n-A PREROUTING -j ACCEPT',
   expire: `-A PREROUTING ${LIMIT} --hashlimit-htable-gcinterval 1 --hashlimit-htable-expire 1 -j ACCEPT`,
 }
 
@@ -81,7 +83,7 @@ export function prepare(args: SharedArgs): void {
   if (args.twin !== true) return
   spin_lock_init(own_lock.mine)
   const { addr, $w } = own_lock.mine
-  for (const { lock } of [recent, hashlimit]) Object.assign(lock, { addr, $w })
+  for (const { lock } of [recent, hashlimit, ulog]) Object.assign(lock, { addr, $w })
 }
 
 /** Two milliseconds are over, which the next tick finds out. CPU 0 alone reads when the clock began. */
@@ -123,6 +125,10 @@ export function invariant({ what, packets }: SharedArgs): void {
     if (JSON.stringify({ 2: 2 * packets, 3: 1, 4: 1 }) !== counted) throw new Error(`seen: ${counted}`)
     // From the third on, or also what was counted before another was looked at.
     if (passed < 2 * packets - 2 || passed > 2 * packets - 1) throw new Error(`${passed} passed`)
+  } else if (what === 'ulog') {
+    // An even number, two in a message: nothing waits.
+    if (passed !== 2 * packets + 2 || ulog_waiting(0) !== 0)
+      throw new Error(`${passed} passed, ${ulog_waiting(0)} wait`)
   } else {
     const buckets = proc_read('/proc/net/ipt_hashlimit/x')!.split('\n').length - 1
     // The first of each, and a burst of two.

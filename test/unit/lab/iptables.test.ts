@@ -52,6 +52,8 @@ test.each<[line: string, written?: string]>([
   [
     '-A INPUT -m hashlimit --hashlimit 3/min --hashlimit-burst 9 --hashlimit-mode dstip --hashlimit-name a --hashlimit-htable-max 7 --hashlimit-htable-gcinterval 200 --hashlimit-htable-expire 5000 -j ACCEPT',
   ],
+  ['-A INPUT -j ULOG --ulog-prefix "a b" --ulog-nlgroup 32 --ulog-cprange 100 --ulog-qthreshold 50'],
+  ['-A INPUT -j ULOG'],
   ['-A INPUT -j TCPMSS --set-mss 1400'],
   ['-A INPUT -j DSCP --set-dscp-class EF', '-A INPUT -j DSCP --set-dscp 0x2e'],
   ['-A INPUT -j ECN --ecn-tcp-remove'],

@@ -123,6 +123,8 @@ describe('owner', () => {
     // What is forwarded, and what the kernel says itself, is nobody's.
     expect(s.send(0, udpFrame({ src: '10.0.0.2', dst: '10.0.1.2' }))[1]).toHaveLength(1)
     expect(s.send(1, icmpFrame({ src: '10.0.1.2', dst: '10.0.1.1', to: '02:00:00:00:00:02' }, 8))[1]).toHaveLength(1)
+    loadRules(s, table(`-A ${chain} -o eth1 -m owner --uid-owner 0 -j DROP`, name))
+    expect(s.send(1, icmpFrame({ src: '10.0.1.2', dst: '10.0.1.1', to: '02:00:00:00:00:02' }, 8))[1]).toHaveLength(1)
     loadRules(s, table('', name))
   })
 })

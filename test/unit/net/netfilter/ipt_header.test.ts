@@ -5,9 +5,23 @@ import { writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { DEFINE_STATIC } from '../../../../src/abi/section.js'
+import { symbol } from '../../../../src/abi/symbol.js'
+import { RAM } from '../../../../src/arch/ram.js'
 import { parseIptables } from '../../../../src/lab/iptables/parse.js'
 import { EINVAL } from '../../../../src/lib/errno.js'
 import { table_blob } from '../../../../src/lib/iptables.js'
+import {
+  NF_ACCEPT,
+  NF_HOOK_OPS,
+  NF_IP_POST_ROUTING,
+  NF_IP_PRE_ROUTING,
+  nf_hook_slow,
+  nf_register_hook,
+  nf_unregister_hook,
+} from '../../../../src/net/core/netfilter.js'
+import { alloc_skb, consume_skb, skb_put, skb_tailroom } from '../../../../src/net/core/skbuff.js'
+import type { sk_buff } from '../../../../src/net/core/types.js'
 import { ipt_replace } from '../../../../src/net/ipv4/netfilter/ip_tables_user.js'
 import { pcapOf } from '../../../helpers/captures.js'
 import { counting, ipFrame, tcpFrame, udpFrame, wrongChecksums } from '../../../helpers/frames.js'
@@ -30,6 +44,18 @@ const way = { src: '10.0.0.2', dst: '10.0.1.2' }
 const [SYN, ACK, ECE, CWR] = [2, 16, 64, 128]
 const table = (rules: string, name = 'filter'): string => `*${name}\n${rules}\nCOMMIT\n`
 const sent: Uint8Array[] = []
+const priorities: number[] = []
+const priority_sym = symbol('test_priority', (_hook: number, skb: sk_buff) => {
+  priorities.push(skb.priority)
+  return NF_ACCEPT
+})
+const ops = DEFINE_STATIC('test_priority_ops', NF_HOOK_OPS)
+const kept: Uint8Array[] = []
+const keep_sym = symbol('test_keep', (skb: sk_buff) => {
+  kept.push(RAM.u8.slice(skb.data, skb.data + skb.len))
+  consume_skb(skb)
+  return 1
+})
 function passes(frame: Uint8Array): boolean {
   const out = s.send(0, frame)[1]!
   sent.push(...out)
@@ -41,6 +67,13 @@ const esp = (spi: number, more = 4): Uint8Array => ipFrame([0, 0, 0, spi, ...cou
 const ah = (spi: number, more = 4): Uint8Array =>
   ipFrame([17, 1, 0, 0, 0, 0, 0, spi, ...counting(more)], { ...way, protocol: 51 })
 const piece = (protocol: number): Uint8Array => ipFrame(counting(16), { ...way, protocol, offset: 64 })
+
+/** A piece whose bytes look like a header with ECE, and one with an MSS that is cut off but for the data behind it. */
+const flagged = ipFrame(
+  counting(24).map((b, k) => (k === 13 ? ECE : b)),
+  { ...way, protocol: 6, offset: 64 },
+)
+const cut = tcpFrame({ ...way, flags: SYN, tcpOptions: [1, 1, 2, 4] }, [1024 >> 8, 0])
 
 describe('matches, each with packets that fit and some that do not', () => {
   test.each<[string, Uint8Array[], Uint8Array[]]>([
@@ -55,14 +88,14 @@ describe('matches, each with packets that fit and some that do not', () => {
     [
       '-p tcp -m ecn --ecn-tcp-ece ! --ecn-tcp-cwr',
       [tcpFrame({ ...way, flags: ACK | ECE })],
-      [tcpFrame({ ...way, flags: ACK }), tcpFrame({ ...way, flags: ACK | ECE | CWR }), piece(6)],
+      [tcpFrame({ ...way, flags: ACK }), tcpFrame({ ...way, flags: ACK | ECE | CWR }), flagged],
     ],
     ['-p esp --espspi 5:7', [esp(5), esp(7)], [esp(4), esp(8), esp(5, 3), piece(50)]],
     ['-p ah ! --ahspi 5', [ah(6), ah(4)], [ah(5), ah(6, 3), piece(51)]],
     [
       '-p tcp -m tcpmss --mss 536:1460',
       [syn(mss(536)), syn([1, 1, 1, ...mss(1460)])],
-      [syn(mss(535)), syn(mss(1461)), syn(), syn([2, 3, 4]), syn([1, 1, 2, 4]), piece(6)],
+      [syn(mss(535)), syn(mss(1461)), syn(), syn([2, 3, 4]), syn([1, 1, 2, 4]), cut, piece(6)],
     ],
     ['-p tcp -m tcpmss ! --mss 1000', [syn(), syn(mss(999))], [syn(mss(1000)), piece(6)]],
   ])('%s', (match, fits, others) => {
@@ -114,8 +147,27 @@ describe('targets', () => {
   ])('ECN %s: flags %i become %i', (how, flags, becomes) => {
     expect(changed(`-p tcp -j ECN ${how}`, tcpFrame({ ...way, flags }, counting(9)))[47]).toBe(becomes)
   })
-  test('CLASSIFY lets the packet go on', () => {
+  test('CLASSIFY says it to the queue', () => {
+    ops.hook = priority_sym
+    ops.hooknum = NF_IP_POST_ROUTING
+    nf_register_hook(ops)
     expect(changed('-j CLASSIFY --set-class 1:2', udpFrame(way)).length).toBe(42)
+    expect(priorities).toEqual([0x10002])
+    runTask(s, function* () {
+      yield* nf_unregister_hook(ops)
+    })
+  })
+  test('TCPMSS finds room where there is none behind the packet', () => {
+    loadRules(s, table(`-A PREROUTING ${tcp} ${MSS} 600`, 'mangle'))
+    const bytes = syn(new Array(24).fill(1)).subarray(14)
+    const skb = alloc_skb(bytes.length)!
+    skb.nh = skb_put(skb, bytes.length)
+    RAM.u8.set(bytes, skb.nh)
+    expect(skb_tailroom(skb)).toBe(0)
+    nf_hook_slow(NF_IP_PRE_ROUTING, skb, null, null, keep_sym, -0x80000000)
+    expect(kept.map(b => [...b.subarray(40, 44)])).toEqual([mss(600)])
+    expect(kept.flatMap(wrongChecksums)).toEqual([])
+    loadRules(s, table('', 'mangle'))
   })
   test.each<[string, string, number[], number[]]>([
     ['another value', `${tcp} ${MSS} 600`, mss(1460), mss(600)],

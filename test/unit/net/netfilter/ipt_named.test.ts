@@ -106,7 +106,8 @@ describe('recent', () => {
     loadRules(s, table('', 'mangle'))
   })
   test('a full table forgets whom it has not seen for longest', () => {
-    load('-m recent --name e --set -j ACCEPT')
+    load('-p udp --dport 1 -m recent --name e --remove -j ACCEPT', '-m recent --name e --set -j ACCEPT')
+    for (let k = 0; k < 3; k++) s.send(0, from(2), from(2, { dport: 1 })) // those who went leave room
     for (let k = 0; k < RECENT_PER_TABLE; k++) s.send(0, from(2 + k))
     s.send(0, from(2))
     s.send(0, from(200))
@@ -158,6 +159,15 @@ describe('hashlimit', () => {
     ]
     for (const f of frames) s.send(0, f)
     expect(proc_read(`/proc/net/ipt_hashlimit/${`m${mode.length}${n}`.slice(0, 15)}`)!.split('\n')).toHaveLength(n + 1)
+  })
+  test.each([
+    ['srcip', (k: number) => udpFrame({ src: `10.0.0.${k}`, dst: '10.0.1.2' })],
+    ['dstip', (k: number) => from(2, { dst: `10.0.1.${k}` })],
+    ['srcport', (k: number) => from(2, { sport: k })],
+  ])('%s: more buckets than chains, each found again', (mode, frame) => {
+    load(limit(mode, '', `many-${mode}`))
+    for (let n = 0; n < 2; n++) for (let k = 2; k < 202; k++) s.send(0, frame(k))
+    expect(proc_read(`/proc/net/ipt_hashlimit/many-${mode}`)!.split('\n')).toHaveLength(201)
   })
   test('by port: other protocols have none, pieces and what is cut short are dropped', () => {
     load(limit('dstport', '', 'p'), '-j ACCEPT')
