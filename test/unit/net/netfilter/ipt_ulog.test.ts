@@ -8,7 +8,7 @@ import { table_blob } from '../../../../src/lib/iptables.js'
 import { ipt_replace } from '../../../../src/net/ipv4/netfilter/ip_tables_user.js'
 import { delete_module } from '../../../../src/sched/module.js'
 import { type Message, type Netlink, receive, rtnl_close, rtnl_open } from '../../../../src/user/libnetlink.js'
-import { counting, udpFrame } from '../../../helpers/frames.js'
+import { counting, fragments, udp, udpFrame } from '../../../helpers/frames.js'
 import { loadRules, runTask } from '../../../helpers/iptables.js'
 import { finish, start } from '../../../helpers/programs.js'
 import { conserved, Script } from '../../../helpers/script.js'
@@ -102,13 +102,17 @@ test('what waits is sent after a tenth of a second, or when the next one does no
 })
 
 test('one that is larger than a message is sent whole; other groups hear nothing; nobody need listen', () => {
-  loadRules(s, table('-j ULOG --ulog-nlgroup 2'))
+  loadRules(s, table('-m state --state NEW -j ULOG --ulog-nlgroup 2'))
   const r = start(function* () {
     const nl = (yield* rtnl_open(1, NFLOG)) as Netlink
     return yield* receive(nl)
   })
-  const all = hears(2, 1, () => s.send(0, packet(1, 1400)))
-  expect(word(all[0]![0]!.body, 48)).toBe(1428)
+  // The tracker gathers it: FORWARD sees the whole.
+  const whole = udp({ src: '10.0.0.2', dst: '10.0.1.2' }, counting(3000))
+  const pieces = fragments(whole, { src: '10.0.0.2', dst: '10.0.1.2', id: 7 }, 1500)
+  const all = hears(2, 1, () => s.send(0, ...pieces))
+  expect(word(all[0]![0]!.body, 48)).toBe(3028)
+  expect(all[0]![0]!.body.subarray(165 + 28, 165 + 3028)).toEqual(Uint8Array.from(counting(3000)))
   expect(r.done).toBe(false)
   loadRules(s, table('-j ULOG'))
   s.send(0, packet(1))
