@@ -21,6 +21,8 @@ import { ip_statistics } from '../net/ipv4/mib.js'
 import { ip_conntrack_text } from '../net/ipv4/netfilter/ip_conntrack_standalone.js'
 import { ipq_text } from '../net/ipv4/netfilter/ip_queue.js'
 import { ipt_tables } from '../net/ipv4/netfilter/ip_tables_user.js'
+import { hashlimit_names, hashlimit_text } from '../net/ipv4/netfilter/ipt_hashlimit.js'
+import { recent_names, recent_text } from '../net/ipv4/netfilter/ipt_recent.js'
 import { rt_cache_stats, rt_entries } from '../net/ipv4/route.js'
 import { IP_MIB } from '../net/ipv4/types.js'
 import { UDP_MIB, udp_statistics } from '../net/ipv4/udp_hash.js'
@@ -269,11 +271,19 @@ const files: Record<string, () => string> = {
   '/proc/uptime': () => `${(jiffies() / hz()).toFixed(2)}\n`,
 }
 
+/** Directories whose files come and go: names, and the text of one. */
+const directories: Record<string, { names: () => string[]; text: (name: string) => string | null }> = {
+  '/proc/net/ipt_recent': { names: recent_names, text: recent_text },
+  '/proc/net/ipt_hashlimit': { names: hashlimit_names, text: hashlimit_text },
+}
+
 /** proc_read - text of a file, or null. */
 export function proc_read(path: string): string | null {
-  return files[path]?.() ?? null
+  const slash = path.lastIndexOf('/')
+  return files[path]?.() ?? directories[path.slice(0, slash)]?.text(path.slice(slash + 1)) ?? null
 }
 /** proc_files - what there is. */
 export function proc_files(): string[] {
-  return Object.keys(files)
+  const found = Object.entries(directories).flatMap(([dir, { names }]) => names().map(name => `${dir}/${name}`))
+  return [...Object.keys(files), ...found]
 }

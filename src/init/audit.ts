@@ -29,6 +29,7 @@ import { ipfrag_exit } from '../net/ipv4/ipq.js'
 import { ip_conntrack_flush } from '../net/ipv4/netfilter/ip_conntrack.js'
 import { ipq_exit_halted, ipq_flush } from '../net/ipv4/netfilter/ip_queue.js'
 import { ipt_exit_halted } from '../net/ipv4/netfilter/ip_tables_user.js'
+import { ulog_exit_halted } from '../net/ipv4/netfilter/ipt_ulog.js'
 import { rt_cache_flush } from '../net/ipv4/route.js'
 import { screen_drain_halted } from '../net/ipv4/screen.js'
 import { rtnetlink_exit } from '../net/netlink/rtnetlink.js'
@@ -72,6 +73,8 @@ const AUDITED = new RegExp(
     'ip_mc_socklist',
     'ip_conntrack',
     'ipt_table_info',
+    'ipt_recent.*',
+    'ipt_hashlimit.*',
     'nf_info',
     'ipq_queue_entry',
     'sock',
@@ -160,6 +163,7 @@ function programs_end(): void {
 /** Rules and what they hold go with their modules, the last one that was loaded first. */
 function modules_post_mortem(): void {
   ipt_exit_halted()
+  ulog_exit_halted()
   ip_conntrack_flush()
   xfrm_user_exit_halted()
   xfrm_policy_flush()

@@ -28,6 +28,14 @@ COMMIT
 -A INPUT -p tcp -j DROP
 COMMIT
 *mangle
+-A PREROUTING -m recent --name all --set -j DSCP --set-dscp 0
+-A PREROUTING -m recent --name all --rcheck --seconds 1 --hitcount 2 -j ECN --ecn-ip-ect 2
+-A PREROUTING -m hashlimit --hashlimit 50/sec --hashlimit-mode srcip-dstip --hashlimit-name ends --hashlimit-htable-gcinterval 5 --hashlimit-htable-expire 5 -j ULOG --ulog-cprange 64 --ulog-qthreshold 9
+-A POSTROUTING -p tcp -m tcpmss ! --mss 1:65535 -j ECN --ecn-tcp-ece 1
+-A FORWARD -p tcp -m ttl --ttl-lt 30 -m tcpmss --mss 1 -j DROP
+-A FORWARD -p tcp --tcp-flags SYN SYN -j TCPMSS --set-mss 500
+-A FORWARD -m conntrack --ctproto 17 --ctexpire 0:200 -j CLASSIFY --set-class 1:1
+-A OUTPUT -m owner ! --uid-owner 1 -j MARK --set-mark 2
 -A FORWARD -m ttl --ttl-lt 3 -j TTL --ttl-set 9
 -A OUTPUT -p icmp -j MARK --set-mark 1
 COMMIT

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { type ExploreOptions, explore } from '../../src/explore/index.js'
 import type { FilterArgs } from './kernel/filter.js'
+import type { SharedArgs } from './kernel/ipt_shared.js'
 import type { ModulesArgs } from './kernel/modules.js'
 import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
@@ -111,6 +112,27 @@ describe('segments of a TCP connection are tracked on two CPUs under control', (
     const { findings } = await track({ what: 'close', ticks: 1, twin: true }, 60)
     expect(findings[0]?.detector).toBe('data race')
   })
+})
+
+describe('matches that remember are asked on two CPUs under control', () => {
+  const options = { kernel: {}, spinLooks: 8, maxSteps: 50_000 }
+  test.each(['recent', 'hashlimit', 'expire', 'ulog'] as const)(
+    '%s: each packet is counted once, nothing raced for, nothing leaked',
+    async what => {
+      const args: SharedArgs = { what, packets: 3, ticks: what === 'expire' ? 6 : 1 }
+      const result = await look('ipt_shared', { ...options, schedules: 60, args })
+      expect(result).toMatchObject({ findings: [], schedules: 60, cut: 0 })
+      if (what === 'expire') expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
+    },
+  )
+  test.each(['recent', 'hashlimit', 'ulog'] as const)(
+    '%s: a broken twin in which each CPU has a lock of its own is caught',
+    async what => {
+      const args: SharedArgs = { what, packets: 3, ticks: 1, twin: true }
+      const { findings } = await look('ipt_shared', { ...options, schedules: 60, args })
+      expect(findings[0]?.detector).toBe('data race')
+    },
+  )
 })
 
 describe('an IPsec state is deleted under control while a packet uses it', () => {

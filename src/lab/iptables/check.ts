@@ -3,8 +3,7 @@
  * be, and chains that come back to themselves. The kernel checks again by itself, but it knows no lines.
  */
 import { type Chain, HOOK_CHAINS, IPT_INV_PROTO, type Rule, type Table } from '../../lib/iptables.js'
-import { PROTOCOLS } from './parse.js'
-import { own, RuleError } from './words.js'
+import { own, PROTOCOLS, RuleError } from './words.js'
 
 interface Place {
   table?: string
@@ -12,12 +11,18 @@ interface Place {
   hooks?: number[]
   /** One of these must be the rule's. */
   protocols?: number[]
+  /** The rule lets only SYNs through. */
+  syn?: true
 }
 const MATCH_PLACES: Record<string, Place> = {
   tcp: { protocols: [6] },
   udp: { protocols: [17] },
   icmp: { protocols: [1] },
   multiport: { protocols: [6, 17] },
+  owner: { hooks: [3, 4] },
+  esp: { protocols: [50] },
+  ah: { protocols: [51] },
+  tcpmss: { protocols: [6] },
 }
 const SOURCE: Place = { table: 'nat', hooks: [4] }
 const DESTINATION: Place = { table: 'nat', hooks: [0, 3] }
@@ -26,6 +31,10 @@ const TARGET_PLACES: Record<string, Place> = {
   MARK: { table: 'mangle' },
   TOS: { table: 'mangle' },
   TTL: { table: 'mangle' },
+  DSCP: { table: 'mangle' },
+  ECN: { table: 'mangle' },
+  CLASSIFY: { table: 'mangle', hooks: [2, 3, 4] },
+  TCPMSS: { protocols: [6], syn: true },
   SNAT: SOURCE,
   MASQUERADE: SOURCE,
   DNAT: DESTINATION,
@@ -33,14 +42,31 @@ const TARGET_PLACES: Record<string, Place> = {
   NETMAP: { table: 'nat', hooks: [0, 3, 4] },
 }
 const TCP_RESET = 7
+const CLAMP_PMTU = 0xffff
+/** Of ecn and ECN: what is about TCP's flags. */
+const ECN_TCP = 0x30
+/** What depends on the words. */
+const BY_WORDS: Record<string, (first: number) => Place> = {
+  ecn: first => ((first & ECN_TCP) === 0 ? {} : { protocols: [6] }),
+  ECN: first => ((first & ECN_TCP) === 0 ? {} : { protocols: [6] }),
+  REJECT: first => (first === TCP_RESET ? { protocols: [6] } : {}),
+  TCPMSS: first => (first === CLAMP_PMTU ? { hooks: [2, 3, 4] } : {}),
+}
 
 /** The matches and the target of a rule, by what they are called in a line, and where they can be. */
 function places({ matches, target }: Rule): [name: string, place: Place][] {
-  const all = matches.map((m): [string, Place] => [`match ${m.name}`, own(MATCH_PLACES, m.name) ?? {}])
+  const place = (of: Record<string, Place>, name: string, words: number[]): Place => ({
+    ...own(of, name),
+    ...own(BY_WORDS, name)?.(words[0]!),
+  })
+  const all = matches.map((m): [string, Place] => [`match ${m.name}`, place(MATCH_PLACES, m.name, m.words)])
   if (!('name' in target)) return all
-  const reset = target.name === 'REJECT' && target.words[0] === TCP_RESET ? { protocols: [6] } : {}
-  return [...all, [`target ${target.name}`, { ...own(TARGET_PLACES, target.name), ...reset }]]
+  return [...all, [`target ${target.name}`, place(TARGET_PLACES, target.name, target.words)]]
 }
+
+/** Flags that are to be set from bit 16 on, bit 26: not these. */
+const wants_syn = ({ matches }: Rule): boolean =>
+  matches.some(({ name, words }) => name === 'tcp' && ((words[2]! >> 17) & 1) === 1 && ((words[2]! >> 26) & 1) === 0)
 
 /** A verdict for all that comes: no packet gets to what stands behind it. */
 function final(r: Rule): boolean {
@@ -76,7 +102,8 @@ function misplaced(place: Place, rule: Rule, table: string, hooks: number): stri
   if (wrong.length > 0) return `cannot be reached from ${wrong.join(' and ')}`
   const { protocols } = place
   if (protocols === undefined) return null
-  if (protocols.includes(rule.proto) && (rule.invflags & IPT_INV_PROTO) === 0) return null
+  const given = protocols.includes(rule.proto) && (rule.invflags & IPT_INV_PROTO) === 0
+  if (given) return place.syn === true && !wants_syn(rule) ? 'needs --syn' : null
   const names = Object.keys(PROTOCOLS).filter(name => protocols.includes(PROTOCOLS[name]!))
   return `needs -p ${names.join(' or ')}`
 }

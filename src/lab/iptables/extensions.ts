@@ -2,22 +2,11 @@
 
 import { text_words, words_text } from '../../lib/iptables.js'
 import { dotted } from '../addresses.js'
-import { address, choice, network, number, own, prefix, range, type Words } from './words.js'
+import { HEADER_MATCHES, HEADER_TARGETS } from './header_extensions.js'
+import { bang, type ExtensionSpec, list, type Option, span } from './spec.js'
+import { STATE_MATCHES } from './state_extensions.js'
+import { address, choice, network, number, own, prefix, range, rate, rate_text, type Words } from './words.js'
 
-/** An option's words come from the line into the extension's; `inverted`: there was a `!`. */
-type Option = (w: Words, data: number[], inverted: boolean) => void
-export interface ExtensionSpec {
-  words: number[]
-  options: Record<string, Option>
-  /** It says something without an option. */
-  alone?: true
-  /** What iptables-save writes. */
-  save: (data: number[]) => string
-}
-
-const bang = (inverted: boolean): string => (inverted ? '! ' : '')
-const span = (r: number, sep = ':'): string =>
-  (r & 0xffff) === r >>> 16 ? `${r & 0xffff}` : `${r & 0xffff}${sep}${r >>> 16}`
 const ALL = 0xffff0000 | 0
 
 const ports =
@@ -77,18 +66,6 @@ function icmp_type(w: Words): number {
 }
 
 const STATES: Record<string, number> = { INVALID: 1, ESTABLISHED: 2, RELATED: 4, NEW: 8, UNTRACKED: 64 }
-const UNITS: Record<string, number> = {
-  second: 1,
-  sec: 1,
-  s: 1,
-  minute: 60,
-  min: 60,
-  m: 60,
-  hour: 3600,
-  h: 3600,
-  day: 86400,
-  d: 86400,
-}
 const TYPES = [
   'UNSPEC',
   'UNICAST',
@@ -101,13 +78,6 @@ const TYPES = [
   'PROHIBIT',
   'THROW',
 ]
-
-function list<T>(w: Words, what: string, of: (word: string) => T | undefined): T[] {
-  return w
-    .next(what)
-    .split(',')
-    .map(word => of(word) ?? w.fail(`there is no ${what} '${word}'`))
-}
 
 function multiport(flag: number): Option {
   return (w, d, inverted) => {
@@ -147,9 +117,12 @@ function mac(w: Words, d: number[], inverted: boolean): void {
 }
 
 export const MATCHES: Record<string, ExtensionSpec> = {
+  ...HEADER_MATCHES,
+  ...STATE_MATCHES,
   tcp: {
     words: [ALL, ALL, 0],
     alone: true,
+    bare: ['--syn'],
     options: {
       '--sport': ports(0, 1, 24),
       '--source-port': ports(0, 1, 24),
@@ -210,27 +183,14 @@ export const MATCHES: Record<string, ExtensionSpec> = {
     words: [12_000_000, 5, 0, 0, 0, 0, 0],
     alone: true,
     options: {
-      '--limit': (w: Words, d: number[]) => {
-        const text = w.next('the rate')
-        const m = /^(\d+)(?:\/(\w+))?$/.exec(text)
-        const unit = m === null ? undefined : own(UNITS, m[2] ?? 'second')
-        if (m === null || unit === undefined || Number(m[1]) === 0) {
-          w.fail(`'${text}' is no rate such as 3/minute`)
-        }
-        d[0] = Math.floor((10000 * unit) / Number(m[1]))
-        if (d[0] === 0) w.fail(`the rate '${text}' is too fast`)
+      '--limit': (w, d) => {
+        d[0] = rate(w)
       },
       '--limit-burst': (w, d) => {
         d[1] = number(w, 'the burst', 10000, 1)
       },
     },
-    save: d => {
-      const unit =
-        (['day', 'hour', 'min', 'sec'] as const).find(
-          u => UNITS[u]! * 10000 >= d[0]! && (UNITS[u]! * 10000) / d[0]! < 60,
-        ) ?? 'sec'
-      return ` --limit ${Math.floor((UNITS[unit]! * 10000) / d[0]!)}/${unit}${d[1] === 5 ? '' : ` --limit-burst ${d[1]}`}`
-    },
+    save: d => ` --limit ${rate_text(d[0]!)}${d[1] === 5 ? '' : ` --limit-burst ${d[1]}`}`,
   },
   mac: {
     words: [0, 0, 0],
@@ -409,6 +369,7 @@ function to(option: string, addressed: boolean): ExtensionSpec {
 }
 
 export const TARGETS: Record<string, ExtensionSpec> = {
+  ...HEADER_TARGETS,
   REJECT: {
     words: [3],
     alone: true,

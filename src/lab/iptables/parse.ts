@@ -19,12 +19,12 @@ import {
   VERDICT_DROP,
   VERDICT_QUEUE,
 } from '../../lib/iptables.js'
-import { type ExtensionSpec, MATCHES, TARGETS } from './extensions.js'
-import { network, number, own, RuleError, split, Words } from './words.js'
+import { MATCHES, TARGETS } from './extensions.js'
+import type { ExtensionSpec, Option } from './spec.js'
+import { network, number, own, protocol, RuleError, split, Words } from './words.js'
 
 export { RuleError }
 
-export const PROTOCOLS: Record<string, number> = { all: 0, icmp: 1, igmp: 2, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51 }
 const VERDICTS: Record<string, number> = {
   ACCEPT: VERDICT_ACCEPT,
   DROP: VERDICT_DROP,
@@ -63,14 +63,17 @@ function declare(table: Table, w: Words): void {
 interface Draft {
   rule: Rule
   /** Options that can come next, and the data that they fill. */
-  options: Map<string, { option: ExtensionSpec['options'][string]; data: number[] }>
+  options: Map<string, { option: Option; data: number[]; bare: boolean }>
   target: string | null
   given: Set<string>
 }
 
 function extend(d: Draft, spec: ExtensionSpec): number[] {
   const data = [...spec.words]
-  for (const [name, option] of Object.entries(spec.options)) d.options.set(name, { option, data })
+  for (const [name, option] of Object.entries(spec.options)) {
+    const bare = spec.bare?.includes(name) === true
+    d.options.set(name, { option, data, bare })
+  }
   return data
 }
 
@@ -115,11 +118,7 @@ const COMMON: Record<string, (w: Words, d: Draft, inverted: boolean, table: Tabl
     if (inverted) rule.invflags |= IPT_INV_VIA_OUT
   },
   '-p': (w, d, inverted) => {
-    const text = w.next('the protocol')
-    const named = own(PROTOCOLS, text)
-    const proto = named ?? (/^\d+$/.test(text) ? Number(text) : Number.NaN)
-    if (!(proto <= 255)) w.fail(`there is no protocol '${text}'`)
-    d.rule.proto = proto
+    d.rule.proto = protocol(w)
     if (inverted) d.rule.invflags |= IPT_INV_PROTO
   },
   '-f': (_w, { rule }, inverted) => {
@@ -149,7 +148,7 @@ const LONG: Record<string, string> = {
   '--jump': '-j',
   '--set-counters': '-c',
 }
-const PROTOCOL_OF: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp' }
+const PROTOCOL_OF: Record<number, string> = { 1: 'icmp', 6: 'tcp', 17: 'udp', 50: 'esp', 51: 'ah' }
 
 function parse_option(w: Words, d: Draft, table: Table): void {
   const before = w.not()
@@ -157,14 +156,14 @@ function parse_option(w: Words, d: Draft, table: Table): void {
   const short = own(LONG, word) ?? word
   if (short !== '-m' && d.given.has(short)) w.fail(`'${word}' is there twice`)
   d.given.add(short)
-  const inverted = (takes: boolean): boolean => {
-    const not = w.not() || before
+  const inverted = (takes: boolean, bare: boolean): boolean => {
+    const not = (!bare && w.not()) || before
     if (not && !takes) w.fail(`'${word}' knows no '!'`)
     return not
   }
   const common = own(COMMON, short)
   if (common !== undefined) {
-    common(w, d, inverted(!PLAIN.includes(short)), table)
+    common(w, d, inverted(!PLAIN.includes(short), short === '-f'), table)
     return
   }
   const implied = PROTOCOL_OF[d.rule.proto]
@@ -172,12 +171,14 @@ function parse_option(w: Words, d: Draft, table: Table): void {
     add_match(w, d, implied)
   const found = d.options.get(word)
   if (found === undefined) w.fail(`there is no option '${word}' here`)
-  found.option(w, found.data, inverted(found.option.length > 2)) // who does not look at it knows none
+  found.option(w, found.data, inverted(found.option.length > 2, found.bare)) // who does not look at it knows none
 }
 
 function says_something(w: Words, d: Draft, kind: string, name: string, spec: ExtensionSpec | undefined): void {
   if (spec === undefined || spec.alone === true) return
-  const options = Object.keys(spec.options)
+  const missing = spec.needs?.find(o => !d.given.has(o))
+  if (missing !== undefined) w.fail(`${kind} ${name} says nothing without ${missing}`)
+  const options = spec.oneOf ?? Object.keys(spec.options)
   if (!options.some(o => d.given.has(o))) w.fail(`${kind} ${name} says nothing without ${options.join(' or ')}`)
 }
 

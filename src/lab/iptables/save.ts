@@ -33,8 +33,7 @@ import {
   X_SIZE,
 } from '../../lib/iptables.js'
 import { MATCHES, TARGETS } from './extensions.js'
-import { PROTOCOLS } from './parse.js'
-import { prefix } from './words.js'
+import { PROTOCOLS, prefix } from './words.js'
 
 const VERDICT_NAMES: Record<number, string> = { [-1]: 'DROP', [-2]: 'ACCEPT', [-4]: 'QUEUE', [-5]: 'RETURN' }
 

@@ -107,3 +107,46 @@ export function choice<T>(w: Words, what: string, of: Record<string, T>): T {
   if (!Object.hasOwn(of, text)) w.fail(`${what} '${text}' must be one of ${Object.keys(of).join(', ')}`)
   return of[text]!
 }
+
+export const PROTOCOLS: Record<string, number> = { all: 0, icmp: 1, igmp: 2, tcp: 6, udp: 17, gre: 47, esp: 50, ah: 51 }
+/** protocol - by name or number. */
+export function protocol(w: Words): number {
+  const text = w.next('the protocol')
+  const proto = own(PROTOCOLS, text) ?? (/^\d+$/.test(text) ? Number(text) : Number.NaN)
+  if (!(proto <= 255)) w.fail(`there is no protocol '${text}'`)
+  return proto
+}
+
+/** quoted - a text as one word of a line. */
+export function quoted(text: string): string {
+  return /^[\w.:-]+$/.test(text) ? text : `"${text.replace(/(["\\])/g, '\\$1')}"`
+}
+
+const UNITS: Record<string, number> = {
+  second: 1,
+  sec: 1,
+  s: 1,
+  minute: 60,
+  min: 60,
+  m: 60,
+  hour: 3600,
+  h: 3600,
+  day: 86400,
+  d: 86400,
+}
+/** rate - packets a time, as 1/10000 s from one to the next. */
+export function rate(w: Words): number {
+  const text = w.next('the rate')
+  const m = /^(\d+)(?:\/(\w+))?$/.exec(text)
+  const unit = m === null ? undefined : own(UNITS, m[2] ?? 'second')
+  if (m === null || unit === undefined || Number(m[1]) === 0) return w.fail(`'${text}' is no rate such as 3/minute`)
+  const avg = Math.floor((10000 * unit) / Number(m[1]))
+  if (avg === 0) w.fail(`the rate '${text}' is too fast`)
+  return avg
+}
+export function rate_text(avg: number): string {
+  const unit =
+    (['day', 'hour', 'min', 'sec'] as const).find(u => UNITS[u]! * 10000 >= avg && (UNITS[u]! * 10000) / avg < 60) ??
+    'sec'
+  return `${Math.floor((UNITS[unit]! * 10000) / avg)}/${unit}`
+}

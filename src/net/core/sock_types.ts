@@ -64,6 +64,7 @@ export class socket extends Struct {
   declare type: number
   declare flags: number
   declare passcred: number
+  declare uid: number
   /** Address of the socket's proto_ops in the symbol table. */
   declare ops: Sym<unknown>
   declare sk: sock | null
@@ -76,6 +77,7 @@ export const SOCKET: Layout<socket> = layout('socket', socket, {
   type: konst(word),
   flags: atomic(word),
   passcred: word,
+  uid: konst(word), // of who made it
   ops: konst(word),
   sk: konst(ptr(() => SOCK)),
   file: atomic(word), // address of the file that it is behind; 0: none yet, or never. The collector of AF_UNIX looks

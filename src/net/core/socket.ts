@@ -13,6 +13,7 @@ import { EAFNOSUPPORT, EINVAL, ENFILE } from '../../lib/errno.js'
 import { MAX_SOCKS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import type { poll_table } from '../../sched/poll.js'
+import { current_or_null } from '../../sched/sched.js'
 import { init_waitqueue_head } from '../../sched/wait.js'
 import { type msghdr, NPROTO, SOCK_MAX, SOCKET, SS_FREE, SS_UNCONNECTED, type socket } from './sock_types.js'
 
@@ -70,6 +71,7 @@ export function sock_alloc(): socket | null {
   if (sock === null) return null
   i32.fill(0, sock.$w, sock.$w + (SOCKET.size >> 2))
   sock.state = SS_FREE
+  sock.uid = current_or_null()?.uid ?? 0
   init_waitqueue_head(sock.wait)
   return sock
 }

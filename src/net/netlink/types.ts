@@ -14,6 +14,7 @@ export const SOCKADDR_NL_SIZE = 12
 export const MAX_LINKS = 32
 export const NETLINK_ROUTE = 0
 export const NETLINK_FIREWALL = 3
+export const NETLINK_NFLOG = 5
 export const NETLINK_XFRM = 6
 // sk_state
 export const NETLINK_UNCONNECTED = 0

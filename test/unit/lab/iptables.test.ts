@@ -6,7 +6,7 @@ import { table_blob } from '../../../src/lib/iptables.js'
 
 const rule = (text: string, table = 'filter'): string => `*${table}\n${text}\nCOMMIT\n`
 
-test.each([
+test.each<[line: string, written?: string]>([
   ['-A FORWARD -s 10.0.0.0/8 -j ACCEPT'],
   ['-A FORWARD ! -s 10.0.0.1 -d 10.0.0.0/255.0.255.0 -j DROP'],
   ['-A FORWARD -i eth+ ! -o eth1 -j RETURN'],
@@ -23,9 +23,45 @@ test.each([
   ['-A INPUT -m iprange --src-range 10.0.0.1-10.0.0.9 -m pkttype --pkt-type broadcast -j ACCEPT'],
   ['-A INPUT -j LOG --log-prefix "a \\"b\\" c" --log-level 6'],
   ['-A INPUT -j REJECT --reject-with icmp-host-prohibited'],
-])('%s is written as it was read', line => {
+  ['-A INPUT -m dscp --dscp 0x2e -m dscp -j ACCEPT', '-A INPUT -m dscp --dscp 0x2e -j ACCEPT'],
+  ['-A INPUT -m dscp ! --dscp-class af21 -j ACCEPT', '-A INPUT -m dscp ! --dscp 0x12 -j ACCEPT'],
+  ['-A INPUT -p tcp -m ecn ! --ecn-tcp-ece --ecn-tcp-cwr --ecn-ip-ect 2 -j ACCEPT'],
+  ['-A INPUT -p tcp -m ecn --ecn-tcp-ece ! --ecn-tcp-cwr -j ACCEPT'],
+  [
+    '-A INPUT -p tcp --syn ! -f ! --dport 3 -j DROP',
+    '-A INPUT -p tcp ! -f -m tcp ! --dport 3 --tcp-flags FIN,SYN,RST,ACK SYN -j DROP',
+  ],
+  ['-A INPUT -p esp -m esp --espspi 5:4294967295 -j ACCEPT'],
+  ['-A INPUT -p ah --ahspi ! 7 -j ACCEPT', '-A INPUT -p ah -m ah ! --ahspi 7 -j ACCEPT'],
+  ['-A INPUT -p tcp -m tcpmss ! --mss 536:1460 -j ACCEPT'],
+  [
+    '-A INPUT -p tcp -m tcp --syn -j TCPMSS --clamp-mss-to-pmtu',
+    '-A INPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j TCPMSS --clamp-mss-to-pmtu',
+  ],
+  ['-A INPUT -m conntrack --ctstate NEW,RELATED,SNAT ! --ctproto 17 ! --ctorigsrc 10.0.0.0/8 -j ACCEPT'],
+  ['-A INPUT -m conntrack --ctorigdst 1.2.3.4 --ctreplsrc 5.0.0.0/8 --ctrepldst 6.7.8.9 -j ACCEPT'],
+  ['-A INPUT -m conntrack ! --ctstatus SEEN_REPLY,ASSURED ! --ctexpire 5:60 -j ACCEPT'],
+  [
+    '-A INPUT -m conntrack --ctproto tcp --ctstatus NONE --ctexpire 5: -j ACCEPT',
+    '-A INPUT -m conntrack --ctproto 6 --ctstatus NONE --ctexpire 5:4294967295 -j ACCEPT',
+  ],
+  ['-A OUTPUT -m owner ! --uid-owner 1000 -j ACCEPT'],
+  ['-A INPUT -m recent --set -j ACCEPT', '-A INPUT -m recent --set --name DEFAULT --rsource -j ACCEPT'],
+  ['-A INPUT -m recent ! --update --seconds 60 --hitcount 4 --rttl --name ssh --rdest -j DROP'],
+  ['-A INPUT -m hashlimit --hashlimit 10/sec --hashlimit-mode srcip-dstport --hashlimit-name web -j ACCEPT'],
+  [
+    '-A INPUT -m hashlimit --hashlimit 3/min --hashlimit-burst 9 --hashlimit-mode dstip --hashlimit-name a --hashlimit-htable-max 7 --hashlimit-htable-gcinterval 200 --hashlimit-htable-expire 5000 -j ACCEPT',
+  ],
+  ['-A INPUT -j ULOG --ulog-prefix "a b" --ulog-nlgroup 32 --ulog-cprange 100 --ulog-qthreshold 50'],
+  ['-A INPUT -j ULOG'],
+  ['-A INPUT -j TCPMSS --set-mss 1400'],
+  ['-A INPUT -j DSCP --set-dscp-class EF', '-A INPUT -j DSCP --set-dscp 0x2e'],
+  ['-A INPUT -j ECN --ecn-tcp-remove'],
+  ['-A INPUT -j ECN --ecn-tcp-ece 1 --ecn-tcp-cwr 0 --ecn-ip-ect 3'],
+  ['-A INPUT -j CLASSIFY --set-class 1:ff10'],
+])('%s is written as it was read', (line, written = line) => {
   const [table] = parseIptables(rule(line), 'x')
-  expect(saveIptables(table_blob(table!))).toContain(`[0:0] ${line}\n`)
+  expect(saveIptables(table_blob(table!))).toContain(`[0:0] ${written}\n`)
 })
 
 test.each([
@@ -49,6 +85,22 @@ test('counters, policies and chains come back', () => {
 })
 
 test.each([
+  ['-A FORWARD -m dscp --dscp 64 -j DROP', "r:2: the code point '64' must be a number from 0 to 63"],
+  ['-A FORWARD -m dscp --dscp-class AF44 -j DROP', "r:2: there is no class 'AF44'"],
+  ['-A FORWARD -p esp --espspi 9:3 -j DROP', "r:2: '9:3' is no range of SPIs"],
+  ['-A FORWARD -j CLASSIFY --set-class 10', "r:2: '10' is no class such as 1:10"],
+  [
+    '-A FORWARD -m recent --name a -j DROP',
+    'r:2: match recent says nothing without --set or --rcheck or --update or --remove',
+  ],
+  ['-A FORWARD -m recent --set --remove -j DROP', "r:2: '--remove' is one thing too many that match recent does"],
+  ['-A FORWARD -m recent --set --name a/b -j DROP', "r:2: 'a/b' cannot be the name of a list"],
+  [
+    '-A FORWARD -m hashlimit --hashlimit 3/s --hashlimit-name a -j DROP',
+    'r:2: match hashlimit says nothing without --hashlimit-mode',
+  ],
+  ['-A FORWARD -m hashlimit --hashlimit-mode ip -j DROP', "r:2: there is no mode 'ip'"],
+  ['-A FORWARD -m conntrack --ctexpire 9:3 -j DROP', "r:2: '9:3' are no seconds such as 5 or 5:60"],
   ['-A FORWARD -s 10.0.0 -j DROP', "r:2: '10.0.0' is no IPv4 address"],
   ['-A FORWARD -s 10.0.0.0/33 -j DROP', "r:2: '10.0.0.0/33' must have a length from 0 to 32"],
   ['-A NOWHERE -j DROP', "r:2: there is no chain 'NOWHERE'"],
@@ -99,6 +151,16 @@ describe('what the kernel would refuse is said with its line', () => {
     ['filter', '-A INPUT -j MARK --set-mark 1', 'r:2: target MARK belongs into table mangle'],
     ['mangle', '-A INPUT -j REJECT', 'r:2: target REJECT belongs into table filter'],
     ['nat', '-A PREROUTING -j MASQUERADE', 'r:2: target MASQUERADE cannot be reached from PREROUTING'],
+    ['filter', '-A INPUT -m owner --uid-owner 0 -j DROP', 'r:2: match owner cannot be reached from INPUT'],
+    ['filter', '-A INPUT -m ah --ahspi 1 -j DROP', 'r:2: match ah needs -p ah'],
+    ['filter', '-A INPUT -m ecn --ecn-tcp-ece -j DROP', 'r:2: match ecn needs -p tcp'],
+    ['filter', '-A FORWARD -p tcp -j TCPMSS --set-mss 9', 'r:2: target TCPMSS needs --syn'],
+    [
+      'mangle',
+      '-A INPUT -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu',
+      'r:2: target TCPMSS cannot be reached from INPUT',
+    ],
+    ['mangle', '-A INPUT -j CLASSIFY --set-class 1:1', 'r:2: target CLASSIFY cannot be reached from INPUT'],
     [
       'nat',
       ':a - [0:0]\n-A a -j DNAT --to-destination 1.2.3.4\n-A PREROUTING -j a\n-A POSTROUTING -j a',

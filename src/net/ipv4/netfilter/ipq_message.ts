@@ -31,7 +31,8 @@ export const PEER_MSG = 12
 const IFNAMSIZ = 16
 const ETH_ALEN = 6
 
-function put_name(at: number, dev: net_device | null): void {
+/** put_name - of a device, into zeroes. */
+export function put_name(at: number, dev: net_device | null): void {
   if (dev === null) return
   const name = dev_name(dev).slice(0, IFNAMSIZ - 1)
   for (let k = 0; k < name.length; k++) u8[at + k] = name.charCodeAt(k)

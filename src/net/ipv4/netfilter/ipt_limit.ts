@@ -4,8 +4,8 @@
  * Lock charter
  *   limit.lock guards all buckets. Taken under a table's lock for reading, with bottom halves off.
  *
- * Data: avg (in 1/10000 s from packet to packet), burst, then the kernel's own: prev, credit, credit_cap, cost, master. The
- * bucket is the one of CPU 0's copy of the rules, whose address is in `master` of all copies.
+ * Data: avg (in 1/10000 s from packet to packet), burst, then the kernel's own: a bucket, master. The bucket is the one of CPU 0's
+ * copy of the rules, whose address is in `master` of all copies.
  */
 import { embed, type Layout, layout, Struct } from '../../../abi/layout.js'
 import { DEFINE_STATIC } from '../../../abi/section.js'
@@ -21,10 +21,7 @@ const i32 = RAM.i32
 const SCALE = 10000 // IPT_LIMIT_SCALE
 const AVG = 0
 const BURST = 1
-const PREV = 2
-const CREDIT = 3
-const CREDIT_CAP = 4
-const COST = 5
+const BUCKET = 2
 const MASTER = 6
 
 class limit_t extends Struct {
@@ -40,15 +37,39 @@ function user2credits(n: number): number {
   return Math.floor((n * hz() * credits_per_jiffy()) / SCALE)
 }
 
+// A bucket is four words; who has it looks to its lock.
+export const BUCKET_WORDS = 4
+const PREV = 0
+const CREDIT = 1
+const CREDIT_CAP = 2
+const COST = 3
+
+/** bucket_fits - does a burst fit into its words? */
+export function bucket_fits(avg: number, burst: number): boolean {
+  return burst !== 0 && user2credits(avg * burst) <= 0xffffffff
+}
+/** bucket_init - full. */
+export function bucket_init(b: number, avg: number, burst: number): void {
+  i32[b + PREV] = jiffies()
+  i32[b + CREDIT] = user2credits(avg * burst)
+  i32[b + CREDIT_CAP] = user2credits(avg * burst)
+  i32[b + COST] = user2credits(avg)
+}
+/** bucket_take - what time has brought, less a packet. @returns false: there is not enough for one */
+export function bucket_take(b: number): boolean {
+  const now = jiffies()
+  const credit = (i32[b + CREDIT] >>> 0) + ((now - i32[b + PREV]) >>> 0) * credits_per_jiffy()
+  i32[b + PREV] = now
+  const have = Math.min(credit, i32[b + CREDIT_CAP] >>> 0)
+  const fits = have >= i32[b + COST] >>> 0
+  i32[b + CREDIT] = fits ? have - (i32[b + COST] >>> 0) : have
+  return fits
+}
+
 function limit_match(_skb: unknown, _in: unknown, _out: unknown, info: number): number {
   const r = i32[(info >> 2) + MASTER] >> 2
   spin_lock_bh(limit.lock)
-  const now = jiffies()
-  const credit = (i32[r + CREDIT] >>> 0) + ((now - i32[r + PREV]) >>> 0) * credits_per_jiffy()
-  i32[r + PREV] = now
-  const have = Math.min(credit, i32[r + CREDIT_CAP] >>> 0)
-  const fits = have >= i32[r + COST] >>> 0
-  i32[r + CREDIT] = fits ? have - (i32[r + COST] >>> 0) : have
+  const fits = bucket_take(r + BUCKET)
   spin_unlock_bh(limit.lock)
   return fits ? YES : NO
 }
@@ -57,11 +78,8 @@ function limit_check(_t: string, _e: number, info: number): boolean {
   const r = info >> 2
   const avg = i32[r + AVG] >>> 0
   const burst = i32[r + BURST] >>> 0
-  if (burst === 0 || user2credits(avg * burst) > 0xffffffff) return false // would overflow
-  i32[r + PREV] = jiffies()
-  i32[r + CREDIT] = user2credits(avg * burst)
-  i32[r + CREDIT_CAP] = user2credits(avg * burst)
-  i32[r + COST] = user2credits(avg)
+  if (!bucket_fits(avg, burst)) return false // would overflow
+  bucket_init(r + BUCKET, avg, burst)
   i32[r + MASTER] = info
   return true
 }

@@ -29,13 +29,13 @@ export function transport(skb: sk_buff, len: number): number {
   const hlen = ip_hdrlen(skb.nh)
   return pskb_may_pull(skb, hlen + len) ? skb.nh + hlen : 0
 }
-/** Does a rule want just this protocol? */
-function wants(entry: number, proto: number): boolean {
+/** wants - does a rule want just this protocol? */
+export function wants(entry: number, proto: number): boolean {
   const word = i32[entry + E_PROTO]
   return (word & 0xffff) === proto && ((word >>> 24) & IPT_INV_PROTO) === 0
 }
-const says = (fits: boolean): number => (fits ? YES : NO)
-const between = (n: number, range: number): boolean => n >= (range & 0xffff) && n <= range >>> 16
+export const says = (fits: boolean): number => (fits ? YES : NO)
+export const between = (n: number, range: number): boolean => n >= (range & 0xffff) && n <= range >>> 16
 
 // ---- tcp: source ports, destination ports, option | mask << 8 | cmp << 16 | invflags << 24 -----------------------------
 
@@ -44,16 +44,22 @@ const TCP_INV_DSTPT = 2
 const TCP_INV_FLAGS = 4
 const TCP_INV_OPTION = 8
 
-/** Has the header that option? HOTDROP: it is cut short. */
-function tcp_option(skb: sk_buff, th: number, option: number): number {
+/**
+ * tcp_option - the first option of a kind; `size`: only one that has so many bytes, and is whole.
+ * @returns its address, 0: there is none, -1: the header is cut short
+ */
+export function tcp_option(skb: sk_buff, kind: number, size = 0): number {
+  const th = transport(skb, 20)
+  if (th === 0) return -1
   const doff = (u8[th + 12] >> 4) * 4
-  if (doff < 20 || transport(skb, doff) === 0) return HOTDROP
+  if (doff < 20 || transport(skb, doff) === 0) return -1
   const start = skb.nh + ip_hdrlen(skb.nh)
-  for (let at = start + 20; at < start + doff; ) {
-    if (u8[at] === option) return YES
+  const end = start + doff
+  for (let at = start + 20; at < end; ) {
+    if (u8[at] === kind && (size === 0 || (at + size <= end && u8[at + 1] === size))) return at
     at += u8[at] < 2 ? 1 : u8[at + 1] || 1
   }
-  return NO
+  return 0
 }
 
 function tcp_match(
@@ -74,8 +80,8 @@ function tcp_match(
   const fits = (u8[th + 13] & (word >> 8) & 255) === ((word >> 16) & 255)
   if (fits === ((inv & TCP_INV_FLAGS) !== 0)) return NO
   if ((word & 255) === 0) return YES
-  const has = tcp_option(skb, th, word & 255)
-  return has === HOTDROP ? HOTDROP : says((has === YES) !== ((inv & TCP_INV_OPTION) !== 0))
+  const has = tcp_option(skb, word & 255)
+  return has < 0 ? HOTDROP : says(has > 0 !== ((inv & TCP_INV_OPTION) !== 0))
 }
 define_match('tcp', 3, tcp_match, (_t, e, info) => wants(e, IPPROTO_TCP) && i32[(info >> 2) + 2] >>> 28 === 0)
 

@@ -42,7 +42,16 @@ const dv = RAM.dv
 export function skb_ip_make_writable(skb: sk_buff): boolean {
   return skb_cow(skb, 0) === 0
 }
-const in_mangle = (table: string): boolean => table === 'mangle'
+/** set_tos - the byte and the header's checksum. @returns IPT_CONTINUE, NF_DROP: no memory */
+export function set_tos(skb: sk_buff, to: number): number {
+  const from = ip_tos(skb.nh)
+  if (from === to) return IPT_CONTINUE
+  if (!skb_ip_make_writable(skb)) return NF_DROP
+  set_ip_check(skb.nh, csum_replace2(ip_check(skb.nh), 0x4500 | from, 0x4500 | to))
+  set_ip_tos(skb.nh, to)
+  return IPT_CONTINUE
+}
+export const in_mangle = (table: string): boolean => table === 'mangle'
 
 /** MARK: mark. */
 define_target(
@@ -60,15 +69,7 @@ extension_module('MARK', ['target'])
 define_target(
   'TOS',
   1,
-  (skb, _in, _out, _hook, info) => {
-    const from = ip_tos(skb.nh)
-    const to = (from & 0xe1) | (i32[info >> 2] & 0x1e)
-    if (from === to) return IPT_CONTINUE
-    if (!skb_ip_make_writable(skb)) return NF_DROP
-    set_ip_check(skb.nh, csum_replace2(ip_check(skb.nh), 0x4500 | from, 0x4500 | to))
-    set_ip_tos(skb.nh, to)
-    return IPT_CONTINUE
-  },
+  (skb, _in, _out, _hook, info) => set_tos(skb, (ip_tos(skb.nh) & 0xe1) | (i32[info >> 2] & 0x1e)),
   (table, _e, info) => in_mangle(table) && [0, 2, 4, 8, 16].includes(i32[info >> 2]),
 )
 extension_module('TOS', ['target'])
