@@ -5,7 +5,9 @@
 import { availableParallelism } from 'node:os'
 
 /** A cpu_set_t for the first 64 cores. */
-const set = BigUint64Array.of(1n << BigInt((Number(process.env['VITEST_POOL_ID'] ?? 1) - 1) % Math.min(64, availableParallelism())))
+const set = BigUint64Array.of(
+  1n << BigInt((Number(process.env['VITEST_POOL_ID'] ?? 1) - 1) % Math.min(64, availableParallelism())),
+)
 
 if (process.platform === 'linux') {
   const { default: koffi } = await import('koffi')
