@@ -236,6 +236,15 @@ describe('tunnel mode', () => {
     good('route del 10.9.0.0/16')
     clean()
   })
+  test('the TTL outside is that of the way to the other end', () => {
+    lay()
+    good('route add 10.0.0.3/32 via 10.0.0.2 hoplimit 9')
+    const [out] = s.send(1, udpFrame({ src: '10.0.1.2', dst: '10.9.0.9', to: '02:00:00:00:00:02' }))[0]!
+    expect(parse(out!)).toMatchObject({ dst: '10.0.0.3', ttl: 9, ipChecksumGood: true })
+    good('route del 10.0.0.3/32')
+    good('route del 10.9.0.0/16')
+    clean()
+  })
   test('what comes out must have come by the policy of its direction', () => {
     lay()
     const packet = (o: { src: string; dst: string }): Uint8Array => udpFrame(o, counting(40)).subarray(14)
