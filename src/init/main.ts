@@ -41,6 +41,7 @@ import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock
 import { netfilter_init } from '../net/core/netfilter.js'
 import { neigh_add_permanent } from '../net/core/nud.js'
 import { sysctl_write } from '../net/core/sysctl.js'
+import { net_core_sysctl_init } from '../net/core/sysctl_net_core.js'
 import type { net_device } from '../net/core/types.js'
 import { inet_init } from '../net/ipv4/af_inet.js'
 import { arp_init } from '../net/ipv4/arp.js'
@@ -82,7 +83,7 @@ import { screend_sym } from '../user/screend.js'
 import { spin_sym } from '../user/spin.js'
 import { doorbell_init } from './doorbell.js'
 import './wait_graph.js' // it hooks into the turnstile
-import type { NeighbourSetup, PortSetup, ProcessSetup, RouterSetup, RouteSetup } from './setup.js'
+import type { NeighbourSetup, PortSetup, ProcessSetup, RouterSetup, RouteSetup, SysctlSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
 export { ipt_get_entries } from '../net/ipv4/netfilter/ip_tables_user.js'
@@ -190,13 +191,13 @@ function add_loopback(): void {
 }
 
 /** Those of one device come when it is there. */
-function set_sysctls(sysctls: Record<string, number>, of_device: boolean): void {
+function set_sysctls(sysctls: SysctlSetup, of_device: boolean): void {
   for (const [name, value] of Object.entries(sysctls)) {
-    if (/^net\.ipv4\.conf\.(?!all\.|default\.)/.test(name) !== of_device) continue
+    if (/^net\.ipv4\.(?:conf|neigh)\.(?!all\.|default\.)/.test(name) !== of_device) continue
     doing.part = `sysctl ${name}`
     const err = sysctl_write(name, value)
     if (err === -ENOENT) give_up(`there is no sysctl ${name}`)
-    if (err !== 0) give_up(`sysctl ${name} cannot be ${value}${err === -EINVAL ? '' : ` (error ${-err})`}`)
+    if (err !== 0) give_up(`sysctl ${name} cannot be ${String(value)}${err === -EINVAL ? '' : ` (error ${-err})`}`)
   }
 }
 
@@ -284,6 +285,7 @@ export function init_subsystems(ncpus: number): void {
   hotplug_init()
   console_init()
   local_irq_enable()
+  net_core_sysctl_init()
   netdev_init()
   netfilter_init()
   ip_conntrack_sysctl_init()

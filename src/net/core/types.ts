@@ -216,7 +216,7 @@ export const NETDEV: Layout<net_device> = layout(
     dev_addr_hi: by('rtnl', word), // first 4 bytes of the station address
     dev_addr_lo: by('rtnl', word), // last 2
     tx_queue_len: by('rtnl', word),
-    weight: konst(word),
+    weight: konst(word), // of a backlog: its CPU's own, as the sysctl says
     priv: konst(word), // address of the driver's own struct
     ip_ptr: rcu(word), // address of the in_device
     irq: konst(word),
@@ -407,6 +407,7 @@ export class neighbour extends Struct {
   declare nud_state: number
   declare refcnt: number
   declare ha: number
+  declare parms: number
   declare dead: number
   declare used: number
   declare confirmed: number
@@ -426,6 +427,7 @@ export const NEIGH: Layout<neighbour> = layout('neighbour', neighbour, {
   nud_state: atomic(word), // changed under lock, looked at without it
   refcnt: atomic(word),
   ha: rcu(word), // address of the neigh_ha, 0 before the first; changed under lock
+  parms: konst(word), // address of its device's neigh_parms, with a reference
   dead: atomic(word), // it left the table
   used: atomic(word), // jiffies: when somebody last had to ask whether it may be sent to
   confirmed: atomic(word), // when it was last known to be there
