@@ -24,6 +24,7 @@ import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM } from '../../lib/errno.js'
 import { MAX_IFADDRS, MAX_NETDEVS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
+import { NEIGH_PARMS, type neigh_parms, neigh_parms_alloc, neigh_parms_release } from '../core/neighbour.js'
 import {
   dev_hold,
   dev_name,
@@ -89,6 +90,7 @@ export class in_device extends Struct {
   declare mc_list: number
   declare mr_v1_seen: number
   declare cnf: ipv4_devconf
+  declare arp_parms: number
   declare rcu: rcu_head
 }
 export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
@@ -97,6 +99,7 @@ export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   mc_list: by('igmp.lock', word), // address of the first of its multicast groups (ip_mc.ts)
   mr_v1_seen: by('igmp.lock', word), // jiffies until when a router of IGMP version 1 is about; 0: none was heard
   cnf: embed(IPV4_DEVCONF),
+  arp_parms: konst(word), // address of its neigh_parms
   rcu: embed(RCU_HEAD),
 })
 /** Not the first of its subnet: the routes of the subnet are its primary's, and it goes when that one goes. */
@@ -150,6 +153,11 @@ export function unregister_inetaddr_notifier(nb: notifier_block): void {
 /** in_dev_get - the IPv4 side of a device, or null. @context any, under rcu_bh or rtnl */
 export function in_dev_get(dev: net_device): in_device | null {
   return IN_DEVICE.at(dev.ip_ptr)
+}
+/** in_dev_parms - how its neighbours are asked for; null: it has no IPv4 side. @context any, under rcu_bh or rtnl */
+export function in_dev_parms(dev: net_device): neigh_parms | null {
+  const in_dev = in_dev_get(dev)
+  return in_dev === null ? null : NEIGH_PARMS.ref(in_dev.arp_parms)
 }
 /** in_dev_cnf - a switch of one device: off where it has no IPv4 side. @context any, under rcu_bh or rtnl */
 export function in_dev_cnf(dev: net_device, name: DevconfName): number {
@@ -220,6 +228,12 @@ register_sysctl('net.ipv4.ip_forward', {
 export function inetdev_init(dev: net_device): in_device | null {
   const in_dev = kmem_cache_alloc(indev_cache)
   if (in_dev === null) return null
+  const parms = neigh_parms_alloc(dev)
+  if (parms === null) {
+    kmem_cache_free(indev_cache, in_dev)
+    return null
+  }
+  in_dev.arp_parms = parms.addr
   in_dev.dev = dev
   in_dev.ifa_list = null
   in_dev.mc_list = 0
@@ -237,6 +251,7 @@ export function inetdev_destroy(dev: net_device): void {
   ip_mc_destroy_dev(in_dev)
   while (in_dev.ifa_list !== null) inet_del_ifa(in_dev, in_dev.ifa_list)
   rcu_assign_pointer(dev.addr + IP_PTR, 0)
+  neigh_parms_release(NEIGH_PARMS.ref(in_dev.arp_parms))
   call_rcu_bh(in_dev.rcu, in_dev_rcu_put_sym)
 }
 
