@@ -34,6 +34,7 @@ import { E2BIG, EEXIST, EINVAL, ELOOP, ENETUNREACH, ENOENT, ENOMEM } from '../li
 import { words_text } from '../lib/iptables.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
+import { dev_mcast_init } from '../net/core/dev_mcast.js'
 import { dst_dev_init, dst_init } from '../net/core/dst.js'
 import { kpoll_init } from '../net/core/kpoll.js'
 import { linkwatch_init } from '../net/core/link_watch.js'
@@ -292,6 +293,7 @@ export function init_subsystems(ncpus: number): void {
   netlink_init()
   unix_init()
   rtnetlink_init()
+  dev_mcast_init()
   rtnl_link_init()
   rtnl_neigh_init()
   net_dev_init(ncpus)

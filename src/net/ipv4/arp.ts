@@ -84,7 +84,6 @@ const IGNORED = drop_reason('arp_ignored')
 const UNRESOLVED = drop_reason('neigh_unresolved')
 /** Link header in front of what we build. */
 const LL_SPACE = 16
-const BROADCAST = -1
 
 /**
  * arp_send - a question or an answer. Station addresses as two numbers; `dhi`, `dlo`: whom the frame is for.
@@ -138,7 +137,7 @@ const arp_ops: neigh_ops = {
     if (probes < ucast_probes && ha !== 0)
       arp_send(ARPOP_REQUEST, dev, saddr, target, i32[ha >> 2], i32[(ha >> 2) + 1], 0, 0)
     else if (probes >= ucast_probes + app_probes || ha === 0)
-      arp_send(ARPOP_REQUEST, dev, saddr, target, BROADCAST, BROADCAST, 0, 0)
+      arp_send(ARPOP_REQUEST, dev, saddr, target, dev.broadcast_hi, dev.broadcast_lo, 0, 0)
   },
   /** arp_error_report - nobody answers. */
   error_report(_n, skb) {
