@@ -20,7 +20,7 @@ import {
   type notifier_head,
   notifier_head_init,
 } from '../../irq/notifier.js'
-import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM } from '../../lib/errno.js'
+import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM, EPERM } from '../../lib/errno.js'
 import { MAX_IFADDRS, MAX_NETDEVS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
@@ -36,7 +36,7 @@ import {
   register_netdevice_notifier,
 } from '../core/netdevice.js'
 import { register_sysctl, register_sysctl_dir } from '../core/sysctl.js'
-import { NETDEV, type net_device } from '../core/types.js'
+import { DST_NOPOLICY, DST_NOXFRM, IFF_LOOPBACK, NETDEV, type net_device } from '../core/types.js'
 import { RTM_DELADDR, RTM_NEWADDR } from '../netlink/rtnetlink.js'
 import { inet_make_mask, ipv4_is_loopback } from '../wire/ipv4.js'
 import {
@@ -163,6 +163,11 @@ export function in_dev_parms(dev: net_device): neigh_parms | null {
 export function in_dev_cnf(dev: net_device, name: DevconfName): number {
   return in_dev_get(dev)?.cnf[name] ?? 0
 }
+/** in_dev_dst_flags - of a route that comes in by `from` and goes out by `to`; null: not. @context any, under rcu_bh or rtnl */
+export function in_dev_dst_flags(from: net_device, to: net_device | null): number {
+  const nopolicy = in_dev_cnf(from, 'disable_policy') !== 0 ? DST_NOPOLICY : 0
+  return to !== null && in_dev_cnf(to, 'disable_xfrm') !== 0 ? nopolicy | DST_NOXFRM : nopolicy
+}
 /** One that must be on for all devices and for this one. */
 export function in_dev_andconf(dev: net_device, name: DevconfName): boolean {
   return ipv4_devconf_all[name] !== 0 && in_dev_cnf(dev, name) !== 0
@@ -199,6 +204,10 @@ function devconf_of(which: string): ipv4_devconf | null {
     if (dev_name(dev) === which) return in_dev_get(dev)?.cnf ?? null
   return null
 }
+const LIMITS: Partial<Record<DevconfName, [min: number, max: number]>> = {
+  medium_id: [-1, 0x7fffffff],
+  tag: [-0x80000000, 0x7fffffff], // of whoever wants to write something down
+}
 register_sysctl_dir('net.ipv4.conf.', path => {
   const dot = path.lastIndexOf('.')
   const name = path.slice(dot + 1) as DevconfName
@@ -207,7 +216,9 @@ register_sysctl_dir('net.ipv4.conf.', path => {
   return {
     get: () => cnf[name],
     set(value) {
-      if (name === 'medium_id' ? value < -1 || value > 0x7fffffff : value < 0 || value > 8) return -EINVAL
+      if (name === 'mc_forwarding') return -EPERM // a routing daemon's socket says so
+      const [min, max] = LIMITS[name] ?? [0, 8]
+      if (value < min || value > max) return -EINVAL
       if (cnf === ipv4_devconf_all && name === 'forwarding') inet_forward_change(value === 0 ? 0 : 1)
       else cnf[name] = value
       rt_flush()
@@ -239,6 +250,10 @@ export function inetdev_init(dev: net_device): in_device | null {
   in_dev.mc_list = 0
   in_dev.mr_v1_seen = 0
   devconf_copy(in_dev.cnf, ipv4_devconf_dflt)
+  if ((dev.flags & IFF_LOOPBACK) !== 0) {
+    in_dev.cnf.disable_xfrm = 1
+    in_dev.cnf.disable_policy = 1
+  }
   dev_hold(dev)
   rcu_assign_pointer(dev.addr + IP_PTR, in_dev.addr)
   return in_dev
