@@ -8,6 +8,7 @@ import type { TrackerArgs } from './kernel/tcp_tracker.js'
 import type { UdpCloseArgs } from './kernel/udpclose.js'
 import type { UnregisterArgs } from './kernel/unregister.js'
 import type { UpDownArgs } from './kernel/updown.js'
+import type { NeighParmsArgs } from './kernel/neigh_parms.js'
 import type { XfrmArgs } from './kernel/xfrm.js'
 import type { XfrmTunnelArgs } from './kernel/xfrm_tunnel.js'
 
@@ -257,6 +258,18 @@ describe('what is taken away while it is used', () => {
       expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
     },
   )
+
+  test('a device loses its IPv4 side while neighbours go by its parameters', async () => {
+    const args: NeighParmsArgs = { rounds: 2 }
+    const result = await look('neigh_parms', { ...options, strategy: 'random', args })
+    expect(result).toMatchObject(clean)
+    expect(Object.keys(result.outcomes)).toContain('made, none refused')
+  })
+  test('a broken twin that keeps the parameters of an entry it has let go is caught', async () => {
+    const args: NeighParmsArgs = { rounds: 2, twin: true }
+    const { findings } = await look('neigh_parms', { ...options, strategy: 'random', args })
+    expect(findings).toMatchObject([{ detector: 'use after free' }])
+  })
 
   test('a state of IPsec is deleted while an SPI is promised to it: nobody finds what is gone', async () => {
     const result = await look('xfrm_spi', { ...options, schedules: 80 })
