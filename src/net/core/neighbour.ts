@@ -55,7 +55,7 @@ import {
 } from './types.js'
 
 const i32 = RAM.i32
-const BUCKETS = 1024
+export const BUCKETS = 1024
 const REFCNT = NEIGH.offset('refcnt')
 const UNRESOLVED = drop_reason('neigh_unresolved')
 /** Seconds: once round the buckets. */

@@ -16,11 +16,19 @@ import { RAM } from '../../arch/ram.js'
 import { jiffies, time_after, time_after_eq } from '../../irq/timer.js'
 import { EHOSTUNREACH, EINVAL, ENETDOWN, ENOMEM, EPERM } from '../../lib/errno.js'
 import { call_rcu_bh, rcu_assign_pointer } from '../../rcu/rcupdate.js'
-import { write_lock, write_lock_bh, write_unlock, write_unlock_bh } from '../../sync/rwlock.js'
+import {
+  read_lock_bh,
+  read_unlock_bh,
+  write_lock,
+  write_lock_bh,
+  write_unlock,
+  write_unlock_bh,
+} from '../../sync/rwlock.js'
 import { dev_queue_xmit } from './dev.js'
 import { drop_reason } from './fate.js'
 import {
   arp_tbl,
+  BUCKETS,
   HA,
   NUD_CONNECTED,
   NUD_IN_TIMER,
@@ -327,6 +335,13 @@ export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo
   const err = neigh_update(n, hi, lo, NUD_PERMANENT, NEIGH_UPDATE_F_OVERRIDE | NEIGH_UPDATE_F_ADMIN)
   neigh_release(n)
   return err
+}
+
+/** neigh_for_each - for the list of them. @locks tbl.lock for reading is held around f */
+export function neigh_for_each(f: (n: neighbour) => void): void {
+  read_lock_bh(arp_tbl.lock)
+  for (let b = 0; b < BUCKETS; b++) for (let n = NEIGH.at(i32[(arp_tbl.buckets >> 2) + b]); n !== null; n = n.next) f(n)
+  read_unlock_bh(arp_tbl.lock)
 }
 
 /** neigh_init - @context boot, CPU 0 */

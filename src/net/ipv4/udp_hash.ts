@@ -13,7 +13,9 @@ import { RAM } from '../../arch/ram.js'
 import {
   RWLOCK,
   read_lock,
+  read_lock_bh,
   read_unlock,
+  read_unlock_bh,
   rwlock_init,
   type rwlock_t,
   write_lock_bh,
@@ -228,6 +230,12 @@ export function udp_v4_mcast_next(
 export function udp_hash_init(): void {
   rwlock_init(udp_hash_lock)
   table.port_rover = 0
+}
+/** udp_each - the sockets with a port, chain by chain. @context process, or a halted machine @locks udp_hash_lock for reading is held around f */
+export function udp_each(f: (inet: inet_sock, bucket: number) => void): void {
+  read_lock_bh(udp_hash_lock)
+  for (let b = 0; b < UDP_HTABLE_SIZE; b++) for (let s = first(b); s !== null; s = next(s)) f(s, b)
+  read_unlock_bh(udp_hash_lock)
 }
 /** udp_ports_used - sockets with a port. @context any, for /proc/net/sockstat */
 export function udp_ports_used(): number {
