@@ -13,6 +13,7 @@ import { slabinfo } from '../mm/slab.js'
 import { dev_name, first_netdev } from '../net/core/netdevice.js'
 import { netdev_rx_stat } from '../net/core/stats.js'
 import { DEV_STATS, type net_device } from '../net/core/types.js'
+import { ipv4_devconf_all } from '../net/ipv4/devconf.js'
 import { fn_hash_dump, ip_fib_main_table } from '../net/ipv4/fib_hash.js'
 import { fib_nh_of, RTN_PROHIBIT, RTN_UNREACHABLE } from '../net/ipv4/fib_types.js'
 import { icmp_statistics } from '../net/ipv4/icmp.js'
@@ -28,6 +29,7 @@ import { IP_MIB } from '../net/ipv4/types.js'
 import { UDP_MIB, udp_statistics } from '../net/ipv4/udp_hash.js'
 import { inet_make_mask } from '../net/wire/ipv4.js'
 import { kmsg_text } from '../sched/printk.js'
+import { hex, net_files, word_hex } from './proc_net.js'
 import '../net/ipv4/netfilter/modules.js'
 import { modules_text } from '../sched/module.js'
 import { nr_switches } from '../sched/sched.js'
@@ -38,9 +40,6 @@ const USER_HZ = 100
 
 function cpus(): number[] {
   return Array.from({ length: num_cpus() }, (_, cpu) => cpu)
-}
-function hex(n: number): string {
-  return (n >>> 0).toString(16).padStart(8, '0')
 }
 
 function softnet_stat(): string {
@@ -57,7 +56,7 @@ function softnet_stat(): string {
       s.fastroute_deferred_out,
       s.cpu_collision,
     ]
-    return columns.map(hex).join(' ')
+    return columns.map(n => hex(n)).join(' ')
   })
   return `${lines.join('\n')}\n`
 }
@@ -146,7 +145,7 @@ function snmp(): string {
   const udp = UDP_MIB.map(name => sum(cpu => udp_statistics.cpu(cpu)[name]))
   const icmp = ICMP_MIB.map(name => sum(cpu => icmp_statistics.cpu(cpu)[name]))
   return (
-    `Ip: Forwarding DefaultTTL ${names.join(' ')}\nIp: 1 ${ip_ctl.default_ttl} ${ip.join(' ')}\n` +
+    `Ip: Forwarding DefaultTTL ${names.join(' ')}\nIp: ${ipv4_devconf_all.forwarding !== 0 ? 1 : 2} ${ip_ctl.default_ttl} ${ip.join(' ')}\n` +
     `Icmp: ${ICMP_MIB.join(' ')}\nIcmp: ${icmp.join(' ')}\n` +
     `Udp: ${UDP_MIB.join(' ')}\nUdp: ${udp.join(' ')}\n`
   )
@@ -196,7 +195,7 @@ function rt_cache_text(): string {
     'gc_dst_overflow',
   ] as const
   const lines = cpus().map(cpu =>
-    [rt_entries(), ...names.map(name => rt_cache_stats.cpu(cpu)[name])].map(hex).join(' '),
+    [rt_entries(), ...names.map(name => rt_cache_stats.cpu(cpu)[name])].map(n => hex(n)).join(' '),
   )
   return `entries ${names.join(' ')}\n${lines.join('\n')}\n`
 }
@@ -205,12 +204,6 @@ const RTF_UP = 0x0001
 const RTF_GATEWAY = 0x0002
 const RTF_HOST = 0x0004
 const RTF_REJECT = 0x0200
-
-/** An address as a little-endian machine prints its word in network order. */
-function word_hex(addr: number): string {
-  const swapped = (addr << 24) | ((addr & 0xff00) << 8) | ((addr >>> 8) & 0xff00) | (addr >>> 24)
-  return hex(swapped).toUpperCase()
-}
 
 /** As fib_node_get_info: the first next hop of each route, lines of 127 columns. */
 function route_text(): string {
@@ -251,6 +244,7 @@ function slab_text(): string {
 }
 
 const files: Record<string, () => string> = {
+  ...net_files,
   '/proc/net/softnet_stat': softnet_stat,
   '/proc/net/dev': net_dev,
   '/proc/net/snmp': snmp,

@@ -13,6 +13,7 @@ import { PIPE, pipe_put, pipes_halt } from '../fs/pipe.js'
 import { sleeps_end, timers_pending } from '../irq/timer.js'
 import { MAX_NICS } from '../lib/limits.js'
 import { freed_object, slabinfo } from '../mm/slab.js'
+import { dev_mc_discard } from '../net/core/dev_mcast.js'
 import { dst_gc_now } from '../net/core/dst.js'
 import { drop_reason } from '../net/core/fate.js'
 import { neigh_ifdown } from '../net/core/neighbour.js'
@@ -133,6 +134,7 @@ export function leak_audit(): LeakReport[] {
     BUG_ON(dev_close(dev).next().done !== true, 'audit sleeps')
     neigh_ifdown(dev)
     inetdev_destroy(dev)
+    dev_mc_discard(dev)
   }
   pneigh_ifdown(null)
   for (let cpu = 0; cpu < ncpus; cpu++) softnet_drain_halted(cpu)

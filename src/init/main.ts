@@ -34,6 +34,7 @@ import { E2BIG, EEXIST, EINVAL, ELOOP, ENETUNREACH, ENOENT, ENOMEM } from '../li
 import { words_text } from '../lib/iptables.js'
 import { mem_init } from '../mm/init.js'
 import { net_dev_init, RX_POLLED } from '../net/core/dev.js'
+import { dev_mcast_init } from '../net/core/dev_mcast.js'
 import { dst_dev_init, dst_init } from '../net/core/dst.js'
 import { kpoll_init } from '../net/core/kpoll.js'
 import { linkwatch_init } from '../net/core/link_watch.js'
@@ -41,6 +42,7 @@ import { dev_get_by_name, dev_open, dev_put, netdev_init, rtnl_lock, rtnl_unlock
 import { netfilter_init } from '../net/core/netfilter.js'
 import { neigh_add_permanent } from '../net/core/nud.js'
 import { sysctl_write } from '../net/core/sysctl.js'
+import { net_core_sysctl_init } from '../net/core/sysctl_net_core.js'
 import type { net_device } from '../net/core/types.js'
 import { inet_init } from '../net/ipv4/af_inet.js'
 import { arp_init } from '../net/ipv4/arp.js'
@@ -82,7 +84,7 @@ import { screend_sym } from '../user/screend.js'
 import { spin_sym } from '../user/spin.js'
 import { doorbell_init } from './doorbell.js'
 import './wait_graph.js' // it hooks into the turnstile
-import type { NeighbourSetup, PortSetup, ProcessSetup, RouterSetup, RouteSetup } from './setup.js'
+import type { NeighbourSetup, PortSetup, ProcessSetup, RouterSetup, RouteSetup, SysctlSetup } from './setup.js'
 
 export { proc_files, proc_read } from '../fs/proc.js'
 export { ipt_get_entries } from '../net/ipv4/netfilter/ip_tables_user.js'
@@ -190,13 +192,13 @@ function add_loopback(): void {
 }
 
 /** Those of one device come when it is there. */
-function set_sysctls(sysctls: Record<string, number>, of_device: boolean): void {
+function set_sysctls(sysctls: SysctlSetup, of_device: boolean): void {
   for (const [name, value] of Object.entries(sysctls)) {
-    if (/^net\.ipv4\.conf\.(?!all\.|default\.)/.test(name) !== of_device) continue
+    if (/^net\.ipv4\.(?:conf|neigh)\.(?!all\.|default\.)/.test(name) !== of_device) continue
     doing.part = `sysctl ${name}`
     const err = sysctl_write(name, value)
     if (err === -ENOENT) give_up(`there is no sysctl ${name}`)
-    if (err !== 0) give_up(`sysctl ${name} cannot be ${value}${err === -EINVAL ? '' : ` (error ${-err})`}`)
+    if (err !== 0) give_up(`sysctl ${name} cannot be ${String(value)}${err === -EINVAL ? '' : ` (error ${-err})`}`)
   }
 }
 
@@ -284,12 +286,14 @@ export function init_subsystems(ncpus: number): void {
   hotplug_init()
   console_init()
   local_irq_enable()
+  net_core_sysctl_init()
   netdev_init()
   netfilter_init()
   ip_conntrack_sysctl_init()
   netlink_init()
   unix_init()
   rtnetlink_init()
+  dev_mcast_init()
   rtnl_link_init()
   rtnl_neigh_init()
   net_dev_init(ncpus)

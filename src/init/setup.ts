@@ -1,5 +1,8 @@
 /** setup.ts - what the init process is told: plain data from the host. Addresses are int32, network order read as a number. */
 
+/** Values of sysctls by name: a number, or several of one such as net.ipv4.ip_local_port_range. */
+export type SysctlSetup = Record<string, number | number[]>
+
 export interface PortSetup {
   name: string
   /** Station address: first 4 and last 2 bytes. */
@@ -43,7 +46,7 @@ export interface RouterSetup {
   routes: RouteSetup[]
   neighbours: NeighbourSetup[]
   /** By Linux's names, such as net.ipv4.ip_forward or net.ipv4.conf.eth0.rp_filter. */
-  sysctl?: Record<string, number>
+  sysctl?: SysctlSetup
   processes?: ProcessSetup[]
   /** Tables of the packet filter, as table_blob() writes them. */
   iptables?: Int32Array[]

@@ -1,6 +1,6 @@
 /** machineConfig.ts - what a machine is made of, and how the host tells the kernel so. */
 import type { PlayWindow, PortConfig } from '../hw/types.js'
-import type { PortSetup, ProcessSetup, RouterSetup } from '../init/setup.js'
+import type { PortSetup, ProcessSetup, RouterSetup, SysctlSetup } from '../init/setup.js'
 import type { Table } from '../lib/iptables.js'
 import { SKB_DATA_JUMBO } from '../lib/limits.js'
 import type { CostProfile } from './profile.js'
@@ -43,7 +43,7 @@ export interface MachineConfig {
   /** Tables of the packet filter, such as parseIptables() reads. */
   iptables?: Table[]
   /** By Linux's names, such as net.ipv4.ip_forward; see `UNANSWERED`. */
-  sysctl?: Record<string, number>
+  sysctl?: SysctlSetup
   /** Run a compute-bound process on each CPU. */
   userSpin: boolean
   trace: boolean

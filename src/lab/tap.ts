@@ -1,7 +1,7 @@
 /** tap.ts - the machine as a host or router on TAP devices of the Linux host, until it is told to stop. */
 import { execFileSync } from 'node:child_process'
 import type { Mac } from '../hw/types.js'
-import type { RouteSetup } from '../init/setup.js'
+import type { RouteSetup, SysctlSetup } from '../init/setup.js'
 import { queuesFor } from './bench2544.js'
 import { RunError } from './errors.js'
 import { Machine, type MachineConfig } from './machine.js'
@@ -34,7 +34,7 @@ export interface TapRunConfig {
   echo: boolean
   /** Programs on the machine, words of each. */
   run: string[][]
-  sysctl: Record<string, number>
+  sysctl: SysctlSetup
   /** Keep what goes over the wires, by device. */
   captures: string[]
   /** Nothing: until the signal. */

@@ -24,7 +24,7 @@ export const MAX_SKB_FRAGS = 18
 export const MAX_HEADER = 32
 
 // devices
-export const NETDEV_MAX_BACKLOG = 300
+export const NETDEV_MAX_BACKLOG = 300 // this and the next: what the sysctls begin with
 export const WEIGHT_P = 64
 export const IPQMAXLEN = 50 // 4.2BSD's IFQ_MAXLEN for ipintrq
 export const SCREEN_QUEUE_LEN = 32 // packets that wait for a screening process
@@ -43,6 +43,7 @@ export const LOG_BUF_LEN = 1 << 14 // bytes of the kernel's log
 export const MAX_QUEUED_PACKETS = 1024 // packets that wait for the verdict of a process
 export const PACKET_PAGES = 256 // of 4 KiB, for fragments
 export const MAX_NEIGHBOURS = 8192
+export const NEIGH_GC_THRESH1 = 128 // these three: what the sysctls begin with
 export const NEIGH_GC_THRESH2 = 512 // entries that are not permanent: more than these for 5 s, and unused ones go
 export const NEIGH_GC_THRESH3 = 1024 // there are never more
 export const MAX_PNEIGHS = 1024 // addresses that are answered for
@@ -64,13 +65,14 @@ export const MAX_PIPE_PAGES = 512 // of all pipes together
 export const MAX_EVENTPOLLS = 64 // files of epoll_create
 export const MAX_EPITEMS = 1024 // files that all of those together watch
 export const MAX_FASYNC = 256 // files that tell by a signal
+export const OPTMEM_MAX = 4 * (2 * 1024 + 512) // bytes of a socket's options at first, and of one filter at most
 export const MAX_FILTERS = 16 // sockets with a filter of their own
 export const MAX_SOCKS = 512
 export const SOCK_SLOT = 2048 // the largest socket of all protocols, bytes
 export const UIO_MAXIOV = 1024
 
 export const MAX_UNIX_NAMES = 256 // of sockets, paths that nobody unlinked as well
-export const MAX_DGRAM_QLEN = 10 // messages that wait in a Unix socket, but for its peer's
+export const MAX_DGRAM_QLEN = 10 // messages that wait in a Unix socket, but for its peer's: what the sysctl begins with
 export const CONSOLE_RING = 1 << 15 // bytes that programs have written and the host has not taken out
 export const CONSOLE_CHUNK = 4096 // of one write that stay together
 export const MAX_PROCESSES = 64 // programs that init starts

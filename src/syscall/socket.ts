@@ -2,6 +2,7 @@
  * socket.ts - the system calls of sockets, and sockets as files (the upper half of net/socket.c of 2.6.11). The order in which
  * arguments are looked at is the original's: programs see it by the errno.
  */
+
 import { symbol } from '../abi/symbol.js'
 import { RAM } from '../arch/ram.js'
 import {
@@ -25,20 +26,11 @@ import { O_NONBLOCK, O_RDWR } from '../lib/fcntl.js'
 import { UIO_MAXIOV } from '../lib/limits.js'
 import { kfree, kmalloc } from '../mm/kmalloc.js'
 import { dev_ioctl, SIOCDEVPRIVATE } from '../net/core/dev_ioctl.js'
-import { sysctl_optmem_max } from '../net/core/filter.js'
 import { verify_iovec } from '../net/core/iovec.js'
 import { scm_files } from '../net/core/scm.js'
 import { sock_fasync, sock_is_async } from '../net/core/sock_async.js'
 import { SOL_SOCKET, sock_getsockopt, sock_setsockopt } from '../net/core/sock_opt.js'
-import {
-  MAX_SOCK_ADDR,
-  MSG_DONTWAIT,
-  MSGHDR,
-  type msghdr,
-  SOCKET,
-  SOMAXCONN,
-  type socket,
-} from '../net/core/sock_types.js'
+import { MAX_SOCK_ADDR, MSG_DONTWAIT, MSGHDR, type msghdr, SOCKET, type socket } from '../net/core/sock_types.js'
 import {
   type Call,
   sock_alloc,
@@ -48,6 +40,7 @@ import {
   sock_release,
   sock_sendmsg,
 } from '../net/core/socket.js'
+import { core_ctl } from '../net/core/sysctl_net_core.js'
 import { f_setown } from '../sched/fasync.js'
 import { copy_from_user, copy_to_user, get_user, put_user, task_kstack, user_place } from '../sched/mm.js'
 import type { poll_table } from '../sched/poll.js'
@@ -288,7 +281,9 @@ export function sys_connect(fd: number, uservaddr: number, addrlen: number): Cal
 }
 
 export function sys_listen(fd: number, backlog: number): Call {
-  return with_socket(fd, sock => sock_ops(sock).listen(sock, backlog >>> 0 > SOMAXCONN ? SOMAXCONN : backlog))
+  return with_socket(fd, sock =>
+    sock_ops(sock).listen(sock, backlog >>> 0 > core_ctl.somaxconn ? core_ctl.somaxconn : backlog),
+  )
 }
 
 export function sys_accept(fd: number, upeer: number, upeerlen: number): Call {
@@ -430,7 +425,7 @@ export function* sys_sendmsg(fd: number, umsg: number, flags: number): Call {
         msg.msg_name = stack() + ADDRESS
         msg.msg_namelen = user_msg(NAMELEN)
       }
-      if (user_msg(CONTROLLEN) >>> 0 > sysctl_optmem_max) return -ENOBUFS
+      if (user_msg(CONTROLLEN) >>> 0 > core_ctl.optmem_max) return -ENOBUFS
       if (user_msg(CONTROLLEN) > 0 && user_place(user_msg(CONTROL), user_msg(CONTROLLEN)) === 0) return -EFAULT
       msg.msg_control = user_msg(CONTROL)
       msg.msg_controllen = user_msg(CONTROLLEN)

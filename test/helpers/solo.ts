@@ -8,7 +8,7 @@ import { RAM } from '../../src/arch/ram.js'
 import { Board } from '../../src/hw/board.js'
 import type { CapturedFrames, PortConfig } from '../../src/hw/types.js'
 import { configure_network, init_subsystems, leak_audit } from '../../src/init/main.js'
-import type { NeighbourSetup, PortSetup, RouteSetup } from '../../src/init/setup.js'
+import type { NeighbourSetup, PortSetup, RouteSetup, SysctlSetup } from '../../src/init/setup.js'
 import { UNANSWERED } from '../../src/lab/machineConfig.js'
 import { HISTOGRAM_SLOTS } from '../../src/lib/histogram.js'
 
@@ -24,7 +24,7 @@ export interface SoloOptions {
   neighbours?: NeighbourSetup[]
   config?: Partial<Record<ConfigWord, number>>
   /** By default nobody on the wires answers questions, and none are sent. */
-  sysctl?: Record<string, number>
+  sysctl?: SysctlSetup
 }
 
 export function ip(text: string): number {

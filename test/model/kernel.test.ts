@@ -3,6 +3,7 @@ import { type ExploreOptions, explore } from '../../src/explore/index.js'
 import type { FilterArgs } from './kernel/filter.js'
 import type { SharedArgs } from './kernel/ipt_shared.js'
 import type { ModulesArgs } from './kernel/modules.js'
+import type { NeighParmsArgs } from './kernel/neigh_parms.js'
 import type { PollArgs } from './kernel/poll.js'
 import type { RouterArgs } from './kernel/router.js'
 import type { TrackerArgs } from './kernel/tcp_tracker.js'
@@ -279,6 +280,18 @@ describe('what is taken away while it is used', () => {
       expect(Object.keys(result.outcomes).length).toBeGreaterThan(1)
     },
   )
+
+  test('a device loses its IPv4 side while neighbours go by its parameters', async () => {
+    const args: NeighParmsArgs = { rounds: 2 }
+    const result = await look('neigh_parms', { ...options, strategy: 'random', args })
+    expect(result).toMatchObject(clean)
+    expect(Object.keys(result.outcomes)).toContain('made, none refused')
+  })
+  test('a broken twin that keeps the parameters of an entry it has let go is caught', async () => {
+    const args: NeighParmsArgs = { rounds: 2, twin: true }
+    const { findings } = await look('neigh_parms', { ...options, strategy: 'random', args })
+    expect(findings).toMatchObject([{ detector: 'use after free' }])
+  })
 
   test('a state of IPsec is deleted while an SPI is promised to it: nobody finds what is gone', async () => {
     const result = await look('xfrm_spi', { ...options, schedules: 80 })

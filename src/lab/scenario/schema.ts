@@ -108,7 +108,7 @@ const HOST = z.strictObject({
   gateway: word(parseHost).optional(),
   routes: z.array(ROUTE).optional(),
   neighbours: z.array(z.strictObject({ address: word(parseAddress), mac: word(parseMac), dev: z.string() })).optional(),
-  sysctl: z.record(z.string(), z.int()).optional(),
+  sysctl: z.record(z.string(), z.union([z.int(), z.array(z.int()).min(1)])).optional(),
   /** Rules of the packet filter, in the words of iptables-save. */
   iptables: z.string().optional(),
   programs: z

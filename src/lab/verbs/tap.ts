@@ -1,6 +1,6 @@
 /** tap.ts - `softnet tap`: options, the run, its summary. */
 import type { Command } from 'commander'
-import type { RouteSetup } from '../../init/setup.js'
+import type { RouteSetup, SysctlSetup } from '../../init/setup.js'
 import { MAX_NICS } from '../../lib/limits.js'
 import { AddressError, dotted, mask, parseHost, parseInterfaceAddress, parsePrefix } from '../addresses.js'
 import { forwardDefaults, LOCK_KINDS, RANGES, RX_ARCHS } from '../config.js'
@@ -16,7 +16,7 @@ interface TapOptions {
   gateway?: number
   route: { text: string; dst: number; prefixlen: number; gw: number }[]
   forward: boolean
-  sysctl: Record<string, number>
+  sysctl: SysctlSetup
   echo: boolean
   run: string[][]
   capture: PortFile[]
@@ -66,11 +66,12 @@ function route(text: string, before: TapOptions['route']): TapOptions['route'] {
   return [...before, parsed('--route', text, () => ({ text, ...parsePrefix(match[1]!), gw: parseHost(match[2]!) }))]
 }
 
-function sysctl(text: string, before: Record<string, number>): Record<string, number> {
-  const match = /^([\w.-]+)=(-?\d+)$/.exec(text)
+function sysctl(text: string, before: SysctlSetup): SysctlSetup {
+  const match = /^([\w.-]+)=(-?\d+(?:[ ,]-?\d+)*)$/.exec(text)
   if (match === null)
-    throw new UsageError(`--sysctl ${text}: must be NAME=NUMBER, such as net.ipv4.conf.all.rp_filter=1`)
-  return { ...before, [match[1]!]: Number(match[2]) }
+    throw new UsageError(`--sysctl ${text}: must be NAME=NUMBER[,NUMBER..], such as net.ipv4.conf.all.rp_filter=1`)
+  const values = match[2]!.split(/[ ,]/).map(Number)
+  return { ...before, [match[1]!]: values.length === 1 ? values[0]! : values }
 }
 
 const EXAMPLES = `

@@ -35,7 +35,7 @@ import {
 } from '../../irq/softirq.js'
 import { jiffies } from '../../irq/timer.js'
 import { ENOMEM } from '../../lib/errno.js'
-import { IPQMAXLEN, NETDEV_MAX_BACKLOG, WEIGHT_P } from '../../lib/limits.js'
+import { IPQMAXLEN, WEIGHT_P } from '../../lib/limits.js'
 import { rcu_dereference, rcu_read_lock, rcu_read_unlock } from '../../rcu/rcupdate.js'
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { in_irq } from '../../sync/preempt.js'
@@ -50,6 +50,7 @@ import { __skb_sent, consume_skb, kfree_skb, skb_get, skb_last_ref, skb_sent, sk
 import { softnet_datas } from './softnet_data.js'
 import { net_timestamp, netstamp_needed } from './stamp.js'
 import { netdev_rx_stat } from './stats.js'
+import { core_ctl } from './sysctl_net_core.js'
 import { dev_queue_xmit_nit, netdev_nit } from './taps.js'
 import {
   ACCT_NONE,
@@ -85,11 +86,6 @@ export const NET_RX_CN_LOW = 2
 export const NET_RX_CN_MOD = 3
 export const NET_RX_CN_HIGH = 4
 export const NET_RX_BAD = 5
-const no_cong = 20
-const lo_cong = 100
-const mod_cong = 290
-
-export const netdev_max_backlog = NETDEV_MAX_BACKLOG // limit of the backlog and budget of net_rx_action alike
 
 const queue = softnet_datas.mine
 
@@ -202,8 +198,9 @@ function ipintr(): void {
 function get_sample_stats(): void {
   const avg = (queue.avg_blog >> 1) + (queue.input_pkt_queue.qlen >> 1)
   queue.avg_blog = avg
-  queue.cng_level =
-    avg > mod_cong ? NET_RX_CN_HIGH : avg > lo_cong ? NET_RX_CN_MOD : avg > no_cong ? NET_RX_CN_LOW : NET_RX_SUCCESS
+  if (avg <= core_ctl.no_cong) queue.cng_level = NET_RX_SUCCESS
+  else if (avg <= core_ctl.lo_cong) queue.cng_level = NET_RX_CN_LOW
+  else queue.cng_level = avg <= core_ctl.mod_cong ? NET_RX_CN_MOD : NET_RX_CN_HIGH
 }
 
 /** netif_rx - post a packet to this CPU's backlog. Always succeeds or drops. @context any @consumes skb */
@@ -213,7 +210,7 @@ export function netif_rx(skb: sk_buff): number {
   const flags = local_irq_save()
   stat.total++
   const q = queue.input_pkt_queue
-  if (q.qlen <= netdev_max_backlog) {
+  if (q.qlen <= core_ctl.max_backlog) {
     if (q.qlen === 0) {
       queue.throttle = 0
       netif_rx_schedule(queue.backlog_dev)
@@ -241,6 +238,7 @@ function process_backlog(backlog_dev: net_device, budget: int_ref): number {
   const quota = Math.min(backlog_dev.quota, budget.value)
   const start = jiffies()
   let work = 0
+  backlog_dev.weight = core_ctl.weight // from its next round on
   for (;;) {
     local_irq_disable()
     const skb = __skb_dequeue(queue.input_pkt_queue)
@@ -316,7 +314,7 @@ export function netif_rx_complete(dev: net_device): void {
 function net_rx_action(): void {
   const start_time = jiffies()
   const budget = queue.budget
-  budget.value = netdev_max_backlog
+  budget.value = core_ctl.max_backlog
   local_irq_disable()
   while (!list_empty(queue.poll_list)) {
     if (budget.value <= 0 || jiffies() - start_time > 1) {

@@ -10,6 +10,7 @@ import { EFAULT, EINVAL, ENODEV, EOPNOTSUPP, EPERM } from '../../lib/errno.js'
 import { copy_from_user, copy_to_user, get_user, KSTACK_WORDS, put_user, task_kstack } from '../../sched/mm.js'
 import { current } from '../../sched/sched.js'
 import { dev_change_flags, dev_change_name, dev_get_flags, dev_set_mac_address, IFNAMSIZ } from './dev_change.js'
+import { dev_mc_add, dev_mc_delete } from './dev_mcast.js'
 import {
   dev_change_mtu,
   dev_get_by_index,
@@ -17,10 +18,13 @@ import {
   dev_name,
   dev_put,
   first_netdev,
+  NETDEV_CHANGEADDR,
+  netdev_notify,
   rtnl_lock,
   rtnl_unlock,
 } from './netdevice.js'
 import { capable } from './sock_opt.js'
+import { AF_UNSPEC } from './sock_types.js'
 import type { Call } from './socket.js'
 import { LINK_STATE_PRESENT, type net_device } from './types.js'
 
@@ -38,7 +42,10 @@ export const SIOCSIFMTU = 0x8922
 export const SIOCSIFNAME = 0x8923
 export const SIOCSIFHWADDR = 0x8924
 export const SIOCGIFHWADDR = 0x8927
+export const SIOCADDMULTI = 0x8931
+export const SIOCDELMULTI = 0x8932
 export const SIOCGIFINDEX = 0x8933
+export const SIOCSIFHWBROADCAST = 0x8937
 export const SIOCGIFTXQLEN = 0x8942
 export const SIOCGIFMAP = 0x8970
 export const SIOCSIFMAP = 0x8971
@@ -48,6 +55,7 @@ export const SIOCDEVPRIVATE = 0x89f0
 // struct ifreq, by offset: the name, and what the command is about
 export const IFREQ_SIZE = 32
 export const IFR_DATA = 16
+const ETH_ALEN = 6
 
 /** Lists what a family knows of a device, as ifreqs into the program's buffer (0: only counts). @returns bytes, -EFAULT */
 export type gifconf_func = (dev: net_device, buf: number, len: number) => number
@@ -167,6 +175,17 @@ function* set_ifreq(dev: net_device, cmd: number, r: number): Call {
     case SIOCSIFHWADDR:
       if (dv.getUint16(at, true) !== dev.type) return -EINVAL
       return dev_set_mac_address(dev, dv.getInt32(at + 2), dv.getUint16(at + 6))
+    case SIOCSIFHWBROADCAST:
+      if (dv.getUint16(at, true) !== dev.type) return -EINVAL
+      dev.broadcast_hi = dv.getInt32(at + 2)
+      dev.broadcast_lo = dv.getInt16(at + 6)
+      netdev_notify(dev, NETDEV_CHANGEADDR)
+      return 0
+    case SIOCADDMULTI:
+    case SIOCDELMULTI:
+      if (dev.set_multicast_list === 0 || dv.getUint16(at, true) !== AF_UNSPEC) return -EINVAL
+      if ((dev.state & LINK_STATE_PRESENT) === 0) return -ENODEV
+      return (cmd === SIOCADDMULTI ? dev_mc_add : dev_mc_delete)(dev, at + 2, ETH_ALEN, true)
     case SIOCSIFTXQLEN:
       if (value < 0) return -EINVAL
       dev.tx_queue_len = value
@@ -177,7 +196,10 @@ function* set_ifreq(dev: net_device, cmd: number, r: number): Call {
 }
 
 const GETS = [SIOCGIFFLAGS, SIOCGIFMETRIC, SIOCGIFMTU, SIOCGIFHWADDR, SIOCGIFINDEX, SIOCGIFTXQLEN, SIOCGIFMAP]
-const SETS = [SIOCSIFFLAGS, SIOCSIFMETRIC, SIOCSIFMAP, SIOCSIFMTU, SIOCSIFHWADDR, SIOCSIFTXQLEN, SIOCSIFNAME]
+const SETS = [
+  ...[SIOCSIFFLAGS, SIOCSIFMETRIC, SIOCSIFMAP, SIOCSIFMTU, SIOCSIFHWADDR, SIOCSIFTXQLEN, SIOCSIFNAME],
+  ...[SIOCSIFHWBROADCAST, SIOCADDMULTI, SIOCDELMULTI],
+]
 
 /** dev_ifsioc - @locks rtnl is held @returns 0, -ENODEV, -EINVAL, what the change says */
 function* dev_ifsioc(cmd: number, r: number): Call {

@@ -28,6 +28,9 @@ const ETH_P_802_3 = 0x0001 // raw 802.3 frames of Novell
 const ETH_P_802_2 = 0x0004
 const ARPHRD_ETHER = 1
 
+function is_broadcast(dev: net_device, hi: number, lo: number): boolean {
+  return hi === dev.broadcast_hi && lo === dev.broadcast_lo
+}
 /**
  * eth_type_trans - strip the Ethernet header of a received frame of at least 14 bytes, say whom it is for.
  * @returns protocol, host order
@@ -39,7 +42,7 @@ export function eth_type_trans(skb: sk_buff, dev: net_device): number {
   skb.input_dev = dev
   const hi = dv.getInt32(eth)
   const lo = dv.getInt16(eth + 4)
-  if ((u8[eth] & 1) !== 0) skb.pkt_type = hi === -1 && lo === -1 ? PACKET_BROADCAST : PACKET_MULTICAST
+  if ((u8[eth] & 1) !== 0) skb.pkt_type = is_broadcast(dev, hi, lo) ? PACKET_BROADCAST : PACKET_MULTICAST
   else if (hi !== dev.dev_addr_hi || lo !== dev.dev_addr_lo) skb.pkt_type = PACKET_OTHERHOST
   else skb.pkt_type = PACKET_HOST
   const proto = dv.getUint16(eth + 12)
@@ -71,6 +74,8 @@ export function ether_setup(dev: net_device, hi: number, lo: number): void {
   dev.type = ARPHRD_ETHER
   dev.dev_addr_hi = hi
   dev.dev_addr_lo = (lo << 16) >> 16
+  dev.broadcast_hi = -1
+  dev.broadcast_lo = -1
   dev.set_mac_address = eth_mac_addr_sym
 }
 

@@ -10,13 +10,14 @@ import { DEFINE_PER_CPU } from '../../abi/section.js'
 import { fetch_add, load, store } from '../../arch/atomic.js'
 import { RAM } from '../../arch/ram.js'
 import { EFAULT, EINVAL, ENOMEM, ENONET, EPERM } from '../../lib/errno.js'
-import { MAX_FILTERS } from '../../lib/limits.js'
+import { MAX_FILTERS, OPTMEM_MAX } from '../../lib/limits.js'
 import { for_programs, kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { copy_from_user } from '../../sched/mm.js'
 import { spin_lock_bh, spin_unlock_bh } from '../../sync/bh.js'
 import { spin_lock, spin_unlock } from '../../sync/spinlock.js'
 import { pskb_trim, skb_copy_bits, skb_headlen } from './skbuff.js'
 import { SOCK, type sock } from './sock_types.js'
+import { core_ctl } from './sysctl_net_core.js'
 import type { sk_buff } from './types.js'
 
 const i32 = RAM.i32
@@ -24,8 +25,6 @@ const dv = RAM.dv
 const FILTER_OF = SOCK.offset('sk_filter')
 const OMEM = SOCK.offset('sk_omem_alloc')
 
-/** Bytes that a socket may have for its options. */
-export const sysctl_optmem_max = 4 * (2 * 1024 + 512)
 export const BPF_MAXINSNS = 4096
 const BPF_MEMWORDS = 16
 /** struct sock_filter: code (2), jt, jf, k (4). */
@@ -42,7 +41,7 @@ const SK_FILTER: Layout<sk_filter_t> = layout('sk_filter', sk_filter_t, {
   insns: konst(bytes(INSN)), // the first of them
 })
 const HEADER = 8
-const filter_cache = kmem_cache_create('sk_filter', SK_FILTER, () => for_programs(MAX_FILTERS), sysctl_optmem_max)
+const filter_cache = kmem_cache_create('sk_filter', SK_FILTER, () => for_programs(MAX_FILTERS), OPTMEM_MAX)
 
 /** What a running filter has besides A and X. */
 class bpf_scratch extends Struct {
@@ -300,7 +299,7 @@ function exchange(sk: sock, addr: number): number {
 export function sk_attach_filter(sk: sock, filter: number, len: number): number {
   if (filter === 0 || len > BPF_MAXINSNS) return -EINVAL
   const size = len * INSN + HEADER
-  if (load(sk.addr + OMEM) + size >= sysctl_optmem_max) return -ENOMEM
+  if (load(sk.addr + OMEM) + size >= core_ctl.optmem_max || size > OPTMEM_MAX) return -ENOMEM
   const fp = kmem_cache_alloc(filter_cache)
   if (fp === null) return -ENOMEM
   const at = fp.addr + HEADER

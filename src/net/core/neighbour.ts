@@ -3,7 +3,7 @@
  * and loses it again is in nud.ts, who is answered for in pneigh.ts.
  *
  * Lock charter
- *   tbl.lock guards the hash chains: lookups read; creation and the collectors write. Who holds it for writing and sees one
+ *   tbl.lock guards the hash chains and the list of parameters: lookups read; creation and the collectors write. Who holds it for writing and sees one
  *   reference, the table's, is alone with the entry. neigh.lock guards state, hardware address and the packets that wait.
  *   Order: tbl.lock before neigh.lock. Both with bottom halves off. Nothing that can come back here is called under them.
  *   A pending timer of an entry is a reference to it; it is armed under neigh.lock only.
@@ -12,7 +12,7 @@
  *   of the old address or all of the new one.
  */
 
-import { atomic, by, bytes, embed, konst, type Layout, layout, Struct, word } from '../../abi/layout.js'
+import { atomic, by, bytes, embed, konst, type Layout, layout, ptr, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { type Sym, symbol } from '../../abi/symbol.js'
 import { fetch_add, load } from '../../arch/atomic.js'
@@ -20,9 +20,9 @@ import { hz } from '../../arch/machine.js'
 import { RAM } from '../../arch/ram.js'
 import { del_timer, init_timer, jiffies, mod_timer, TIMER, time_after, type timer_list } from '../../irq/timer.js'
 import { jhash_2words } from '../../lib/jhash.js'
-import { MAX_NEIGHBOURS, NEIGH_GC_THRESH2, NEIGH_GC_THRESH3 } from '../../lib/limits.js'
+import { MAX_NEIGHBOURS, MAX_NETDEVS, NEIGH_GC_THRESH1, NEIGH_GC_THRESH2, NEIGH_GC_THRESH3 } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
-import { RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
+import { call_rcu_bh, RCU_HEAD, type rcu_head } from '../../rcu/rcupdate.js'
 import { refcount_dec_and_test, refcount_inc } from '../../sync/refcount.js'
 import {
   RWLOCK,
@@ -55,11 +55,11 @@ import {
 } from './types.js'
 
 const i32 = RAM.i32
-const BUCKETS = 1024
+export const BUCKETS = 1024
 const REFCNT = NEIGH.offset('refcnt')
 const UNRESOLVED = drop_reason('neigh_unresolved')
 /** Seconds: once round the buckets. */
-const gc_round = 15
+const gc_round = (): number => Math.max(1, arp_tbl.parms.base_reachable_time / 2000)
 /** It may be sent to without a question. */
 export const NUD_CONNECTED = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE
 /** Its station address means something. */
@@ -82,8 +82,13 @@ export const HA: Layout<neigh_ha> = layout('neigh_ha', neigh_ha, {
 /** One for each neighbour, and some that wait for their grace period. */
 const ha_cache = kmem_cache_create('neigh_ha', HA, () => MAX_NEIGHBOURS + 512)
 
-/** How long what counts, in ms, and how often it is asked for: sysctls net.ipv4.neigh.default.*. */
+/** How long what counts, in ms, and how often it is asked for: sysctls net.ipv4.neigh.*, of each device and what one begins with. */
 export class neigh_parms extends Struct {
+  declare next: neigh_parms | null
+  declare dev: number
+  declare dead: number
+  declare refcnt: number
+  declare rcu: rcu_head
   declare base_reachable_time: number
   declare reachable_time: number
   declare retrans_time: number
@@ -93,12 +98,21 @@ export class neigh_parms extends Struct {
   declare ucast_probes: number
   declare app_probes: number
   declare mcast_probes: number
+  declare anycast_delay: number
   declare proxy_delay: number
   declare proxy_qlen: number
   declare locktime: number
 }
-/** Words that are written with rtnl held and read by anybody, at any time. */
+/** What counts are words that are written with rtnl held and read by anybody, at any time. */
 export const NEIGH_PARMS: Layout<neigh_parms> = layout('neigh_parms', neigh_parms, {
+  next: by(
+    'tbl.lock',
+    ptr(() => NEIGH_PARMS),
+  ),
+  dev: konst(word), // address of the device, for who looks for its parms; no reference. 0: what a new device begins with
+  dead: by('tbl.lock', word), // it left the list: no new entry has it
+  refcnt: atomic(word), // the list's, and one of each entry
+  rcu: embed(RCU_HEAD),
   base_reachable_time: atomic(word),
   reachable_time: atomic(word), // drawn anew every 300 s: between half and one and a half of the base
   retrans_time: atomic(word), // between two questions
@@ -108,10 +122,26 @@ export const NEIGH_PARMS: Layout<neigh_parms> = layout('neigh_parms', neigh_parm
   ucast_probes: atomic(word), // questions to the address that was known
   app_probes: atomic(word), // to a daemon, which this machine does not have
   mcast_probes: atomic(word), // to everybody; 0: nobody is ever asked
+  anycast_delay: atomic(word), // of IPv6, which this machine does not have
   proxy_delay: atomic(word), // at most, before somebody else's answer is given
   proxy_qlen: atomic(word),
   locktime: atomic(word), // a new address is believed again
 })
+
+const VALUES = [
+  ...([
+    'base_reachable_time',
+    'retrans_time',
+    'gc_staletime',
+    'delay_probe_time',
+    'queue_len',
+    'ucast_probes',
+  ] as const),
+  ...(['app_probes', 'mcast_probes', 'anycast_delay', 'proxy_delay', 'proxy_qlen', 'locktime'] as const),
+]
+/** Those of a device that is gone stay for as long as an entry has them. */
+const parms_cache = kmem_cache_create('neigh_parms', NEIGH_PARMS, () => 2 * MAX_NETDEVS)
+const PARMS_REFCNT = NEIGH_PARMS.offset('refcnt')
 
 /** What a protocol does for its neighbours. */
 export interface neigh_ops {
@@ -130,6 +160,10 @@ class neigh_table extends Struct {
   declare ops: number
   declare timer_func: Sym<(data: number) => void>
   declare parms: neigh_parms
+  declare gc_thresh1: number
+  declare gc_thresh2: number
+  declare gc_thresh3: number
+  declare gc_interval: number
   declare last_flush: number
   declare chain_gc: number
   declare gc_timer: timer_list
@@ -143,7 +177,11 @@ const TABLE: Layout<neigh_table> = layout('neigh_table', neigh_table, {
   last_rand: by('lock', word), // jiffies
   ops: konst(word), // the protocol's neigh_ops
   timer_func: konst(word), // nud.ts
-  parms: embed(NEIGH_PARMS),
+  parms: embed(NEIGH_PARMS), // those that a device begins with, and head of the list
+  gc_thresh1: atomic(word), // this and gc_interval: for who asks; 2.6.11 does not look at them either
+  gc_thresh2: atomic(word), // entries that are not permanent: more than these for 5 s, and unused ones go
+  gc_thresh3: atomic(word), // there are never more
+  gc_interval: atomic(word), // ms
   last_flush: by('lock', word), // jiffies of the last forced collection
   chain_gc: by('lock', word), // bucket that the periodic collector looks at next
   gc_timer: embed(TIMER),
@@ -167,11 +205,64 @@ export function neigh_release(neigh: neighbour): void {
   skb_queue_purge(neigh.arp_queue, UNRESOLVED)
   dev_put(neigh.dev!)
   if (neigh.ha !== 0) kmem_cache_free(ha_cache, HA.ref(neigh.ha)) // who reads it has a reference
+  neigh_parms_put(neigh_parms_of(neigh))
   kmem_cache_free(neigh_cache, neigh)
 }
 export function neigh_hold(neigh: neighbour): void {
   refcount_inc(neigh.addr + REFCNT)
 }
+
+// ---- parameters -----------------------------------------------------------------------------------------------------
+
+/** neigh_parms_of - those of an entry, which has a reference. */
+export function neigh_parms_of(n: neighbour): neigh_parms {
+  return NEIGH_PARMS.ref(n.parms)
+}
+/** neigh_parms_find - those of a device; null: it has no IPv4 side, or no more. @locks tbl.lock or rtnl is held */
+export function neigh_parms_find(dev: net_device): neigh_parms | null {
+  let p = arp_tbl.parms.next
+  while (p !== null && p.dev !== dev.addr) p = p.next
+  return p
+}
+
+/** neigh_parms_alloc - for a device: as the defaults are now. @context process @locks rtnl is held; tbl.lock @returns null: no memory */
+export function neigh_parms_alloc(dev: net_device): neigh_parms | null {
+  const p = kmem_cache_alloc(parms_cache)
+  if (p === null) return null
+  p.dev = dev.addr
+  p.dead = 0
+  p.refcnt = 1
+  for (const value of VALUES) p[value] = arp_tbl.parms[value]
+  write_lock_bh(arp_tbl.lock)
+  neigh_rand_reach_time(p)
+  p.next = arp_tbl.parms.next
+  arp_tbl.parms.next = p
+  write_unlock_bh(arp_tbl.lock)
+  return p
+}
+
+/**
+ * neigh_parms_release - the device loses its IPv4 side: no new entry has them, and who found them by the device may go on with
+ * them until the end of a grace period of rcu_bh. @context process @locks rtnl is held; tbl.lock @consumes the list's reference
+ */
+export function neigh_parms_release(parms: neigh_parms): void {
+  write_lock_bh(arp_tbl.lock)
+  let at = arp_tbl.parms
+  while (at.next !== null && at.next !== parms) at = at.next
+  at.next = parms.next
+  parms.dead = 1
+  write_unlock_bh(arp_tbl.lock)
+  call_rcu_bh(parms.rcu, neigh_rcu_free_parms_sym)
+}
+function neigh_rcu_free_parms(head: number): void {
+  neigh_parms_put(NEIGH_PARMS.container_of('rcu', head))
+}
+const neigh_rcu_free_parms_sym = symbol('neigh_rcu_free_parms', neigh_rcu_free_parms)
+function neigh_parms_put(parms: neigh_parms): void {
+  if (refcount_dec_and_test(parms.addr + PARMS_REFCNT)) kmem_cache_free(parms_cache, parms)
+}
+
+// ---- entries --------------------------------------------------------------------------------------------------------
 
 function find(key: number, dev: net_device): neighbour | null {
   let n = NEIGH.at(i32[bucket(key, dev)])
@@ -195,14 +286,14 @@ export function neigh_lookup(key: number, dev: net_device): neighbour | null {
 function neigh_alloc(permanent: boolean): neighbour | null {
   if (permanent) return kmem_cache_alloc(neigh_cache)
   const entries = fetch_add(ENTRIES, 1)
-  const full = entries >= NEIGH_GC_THRESH3
-  const many = entries >= NEIGH_GC_THRESH2 && time_after(jiffies(), arp_tbl.last_flush + 5 * hz())
+  const full = entries >= arp_tbl.gc_thresh3
+  const many = entries >= arp_tbl.gc_thresh2 && time_after(jiffies(), arp_tbl.last_flush + 5 * hz())
   const n = (full || many) && !neigh_forced_gc() && full ? null : kmem_cache_alloc(neigh_cache)
   if (n === null) fetch_add(ENTRIES, -1)
   return n
 }
 
-/** neigh_create - a new entry in state NONE, or the one that another CPU was faster with. @returns referenced, or null */
+/** neigh_create - a new entry in state NONE, or the one that another CPU was faster with. @returns referenced; null: too many, or a device without IPv4 */
 export function neigh_create(key: number, dev: net_device): neighbour | null {
   return create(key, dev, 0, NUD_NONE)
 }
@@ -247,7 +338,6 @@ function create(key: number, dev: net_device, ha: number, state: number): neighb
   n.ha = ha
   n.dead = 0
   n.used = jiffies()
-  n.confirmed = n.used
   n.updated = n.used
   n.probes = 0
   rwlock_init(n.lock)
@@ -255,13 +345,17 @@ function create(key: number, dev: net_device, ha: number, state: number): neighb
   init_timer(n.timer, arp_tbl.timer_func, n.addr)
   write_lock_bh(arp_tbl.lock)
   const other = find(key, dev)
-  if (other !== null) {
-    neigh_hold(other)
+  const parms = other === null ? neigh_parms_find(dev) : null
+  if (other !== null) neigh_hold(other)
+  if (parms === null) {
     write_unlock_bh(arp_tbl.lock)
     if (!permanent) fetch_add(ENTRIES, -1)
     kmem_cache_free(neigh_cache, n)
     return other
   }
+  refcount_inc(parms.addr + PARMS_REFCNT)
+  n.parms = parms.addr
+  n.confirmed = (n.used - 2 * neigh_jiffies(parms.base_reachable_time)) | 0 // there was no proof yet
   dev_hold(dev)
   const head = bucket(key, dev)
   n.next = NEIGH.at(i32[head])
@@ -327,7 +421,7 @@ function unused(n: neighbour): boolean {
 function stale(n: neighbour): boolean {
   if ((n.nud_state & (NUD_PERMANENT | NUD_IN_TIMER)) !== 0) return false
   if (time_after(n.confirmed, n.used)) n.used = n.confirmed
-  const kept = neigh_jiffies(arp_tbl.parms.gc_staletime)
+  const kept = neigh_jiffies(neigh_parms_of(n).gc_staletime)
   return unused(n) && (n.nud_state === NUD_FAILED || time_after(jiffies(), n.used + kept))
 }
 
@@ -342,10 +436,10 @@ function neigh_forced_gc(): boolean {
 }
 
 /** neigh_rand_reach_time - so that machines that were started together do not ask each other together. @locks tbl.lock */
-export function neigh_rand_reach_time(): void {
+export function neigh_rand_reach_time(parms: neigh_parms): void {
   arp_tbl.rand = (Math.imul(arp_tbl.rand, 1103515245) + 12345) | 0
-  const base = arp_tbl.parms.base_reachable_time
-  arp_tbl.parms.reachable_time = base === 0 ? 0 : (base >> 1) + ((arp_tbl.rand >>> 8) % base)
+  const base = parms.base_reachable_time
+  parms.reachable_time = base === 0 ? 0 : (base >> 1) + ((arp_tbl.rand >>> 8) % base)
 }
 
 /** neigh_periodic_timer - a part of the buckets each second. @context timer @locks tbl.lock */
@@ -353,9 +447,9 @@ function neigh_periodic_timer(): void {
   write_lock_bh(arp_tbl.lock)
   if (time_after(jiffies(), arp_tbl.last_rand + 300 * hz())) {
     arp_tbl.last_rand = jiffies()
-    neigh_rand_reach_time()
+    for (let p: neigh_parms | null = arp_tbl.parms; p !== null; p = p.next) neigh_rand_reach_time(p)
   }
-  for (let k = Math.ceil(BUCKETS / gc_round); k > 0; k--) {
+  for (let k = Math.ceil(BUCKETS / gc_round()); k > 0; k--) {
     sweep(arp_tbl.chain_gc, stale)
     arp_tbl.chain_gc = (arp_tbl.chain_gc + 1) & (BUCKETS - 1)
   }
@@ -387,10 +481,17 @@ export function neigh_table_init(rnd: number, ops: Sym<neigh_ops>, timer_func: S
   parms.ucast_probes = 3
   parms.app_probes = 0
   parms.mcast_probes = 3
+  parms.anycast_delay = 1000
   parms.proxy_delay = 800
   parms.proxy_qlen = 64
   parms.locktime = 1000
-  neigh_rand_reach_time()
+  parms.next = null
+  parms.dev = 0
+  neigh_rand_reach_time(parms)
+  arp_tbl.gc_thresh1 = NEIGH_GC_THRESH1
+  arp_tbl.gc_thresh2 = NEIGH_GC_THRESH2
+  arp_tbl.gc_thresh3 = NEIGH_GC_THRESH3
+  arp_tbl.gc_interval = 30_000
   init_timer(arp_tbl.gc_timer, neigh_periodic_timer_sym, 0)
   mod_timer(arp_tbl.gc_timer, (jiffies() + hz()) | 0)
 }

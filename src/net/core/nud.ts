@@ -16,11 +16,19 @@ import { RAM } from '../../arch/ram.js'
 import { jiffies, time_after, time_after_eq } from '../../irq/timer.js'
 import { EHOSTUNREACH, EINVAL, ENETDOWN, ENOMEM, EPERM } from '../../lib/errno.js'
 import { call_rcu_bh, rcu_assign_pointer } from '../../rcu/rcupdate.js'
-import { write_lock, write_lock_bh, write_unlock, write_unlock_bh } from '../../sync/rwlock.js'
+import {
+  read_lock_bh,
+  read_unlock_bh,
+  write_lock,
+  write_lock_bh,
+  write_unlock,
+  write_unlock_bh,
+} from '../../sync/rwlock.js'
 import { dev_queue_xmit } from './dev.js'
 import { drop_reason } from './fate.js'
 import {
   arp_tbl,
+  BUCKETS,
   HA,
   NUD_CONNECTED,
   NUD_IN_TIMER,
@@ -33,6 +41,7 @@ import {
   neigh_ha_free_sym,
   neigh_jiffies,
   type neigh_ops,
+  neigh_parms_of,
   neigh_release,
   neigh_table_init,
 } from './neighbour.js'
@@ -79,19 +88,19 @@ function set_state(n: neighbour, state: number): void {
   n.nud_state = state
 }
 
-function reachable_time(): number {
-  return neigh_jiffies(arp_tbl.parms.reachable_time)
+function reachable_time(n: neighbour): number {
+  return neigh_jiffies(neigh_parms_of(n).reachable_time)
 }
-function delay_probe_time(): number {
-  return neigh_jiffies(arp_tbl.parms.delay_probe_time)
+function delay_probe_time(n: neighbour): number {
+  return neigh_jiffies(neigh_parms_of(n).delay_probe_time)
 }
-function retrans_time(): number {
-  return neigh_jiffies(arp_tbl.parms.retrans_time)
+function retrans_time(n: neighbour): number {
+  return neigh_jiffies(neigh_parms_of(n).retrans_time)
 }
 
 /** Questions until it has failed. */
 function neigh_max_probes(n: neighbour): number {
-  const { ucast_probes, app_probes, mcast_probes } = arp_tbl.parms
+  const { ucast_probes, app_probes, mcast_probes } = neigh_parms_of(n)
   return (n.nud_state & NUD_PROBE) !== 0 ? ucast_probes : ucast_probes + app_probes + mcast_probes
 }
 
@@ -99,21 +108,21 @@ function neigh_max_probes(n: neighbour): number {
 function grow_older(n: neighbour, now: number): number {
   const state = n.nud_state
   if ((state & NUD_REACHABLE) !== 0) {
-    const until = (n.confirmed + reachable_time()) | 0
+    const until = (n.confirmed + reachable_time(n)) | 0
     if (time_after_eq(until, now)) return until
-    const used = time_after_eq((n.used + delay_probe_time()) | 0, now)
+    const used = time_after_eq((n.used + delay_probe_time(n)) | 0, now)
     set_state(n, used ? NUD_DELAY : NUD_STALE)
-    return now + delay_probe_time()
+    return now + delay_probe_time(n)
   }
   if ((state & NUD_DELAY) !== 0) {
-    if (time_after_eq((n.confirmed + delay_probe_time()) | 0, now)) {
+    if (time_after_eq((n.confirmed + delay_probe_time(n)) | 0, now)) {
       set_state(n, NUD_REACHABLE)
-      return n.confirmed + reachable_time()
+      return n.confirmed + reachable_time(n)
     }
     set_state(n, NUD_PROBE)
     n.probes = 0
   }
-  return now + retrans_time()
+  return now + retrans_time(n)
 }
 
 /** Nobody answered: those who wait are told, one by one, with the lock open, for they may come back here. */
@@ -178,12 +187,12 @@ function __neigh_event_send(n: neighbour, skb: sk_buff | null): number {
   }
   if ((state & NUD_STALE) !== 0) {
     set_state(n, NUD_DELAY)
-    neigh_add_timer(n, jiffies() + delay_probe_time())
+    neigh_add_timer(n, jiffies() + delay_probe_time(n))
     write_unlock_bh(n.lock)
     return 0
   }
   if ((state & NUD_INCOMPLETE) === 0) {
-    const { ucast_probes, app_probes, mcast_probes } = arp_tbl.parms
+    const { ucast_probes, app_probes, mcast_probes } = neigh_parms_of(n)
     if (mcast_probes + app_probes === 0) {
       set_state(n, NUD_FAILED)
       write_unlock_bh(n.lock)
@@ -195,7 +204,7 @@ function __neigh_event_send(n: neighbour, skb: sk_buff | null): number {
     neigh_add_timer(n, jiffies() + 1)
   }
   let oldest: sk_buff | null = null
-  if (skb !== null && n.arp_queue.qlen >= arp_tbl.parms.queue_len) oldest = __skb_dequeue(n.arp_queue)
+  if (skb !== null && n.arp_queue.qlen >= neigh_parms_of(n).queue_len) oldest = __skb_dequeue(n.arp_queue)
   if (skb !== null) __skb_queue_tail(n.arp_queue, skb)
   write_unlock_bh(n.lock)
   if (oldest !== null) kfree_skb(oldest, QUEUE_FULL)
@@ -309,11 +318,11 @@ function update(n: neighbour, hi: number | null, lo: number, to: number, flags: 
   // The address first: who sees the state without the lock finds it.
   if (changes && set_ha(n, hi!, lo) !== 0) return -ENOMEM
   if (changes && (state & NUD_CONNECTED) === 0)
-    n.confirmed = (jiffies() - 2 * neigh_jiffies(arp_tbl.parms.base_reachable_time)) | 0
+    n.confirmed = (jiffies() - 2 * neigh_jiffies(neigh_parms_of(n).base_reachable_time)) | 0
   if (state !== old) {
     neigh_del_timer(n)
     if ((state & NUD_IN_TIMER) !== 0)
-      neigh_add_timer(n, jiffies() + ((state & NUD_REACHABLE) !== 0 ? reachable_time() : 0))
+      neigh_add_timer(n, jiffies() + ((state & NUD_REACHABLE) !== 0 ? reachable_time(n) : 0))
     set_state(n, state)
   }
   return 0
@@ -326,6 +335,13 @@ export function neigh_add_permanent(key: number, dev: net_device, hi: number, lo
   const err = neigh_update(n, hi, lo, NUD_PERMANENT, NEIGH_UPDATE_F_OVERRIDE | NEIGH_UPDATE_F_ADMIN)
   neigh_release(n)
   return err
+}
+
+/** neigh_for_each - for the list of them. @locks tbl.lock for reading is held around f */
+export function neigh_for_each(f: (n: neighbour) => void): void {
+  read_lock_bh(arp_tbl.lock)
+  for (let b = 0; b < BUCKETS; b++) for (let n = NEIGH.at(i32[(arp_tbl.buckets >> 2) + b]); n !== null; n = n.next) f(n)
+  read_unlock_bh(arp_tbl.lock)
 }
 
 /** neigh_init - @context boot, CPU 0 */

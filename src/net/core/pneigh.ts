@@ -26,7 +26,7 @@ import {
 import { spin_lock_irqsave, spin_unlock_irqrestore } from '../../sync/spinlock.js'
 import { dst_release } from './dst.js'
 import { drop_reason } from './fate.js'
-import { arp_tbl, neigh_jiffies } from './neighbour.js'
+import { arp_tbl, neigh_jiffies, type neigh_parms } from './neighbour.js'
 import { dev_hold, dev_put, netif_running } from './netdevice.js'
 import { __skb_queue_tail, __skb_unlink, skb_peek, skb_queue_head_init } from './skb_queue.js'
 import { kfree_skb } from './skbuff.js'
@@ -170,14 +170,14 @@ function due(skb: sk_buff): number {
   return i32[(skb.stamp >> 2) + 1]
 }
 
-/** pneigh_enqueue - answer it in a while, of random length. @context softirq @locks proxy_queue.lock @consumes skb */
-export function pneigh_enqueue(skb: sk_buff): void {
+/** pneigh_enqueue - answer it in a while, of random length, as the device's parameters have it. @context softirq @locks proxy_queue.lock @consumes skb */
+export function pneigh_enqueue(parms: neigh_parms, skb: sk_buff): void {
   const { proxy_queue, proxy_timer } = pneighs
-  if (proxy_queue.qlen > arp_tbl.parms.proxy_qlen) {
+  if (proxy_queue.qlen > parms.proxy_qlen) {
     kfree_skb(skb, QUEUE_FULL)
     return
   }
-  const delay = neigh_jiffies(arp_tbl.parms.proxy_delay)
+  const delay = neigh_jiffies(parms.proxy_delay)
   // Any number will do, as long as two machines do not draw the same: the question itself is mixed with what we are.
   const drawn = Math.imul(jiffies() ^ skb.addr ^ arp_tbl.hash_rnd, 0x9e3779b1) >>> 8
   const when = (jiffies() + (drawn % delay)) | 0

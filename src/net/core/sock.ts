@@ -44,6 +44,7 @@ import { dst_hold, dst_release } from './dst.js'
 import { sk_filter_free } from './filter.js'
 import { skb_queue_head_init } from './skb_queue.js'
 import { SOCK, SOCK_DEAD, SOCKET_LOCK, type sock, type socket, TCP_CLOSE } from './sock_types.js'
+import { core_ctl } from './sysctl_net_core.js'
 import { type dst_entry, SKB, type sk_buff } from './types.js'
 
 const i32 = RAM.i32
@@ -122,19 +123,13 @@ const no_timer_sym = symbol('sk_no_timer', no_timer)
  * sock_init_data - what all socks begin with; the callbacks are those of sock_mem.ts until the protocol has others.
  * @param sock the program's side; null: none yet (sock_graft)
  */
-export function sock_init_data(
-  sock: socket | null,
-  sk: sock,
-  defaults: sock_callbacks,
-  rcvbuf: number,
-  sndbuf: number,
-): void {
+export function sock_init_data(sock: socket | null, sk: sock, defaults: sock_callbacks): void {
   skb_queue_head_init(sk.sk_receive_queue)
   skb_queue_head_init(sk.sk_write_queue)
   skb_queue_head_init(sk.sk_error_queue)
   init_timer(sk.sk_timer, no_timer_sym, sk.addr)
-  sk.sk_rcvbuf = rcvbuf
-  sk.sk_sndbuf = sndbuf
+  sk.sk_rcvbuf = core_ctl.rmem_default
+  sk.sk_sndbuf = core_ctl.wmem_default
   sk.sk_state = TCP_CLOSE
   if (sock !== null) {
     sk.sk_socket = sock

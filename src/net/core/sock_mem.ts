@@ -32,18 +32,12 @@ import {
   SOCKET,
   type sock,
 } from './sock_types.js'
-import { ACCT_NONE, SKB, type sk_buff } from './types.js'
+import { ACCT_NONE, type sk_buff } from './types.js'
 
 const RMEM = SOCK.offset('sk_rmem_alloc')
 const WMEM = SOCK.offset('sk_wmem_alloc')
 const SOCKET_FLAGS = SOCKET.offset('flags')
 
-/** 256 packets of 256 bytes, and what the kernel needs for each. */
-const SK_MEM_MAX = (SKB.size + 256) * 256
-export const sysctl_rmem_default = SK_MEM_MAX
-export const sysctl_wmem_default = SK_MEM_MAX
-export const sysctl_rmem_max = SK_MEM_MAX
-export const sysctl_wmem_max = SK_MEM_MAX
 export const SOCK_MIN_SNDBUF = 2048
 export const SOCK_MIN_RCVBUF = 256
 

@@ -18,7 +18,7 @@ import {
   sock_reset_flag,
   sock_set_flag,
 } from './sock.js'
-import { SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF, sysctl_rmem_max, sysctl_wmem_max } from './sock_mem.js'
+import { SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF } from './sock_mem.js'
 import {
   MAX_SOCK_ADDR,
   SOCK_BROADCAST,
@@ -35,6 +35,7 @@ import {
 } from './sock_types.js'
 import { type Call, sock_ops } from './socket.js'
 import { net_disable_timestamp, net_enable_timestamp, stamp_now } from './stamp.js'
+import { core_ctl } from './sysctl_net_core.js'
 
 const i32 = RAM.i32
 const u8 = RAM.u8
@@ -170,15 +171,15 @@ export function sock_disable_timestamp(sk: sock): void {
 }
 
 function set_sndbuf(sk: sock, val: number): void {
-  const size = Math.min(val >>> 0, sysctl_wmem_max) * 2
+  const size = Math.min(val >>> 0, core_ctl.wmem_max) * 2
   sk.sk_userlocks |= SOCK_SNDBUF_LOCK
-  sk.sk_sndbuf = Math.max(size, SOCK_MIN_SNDBUF)
+  sk.sk_sndbuf = Math.max(size | 0, SOCK_MIN_SNDBUF)
   call(sk.sk_write_space)(sk) // there may be room now
 }
 function set_rcvbuf(sk: sock, val: number): void {
-  const size = Math.min(val >>> 0, sysctl_rmem_max) * 2
+  const size = Math.min(val >>> 0, core_ctl.rmem_max) * 2
   sk.sk_userlocks |= SOCK_RCVBUF_LOCK
-  sk.sk_rcvbuf = Math.max(size, SOCK_MIN_RCVBUF)
+  sk.sk_rcvbuf = Math.max(size | 0, SOCK_MIN_RCVBUF)
 }
 
 /** @locks the socket is ours */

@@ -41,6 +41,18 @@ export function sysctl_word<T extends object>(
   })
 }
 
+/** One of several numbers, such as a range. */
+export interface ctl_vector {
+  get(): number[]
+  /** @param values as many as get() gives @context process @locks rtnl is held @returns 0, -errno */
+  set(values: readonly number[]): number
+}
+const vectors = new Map<string, ctl_vector>()
+/** register_sysctl_vector - at module load. */
+export function register_sysctl_vector(name: string, vector: ctl_vector): void {
+  vectors.set(name, vector)
+}
+
 /** find_sysctl - by its name with dots. */
 export function find_sysctl(name: string): ctl_table | null {
   const table = tables.get(name)
@@ -51,10 +63,27 @@ export function find_sysctl(name: string): ctl_table | null {
 
 /** sysctl_names - those that have no device in them. */
 export function sysctl_names(): string[] {
-  return [...tables.keys()].sort()
+  return [...tables.keys(), ...vectors.keys()].sort()
 }
 
-/** sysctl_write - @context process @locks rtnl is held @returns 0, -ENOENT, -EINVAL */
-export function sysctl_write(name: string, value: number): number {
-  return Number.isInteger(value) ? (find_sysctl(name)?.set(value) ?? -ENOENT) : -EINVAL
+/** sysctl_read - @returns its numbers, or null: there is none of that name */
+export function sysctl_read(name: string): number[] | null {
+  const vector = vectors.get(name)
+  if (vector !== undefined) return vector.get()
+  const table = find_sysctl(name)
+  return table === null ? null : [table.get()]
+}
+
+/**
+ * sysctl_write - of several numbers the first ones may do: the others stay. @context process @locks rtnl is held
+ * @returns 0, -ENOENT, -EINVAL
+ */
+export function sysctl_write(name: string, value: number | readonly number[]): number {
+  const values = typeof value === 'number' ? [value] : value
+  const before = sysctl_read(name)
+  if (before === null) return -ENOENT
+  if (values.length === 0 || values.length > before.length || !values.every(Number.isInteger)) return -EINVAL
+  const vector = vectors.get(name)
+  if (vector !== undefined) return vector.set([...values, ...before.slice(values.length)])
+  return find_sysctl(name)!.set(values[0]!)
 }

@@ -166,6 +166,8 @@ export class net_device extends Struct {
   declare features: number
   declare dev_addr_hi: number
   declare dev_addr_lo: number
+  declare broadcast_hi: number
+  declare broadcast_lo: number
   declare tx_queue_len: number
   declare weight: number
   declare priv: number
@@ -185,6 +187,7 @@ export class net_device extends Struct {
   declare tx_timeout: Sym<(dev: net_device) => void>
   declare set_mac_address: Sym<(dev: net_device, hi: number, lo: number) => number>
   declare set_multicast_list: Sym<(dev: net_device) => void>
+  declare mc_list: number
   declare gflags: number
   declare promiscuity: number
   declare allmulti: number
@@ -215,8 +218,10 @@ export const NETDEV: Layout<net_device> = layout(
     features: konst(word),
     dev_addr_hi: by('rtnl', word), // first 4 bytes of the station address
     dev_addr_lo: by('rtnl', word), // last 2
+    broadcast_hi: atomic(word), // everybody's address: changed under rtnl, looked at by packets without it
+    broadcast_lo: atomic(word),
     tx_queue_len: by('rtnl', word),
-    weight: konst(word),
+    weight: konst(word), // of a backlog: its CPU's own, as the sysctl says
     priv: konst(word), // address of the driver's own struct
     ip_ptr: rcu(word), // address of the in_device
     irq: konst(word),
@@ -233,6 +238,7 @@ export const NETDEV: Layout<net_device> = layout(
     tx_timeout: konst(word),
     set_mac_address: konst(word),
     set_multicast_list: konst(word), // tells the hardware what IFF_PROMISC and IFF_ALLMULTI ask for
+    mc_list: by('rtnl', word), // address of the first of its groups (dev_mcast.ts)
     gflags: by('rtnl', word), // IFF_PROMISC and IFF_ALLMULTI as programs have set them
     promiscuity: by('rtnl', word), // how many want to see all frames
     allmulti: by('rtnl', word),
@@ -344,6 +350,10 @@ export const NET_XMIT_CN = 2
 
 // ---- destinations and neighbours ------------------------------------------------------------------------------------
 
+// dst.flags
+export const DST_NOXFRM = 2 // no policy of IPsec is asked on the way out
+export const DST_NOPOLICY = 4 // and on the way in
+
 export class dst_entry extends Struct {
   declare next: dst_entry | null
   declare refcnt: number
@@ -377,7 +387,7 @@ export const DST: Layout<dst_entry> = layout('dst_entry', dst_entry, {
   refcnt: atomic(word),
   use: word,
   obsolete: atomic(word), // 0: it counts; 2: garbage. Whoever keeps one looks before each use
-  flags: konst(word),
+  flags: konst(word), // DST_*
   dev: atomic(ptr(() => NETDEV)), // of one that nobody can find any more: loopback, once the device is gone (dst_ifdown)
   lastuse: word, // jiffies
   expires: word, // jiffies; 0: never
@@ -407,6 +417,7 @@ export class neighbour extends Struct {
   declare nud_state: number
   declare refcnt: number
   declare ha: number
+  declare parms: number
   declare dead: number
   declare used: number
   declare confirmed: number
@@ -426,6 +437,7 @@ export const NEIGH: Layout<neighbour> = layout('neighbour', neighbour, {
   nud_state: atomic(word), // changed under lock, looked at without it
   refcnt: atomic(word),
   ha: rcu(word), // address of the neigh_ha, 0 before the first; changed under lock
+  parms: konst(word), // address of its device's neigh_parms, with a reference
   dead: atomic(word), // it left the table
   used: atomic(word), // jiffies: when somebody last had to ask whether it may be sent to
   confirmed: atomic(word), // when it was last known to be there

@@ -23,7 +23,7 @@ import {
 import { local_bh_disable, local_bh_enable } from '../../sync/bh.js'
 import { datagram_poll } from '../core/datagram.js'
 import { lock_sock, release_sock, sk_alloc, sk_dst_reset, sock_init_data } from '../core/sock.js'
-import { sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default } from '../core/sock_mem.js'
+import { sock_def_callbacks } from '../core/sock_mem.js'
 import { capable } from '../core/sock_opt.js'
 import {
   AF_INET,
@@ -88,7 +88,7 @@ function inet_create(sock: socket, asked: number): number {
   const sk = sk_alloc(AF_INET, answer.prot)
   if (sk === null) return -ENOBUFS
   sock.ops = answer.ops
-  sock_init_data(sock, sk, sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default)
+  sock_init_data(sock, sk, sock_def_callbacks)
   const inet = inet_sk(sk)
   inet.uc_ttl = -1
   inet.mc_ttl = 1

@@ -8,13 +8,13 @@ import { jiffies, time_after } from '../../irq/timer.js'
 import { dev_queue_xmit } from '../core/dev.js'
 import { dst_link_failure } from '../core/dst.js'
 import { drop_reason } from '../core/fate.js'
+import { neigh_sysctl_register } from '../core/neigh_sysctl.js'
 import {
   __neigh_lookup,
-  arp_tbl,
   neigh_jiffies,
   neigh_lookup,
   type neigh_ops,
-  type neigh_parms,
+  neigh_parms_of,
   neigh_release,
 } from '../core/neighbour.js'
 import { NEIGH_UPDATE_F_OVERRIDE, neigh_init, neigh_update } from '../core/nud.js'
@@ -29,7 +29,6 @@ import {
   skb_reserve,
   skb_share_check,
 } from '../core/skbuff.js'
-import { sysctl_word } from '../core/sysctl.js'
 import {
   IFF_NOARP,
   NUD_REACHABLE,
@@ -65,6 +64,7 @@ import {
   in_dev_forwards,
   in_dev_maxconf,
   in_dev_orconf,
+  in_dev_parms,
   inet_addr_onlink,
   inet_confirm_addr,
   inet_select_addr,
@@ -84,7 +84,6 @@ const IGNORED = drop_reason('arp_ignored')
 const UNRESOLVED = drop_reason('neigh_unresolved')
 /** Link header in front of what we build. */
 const LL_SPACE = 16
-const BROADCAST = -1
 
 /**
  * arp_send - a question or an answer. Station addresses as two numbers; `dhi`, `dlo`: whom the frame is for.
@@ -132,13 +131,13 @@ const arp_ops: neigh_ops = {
   solicit(n, skb) {
     const dev = n.dev!
     if (dev.ip_ptr === 0) return
-    const { ucast_probes, app_probes } = arp_tbl.parms
+    const { ucast_probes, app_probes } = neigh_parms_of(n)
     const { probes, ha, primary_key: target } = n
     const saddr = asking_address(dev, target, skb)
     if (probes < ucast_probes && ha !== 0)
       arp_send(ARPOP_REQUEST, dev, saddr, target, i32[ha >> 2], i32[(ha >> 2) + 1], 0, 0)
     else if (probes >= ucast_probes + app_probes || ha === 0)
-      arp_send(ARPOP_REQUEST, dev, saddr, target, BROADCAST, BROADCAST, 0, 0)
+      arp_send(ARPOP_REQUEST, dev, saddr, target, dev.broadcast_hi, dev.broadcast_lo, 0, 0)
   },
   /** arp_error_report - nobody answers. */
   error_report(_n, skb) {
@@ -222,8 +221,9 @@ function arp_request(skb: sk_buff, dev: net_device, arp: number): boolean {
   const n = neigh_event_ns(dev, arp)
   if (n !== null) neigh_release(n)
   const waited = i32[skb.stamp >> 2] === LOCALLY_ENQUEUED
-  if (!waited && skb.pkt_type !== PACKET_HOST && arp_tbl.parms.proxy_delay !== 0) {
-    pneigh_enqueue(skb)
+  const parms = in_dev_parms(dev)
+  if (!waited && skb.pkt_type !== PACKET_HOST && parms !== null && parms.proxy_delay !== 0) {
+    pneigh_enqueue(parms, skb)
     return true
   }
   reply(dev, arp, tip)
@@ -257,7 +257,7 @@ function arp_process(skb: sk_buff): void {
   const n = neigh_lookup(sip, dev)
   if (n !== null) {
     // Of several answers in a row the first is believed: proxies may be among them, and the fastest router is the best.
-    const override = time_after(jiffies(), (n.updated + neigh_jiffies(arp_tbl.parms.locktime)) | 0)
+    const override = time_after(jiffies(), (n.updated + neigh_jiffies(neigh_parms_of(n).locktime)) | 0)
     const state = !asked && skb.pkt_type === PACKET_HOST ? NUD_REACHABLE : NUD_STALE
     neigh_update(n, arp_sha_hi(arp), arp_sha_lo(arp), state, override ? NEIGH_UPDATE_F_OVERRIDE : 0)
     neigh_release(n)
@@ -289,21 +289,7 @@ const arp_packet_type = DEFINE_STATIC('arp_packet_type', PACKET_TYPE)
 
 // ---- start ----------------------------------------------------------------------------------------------------------
 
-/** By their names under net.ipv4.neigh.default, and the largest value that makes sense. Times are in ms. */
-const PARMS: [name: string, field: keyof neigh_parms, max: number][] = [
-  ['mcast_solicit', 'mcast_probes', 100],
-  ['ucast_solicit', 'ucast_probes', 100],
-  ['retrans_time_ms', 'retrans_time', 3_600_000],
-  ['base_reachable_time_ms', 'base_reachable_time', 86_400_000],
-  ['delay_first_probe_time_ms', 'delay_probe_time', 3_600_000],
-  ['gc_stale_time_ms', 'gc_staletime', 86_400_000],
-  ['unres_qlen', 'queue_len', 1000],
-  ['proxy_delay_ms', 'proxy_delay', 3_600_000],
-  ['proxy_qlen', 'proxy_qlen', 1000],
-  ['locktime_ms', 'locktime', 3_600_000],
-]
-for (const [name, field, max] of PARMS)
-  sysctl_word(`net.ipv4.neigh.default.${name}`, () => arp_tbl.parms, field, 0, max)
+neigh_sysctl_register('ipv4')
 
 /** arp_init - @context boot, CPU 0 */
 export function arp_init(rnd: number): void {

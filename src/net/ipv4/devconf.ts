@@ -9,6 +9,7 @@ import { DEFINE_STATIC } from '../../abi/section.js'
 
 export const DEVCONF = [
   'forwarding',
+  'mc_forwarding',
   'accept_redirects',
   'send_redirects',
   'secure_redirects',
@@ -19,9 +20,12 @@ export const DEVCONF = [
   'medium_id',
   'bootp_relay',
   'log_martians',
+  'tag',
   'arp_filter',
   'arp_announce',
   'arp_ignore',
+  'disable_xfrm',
+  'disable_policy',
   'force_igmp_version',
   'promote_secondaries',
 ] as const
@@ -29,6 +33,7 @@ export type DevconfName = (typeof DEVCONF)[number]
 
 export class ipv4_devconf extends Struct {
   declare forwarding: number
+  declare mc_forwarding: number
   declare accept_redirects: number
   declare send_redirects: number
   declare secure_redirects: number
@@ -39,9 +44,12 @@ export class ipv4_devconf extends Struct {
   declare medium_id: number
   declare bootp_relay: number
   declare log_martians: number
+  declare tag: number
   declare arp_filter: number
   declare arp_announce: number
   declare arp_ignore: number
+  declare disable_xfrm: number
+  declare disable_policy: number
   declare force_igmp_version: number
   declare promote_secondaries: number
 }

@@ -20,10 +20,11 @@ import {
   type notifier_head,
   notifier_head_init,
 } from '../../irq/notifier.js'
-import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM } from '../../lib/errno.js'
+import { EADDRNOTAVAIL, EEXIST, EINVAL, ENOMEM, EPERM } from '../../lib/errno.js'
 import { MAX_IFADDRS, MAX_NETDEVS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { call_rcu_bh, RCU_HEAD, rcu_assign_pointer, type rcu_head } from '../../rcu/rcupdate.js'
+import { NEIGH_PARMS, type neigh_parms, neigh_parms_alloc, neigh_parms_release } from '../core/neighbour.js'
 import {
   dev_hold,
   dev_name,
@@ -35,7 +36,7 @@ import {
   register_netdevice_notifier,
 } from '../core/netdevice.js'
 import { register_sysctl, register_sysctl_dir } from '../core/sysctl.js'
-import { NETDEV, type net_device } from '../core/types.js'
+import { DST_NOPOLICY, DST_NOXFRM, IFF_LOOPBACK, NETDEV, type net_device } from '../core/types.js'
 import { RTM_DELADDR, RTM_NEWADDR } from '../netlink/rtnetlink.js'
 import { inet_make_mask, ipv4_is_loopback } from '../wire/ipv4.js'
 import {
@@ -89,6 +90,7 @@ export class in_device extends Struct {
   declare mc_list: number
   declare mr_v1_seen: number
   declare cnf: ipv4_devconf
+  declare arp_parms: number
   declare rcu: rcu_head
 }
 export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
@@ -97,6 +99,7 @@ export const IN_DEVICE: Layout<in_device> = layout('in_device', in_device, {
   mc_list: by('igmp.lock', word), // address of the first of its multicast groups (ip_mc.ts)
   mr_v1_seen: by('igmp.lock', word), // jiffies until when a router of IGMP version 1 is about; 0: none was heard
   cnf: embed(IPV4_DEVCONF),
+  arp_parms: konst(word), // address of its neigh_parms
   rcu: embed(RCU_HEAD),
 })
 /** Not the first of its subnet: the routes of the subnet are its primary's, and it goes when that one goes. */
@@ -151,9 +154,19 @@ export function unregister_inetaddr_notifier(nb: notifier_block): void {
 export function in_dev_get(dev: net_device): in_device | null {
   return IN_DEVICE.at(dev.ip_ptr)
 }
+/** in_dev_parms - how its neighbours are asked for; null: it has no IPv4 side. @context any, under rcu_bh or rtnl */
+export function in_dev_parms(dev: net_device): neigh_parms | null {
+  const in_dev = in_dev_get(dev)
+  return in_dev === null ? null : NEIGH_PARMS.ref(in_dev.arp_parms)
+}
 /** in_dev_cnf - a switch of one device: off where it has no IPv4 side. @context any, under rcu_bh or rtnl */
 export function in_dev_cnf(dev: net_device, name: DevconfName): number {
   return in_dev_get(dev)?.cnf[name] ?? 0
+}
+/** in_dev_dst_flags - of a route that comes in by `from` and goes out by `to`; null: not. @context any, under rcu_bh or rtnl */
+export function in_dev_dst_flags(from: net_device, to: net_device | null): number {
+  const nopolicy = in_dev_cnf(from, 'disable_policy') !== 0 ? DST_NOPOLICY : 0
+  return to !== null && in_dev_cnf(to, 'disable_xfrm') !== 0 ? nopolicy | DST_NOXFRM : nopolicy
 }
 /** One that must be on for all devices and for this one. */
 export function in_dev_andconf(dev: net_device, name: DevconfName): boolean {
@@ -191,6 +204,10 @@ function devconf_of(which: string): ipv4_devconf | null {
     if (dev_name(dev) === which) return in_dev_get(dev)?.cnf ?? null
   return null
 }
+const LIMITS: Partial<Record<DevconfName, [min: number, max: number]>> = {
+  medium_id: [-1, 0x7fffffff],
+  tag: [-0x80000000, 0x7fffffff], // of whoever wants to write something down
+}
 register_sysctl_dir('net.ipv4.conf.', path => {
   const dot = path.lastIndexOf('.')
   const name = path.slice(dot + 1) as DevconfName
@@ -199,7 +216,9 @@ register_sysctl_dir('net.ipv4.conf.', path => {
   return {
     get: () => cnf[name],
     set(value) {
-      if (name === 'medium_id' ? value < -1 || value > 0x7fffffff : value < 0 || value > 8) return -EINVAL
+      if (name === 'mc_forwarding') return -EPERM // a routing daemon's socket says so
+      const [min, max] = LIMITS[name] ?? [0, 8]
+      if (value < min || value > max) return -EINVAL
       if (cnf === ipv4_devconf_all && name === 'forwarding') inet_forward_change(value === 0 ? 0 : 1)
       else cnf[name] = value
       rt_flush()
@@ -220,11 +239,21 @@ register_sysctl('net.ipv4.ip_forward', {
 export function inetdev_init(dev: net_device): in_device | null {
   const in_dev = kmem_cache_alloc(indev_cache)
   if (in_dev === null) return null
+  const parms = neigh_parms_alloc(dev)
+  if (parms === null) {
+    kmem_cache_free(indev_cache, in_dev)
+    return null
+  }
+  in_dev.arp_parms = parms.addr
   in_dev.dev = dev
   in_dev.ifa_list = null
   in_dev.mc_list = 0
   in_dev.mr_v1_seen = 0
   devconf_copy(in_dev.cnf, ipv4_devconf_dflt)
+  if ((dev.flags & IFF_LOOPBACK) !== 0) {
+    in_dev.cnf.disable_xfrm = 1
+    in_dev.cnf.disable_policy = 1
+  }
   dev_hold(dev)
   rcu_assign_pointer(dev.addr + IP_PTR, in_dev.addr)
   return in_dev
@@ -237,6 +266,7 @@ export function inetdev_destroy(dev: net_device): void {
   ip_mc_destroy_dev(in_dev)
   while (in_dev.ifa_list !== null) inet_del_ifa(in_dev, in_dev.ifa_list)
   rcu_assign_pointer(dev.addr + IP_PTR, 0)
+  neigh_parms_release(NEIGH_PARMS.ref(in_dev.arp_parms))
   call_rcu_bh(in_dev.rcu, in_dev_rcu_put_sym)
 }
 

@@ -117,8 +117,6 @@ for (const [name, field, max] of [
 const XRLIM_BURST_FACTOR = 6
 const IPTOS_TOS_MASK = 0x1e
 const IPTOS_PREC_INTERNETCONTROL = 0xc0
-/** TTL of packets of our own. */
-export const IPDEFTTL = 64
 /** Link header in front of what we build. */
 const LL_SPACE = 16
 

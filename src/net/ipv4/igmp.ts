@@ -127,8 +127,8 @@ function igmp_send_report(in_dev: in_device, group: number, type: number): void 
   ip_local_out(skb)
 }
 
-/** Is there a router of version 1 on the link? It would not understand the others. */
-function v1_seen(in_dev: in_device): boolean {
+/** igmp_v1_seen - is there a router of version 1 on the link? It would not understand the others. */
+export function igmp_v1_seen(in_dev: in_device): boolean {
   if (in_dev.cnf.force_igmp_version === 1 || ipv4_devconf_all.force_igmp_version === 1) return true
   return in_dev.mr_v1_seen !== 0 && !time_after(jiffies(), in_dev.mr_v1_seen)
 }
@@ -162,7 +162,7 @@ function igmp_timer_expire(addr: number): void {
     igmp_start_timer(im, UNSOLICITED_REPORT_INTERVAL())
   }
   im.reporter = 1
-  const type = v1_seen(in_dev) ? IGMP_HOST_MEMBERSHIP_REPORT : IGMPV2_HOST_MEMBERSHIP_REPORT
+  const type = igmp_v1_seen(in_dev) ? IGMP_HOST_MEMBERSHIP_REPORT : IGMPV2_HOST_MEMBERSHIP_REPORT
   spin_unlock_bh(igmp.lock)
   igmp_send_report(in_dev, im.multiaddr, type)
 }
@@ -234,7 +234,7 @@ function igmp_group_dropped(im: ip_mc_list): void {
   spin_unlock_bh(igmp.lock)
   del_timer_sync(im.timer)
   const in_dev = im.interface!
-  if (reporter === 0 || v1_seen(in_dev) || (in_dev.dev!.flags & IFF_UP) === 0) return
+  if (reporter === 0 || igmp_v1_seen(in_dev) || (in_dev.dev!.flags & IFF_UP) === 0) return
   local_bh_disable()
   igmp_send_report(in_dev, im.multiaddr, IGMP_HOST_LEAVE_MESSAGE)
   local_bh_enable()

@@ -3,7 +3,7 @@ import { atomic, type Layout, layout, Struct, word } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { hz } from '../../arch/machine.js'
 import { EINVAL } from '../../lib/errno.js'
-import { register_sysctl, sysctl_word } from '../core/sysctl.js'
+import { register_sysctl, register_sysctl_vector, sysctl_word } from '../core/sysctl.js'
 
 export class ipv4_sysctl extends Struct {
   declare default_ttl: number
@@ -14,6 +14,7 @@ export class ipv4_sysctl extends Struct {
   declare frag_time: number
   declare frag_secret_interval: number
   declare ignore_bogus_errors: number
+  declare local_ports: number
 }
 const SYSCTL: Layout<ipv4_sysctl> = layout('ipv4_sysctl', ipv4_sysctl, {
   default_ttl: atomic(word), // of packets whose socket and route say nothing
@@ -26,6 +27,7 @@ const SYSCTL: Layout<ipv4_sysctl> = layout('ipv4_sysctl', ipv4_sysctl, {
   frag_time: atomic(word),
   frag_secret_interval: atomic(word),
   ignore_bogus_errors: atomic(word), // 1: errors about broadcasts count like others
+  local_ports: atomic(word), // given out by themselves: the first and, in the lower half, the last, so that who reads has a pair
 })
 export const ip_ctl = DEFINE_STATIC('ipv4_sysctl', SYSCTL)
 
@@ -51,6 +53,23 @@ for (const [name, field] of [
     },
   })
 
+/** local_port_range - the first and the last port that is given out by itself. @context any */
+export function local_port_range(): [low: number, high: number] {
+  const ports = ip_ctl.local_ports
+  return [ports >>> 16, ports & 0xffff]
+}
+function set_local_port_range(low: number, high: number): void {
+  ip_ctl.local_ports = (low << 16) | high
+}
+register_sysctl_vector('net.ipv4.ip_local_port_range', {
+  get: local_port_range,
+  set([low, high]) {
+    if (low! < 1 || high! > 65535 || low! > high!) return -EINVAL // 2.6.11 takes an empty one
+    set_local_port_range(low!, high!)
+    return 0
+  },
+})
+
 /** ip_sysctl_init - what 2.6.11 begins with. @context boot, CPU 0, before anybody reads them */
 export function ip_sysctl_init(): void {
   ip_ctl.default_ttl = 64
@@ -61,4 +80,5 @@ export function ip_sysctl_init(): void {
   ip_ctl.frag_time = 30 * hz()
   ip_ctl.frag_secret_interval = 600 * hz()
   ip_ctl.ignore_bogus_errors = 0
+  set_local_port_range(32768, 61000) // as on a machine with enough memory
 }

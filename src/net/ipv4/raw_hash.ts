@@ -15,7 +15,9 @@ import { EHOSTUNREACH, EMSGSIZE, EPERM, EPROTO } from '../../lib/errno.js'
 import {
   RWLOCK,
   read_lock,
+  read_lock_bh,
   read_unlock,
+  read_unlock_bh,
   rwlock_init,
   type rwlock_t,
   write_lock_bh,
@@ -206,6 +208,17 @@ export function raw_v4_error(protocol: number, skb: sk_buff, info: number): void
   read_unlock(table.lock)
 }
 
+/** raw_each - the raw sockets, by protocol. @context process, or a halted machine @locks raw_v4_lock for reading is held around f */
+export function raw_each(f: (inet: inet_sock, protocol: number) => void): void {
+  read_lock_bh(table.lock)
+  for (let p = 0; p < 256; p++)
+    for (let node = i32[chain(p) >> 2]!; node !== 0; ) {
+      const inet = INET_SOCK.ref(node - NODE)
+      f(inet, p)
+      node = inet.sk.sk_node.next
+    }
+  read_unlock_bh(table.lock)
+}
 /** raw_hash_init - @context boot, CPU 0 */
 export function raw_hash_init(): void {
   rwlock_init(table.lock)

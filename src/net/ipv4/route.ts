@@ -293,11 +293,11 @@ export function rt_clone(of: rtable): rtable | null {
   for (const field of COPIED) r[field] = of[field]
   r.dst.input = of.dst.input
   r.dst.output = of.dst.output
-  for (const metric of METRICS) r.dst[metric] = of.dst[metric]
+  for (const field of OF_DST) r.dst[field] = of.dst[field]
   rt_set_dev(r, of.dst.dev!)
   return r
 }
-const METRICS = ['mtu', 'mtu_locked', 'advmss', 'hoplimit'] as const
+const OF_DST = ['flags', 'mtu', 'mtu_locked', 'advmss', 'hoplimit'] as const
 const COPIED = [
   ...(['fl_dst', 'fl_src', 'fl_iif', 'fl_oif', 'fl_tos', 'fl_mark', 'hash', 'rt_flags', 'rt_type', 'rt_dst'] as const),
   ...(['rt_src', 'rt_iif', 'rt_gateway', 'rt_spec_dst'] as const),
@@ -340,7 +340,8 @@ export function rt_key(
 function neighbour_of(r: rtable, dev: net_device): neighbour | null {
   const key = r.rt_gateway
   if ((dev.flags & IFF_LOOPBACK) !== 0) return __neigh_lookup_noarp(0, dev, dev.dev_addr_hi, dev.dev_addr_lo)
-  if (r.rt_type === RTN_BROADCAST && r.fl_iif === 0) return __neigh_lookup_noarp(key, dev, -1, -1)
+  if (r.rt_type === RTN_BROADCAST && r.fl_iif === 0)
+    return __neigh_lookup_noarp(key, dev, dev.broadcast_hi, dev.broadcast_lo)
   if (r.rt_type !== RTN_MULTICAST) return __neigh_lookup(key, dev)
   return __neigh_lookup_noarp(key, dev, 0x01005e00 | ((key >>> 16) & 0x7f), (key << 16) >> 16)
 }
@@ -423,8 +424,8 @@ const RTN_UNICAST = 1
 const RTN_BROADCAST = 3
 const RTN_MULTICAST = 5
 
-/** rt_run_flush - throw every entry out. @context process, softirq */
-function rt_run_flush(): void {
+/** rt_cache_flush - routes or addresses changed: forget what was answered, all of it. @context process, softirq */
+export function rt_cache_flush(): void {
   rt.generation++
   for (let b = 0; b < RT_HASH_BUCKETS; b++) {
     const bucket = rt_bucket(b)
@@ -439,11 +440,6 @@ function rt_run_flush(): void {
       r = next
     }
   }
-}
-
-/** rt_cache_flush - routes or addresses changed: forget what was answered. @context process, softirq */
-export function rt_cache_flush(): void {
-  rt_run_flush()
 }
 export const rt_cache_flush_sym = symbol('rt_cache_flush', rt_cache_flush)
 register_sysctl('net.ipv4.route.flush', {

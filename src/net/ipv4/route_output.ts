@@ -15,7 +15,7 @@ import {
   ipv4_is_multicast,
   ipv4_is_zeronet,
 } from '../wire/ipv4.js'
-import { in_dev_get, inet_select_addr } from './devinet.js'
+import { in_dev_dst_flags, in_dev_get, inet_select_addr } from './devinet.js'
 import { fib_select_default } from './fib_default.js'
 import { ip_dev_find } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
@@ -201,6 +201,7 @@ function make_route(s: Search, daddr: number, saddr: number, tos: number, oif: n
   if ((flags & to_all) !== 0 && (dev.flags & IFF_LOOPBACK) === 0) rth.dst.output = ip_mc_output_sym
   rt_set_dev(rth, dev)
   rt_set_nexthop(rth, s.fi)
+  rth.dst.flags = in_dev_dst_flags(dev, dev)
   const hashed = rt_intern_hash(rth)
   return hashed === null ? -ENOBUFS : hashed.addr
 }

@@ -31,7 +31,14 @@ import {
   ipv4_is_multicast,
   ipv4_is_zeronet,
 } from '../wire/ipv4.js'
-import { in_dev_forwards, in_dev_get, in_dev_orconf, inet_addr_onlink, inet_select_addr } from './devinet.js'
+import {
+  in_dev_dst_flags,
+  in_dev_forwards,
+  in_dev_get,
+  in_dev_orconf,
+  inet_addr_onlink,
+  inet_select_addr,
+} from './devinet.js'
 import { fib_validate_source } from './fib_frontend.js'
 import { fib_select_multipath } from './fib_multipath.js'
 import { fib_lookup } from './fib_rules.js'
@@ -104,6 +111,7 @@ function new_input_route(skb: sk_buff, daddr: number, saddr: number, tos: number
   rth.rt_src = saddr
   rth.rt_iif = dev.ifindex
   rth.rt_gateway = daddr
+  rth.dst.flags = in_dev_dst_flags(dev, null)
   return rth
 }
 
@@ -222,6 +230,7 @@ function forward_route(skb: sk_buff, daddr: number, saddr: number, tos: number, 
   rth.rt_spec_dst = 0
   rth.dst.input = ip_forward_sym
   rth.dst.output = ip_output_sym
+  rth.dst.flags = in_dev_dst_flags(dev, out)
   rt_set_dev(rth, out)
   rt_set_nexthop(rth, fi)
   return attach(skb, rth)

@@ -13,7 +13,9 @@ import { RAM } from '../../arch/ram.js'
 import {
   RWLOCK,
   read_lock,
+  read_lock_bh,
   read_unlock,
+  read_unlock_bh,
   rwlock_init,
   type rwlock_t,
   write_lock_bh,
@@ -22,12 +24,11 @@ import {
 import { sock_hold, sock_put } from '../core/sock.js'
 import { SOCK, type sock } from '../core/sock_types.js'
 import { INET_SOCK, inet_sk, type inet_sock } from './inet_sock.js'
+import { local_port_range } from './ip_sysctl.js'
 
 const i32 = RAM.i32
 
 export const UDP_HTABLE_SIZE = 128
-/** Ports that are given out by themselves, as on a machine with enough memory. */
-export const sysctl_local_port_range = [32768, 61000] as const
 
 class udp_table extends Struct {
   declare lock: rwlock_t
@@ -92,8 +93,7 @@ function udp_lport_inuse(num: number): boolean {
   return false
 }
 /** Within the range, on the same chain. */
-function wrap(port: number): number {
-  const [low, high] = sysctl_local_port_range
+function wrap(port: number, low: number, high: number): number {
   return port > high ? low + ((port - low) & (UDP_HTABLE_SIZE - 1)) : port
 }
 function length(port: number, enough: number): number {
@@ -102,10 +102,21 @@ function length(port: number, enough: number): number {
   return size
 }
 
+/** The next one, whatever its chain: of fewer ports than chains, where 2.6.11 can leave the range; or where it finds none. @locks udp_hash_lock for writing */
+function pick_any(rover: number, low: number, high: number): number {
+  const n = high - low + 1
+  for (let k = 0; k < n; k++) {
+    const port = low + ((rover - low + k) % n)
+    if (!udp_lport_inuse(port)) return port
+  }
+  return 0
+}
+
 /** A free port on the shortest chain. @locks udp_hash_lock for writing @returns 0: there is none */
 function pick_port(): number {
-  const [low, high] = sysctl_local_port_range
+  const [low, high] = local_port_range()
   const rover = table.port_rover < low || table.port_rover > high ? low : table.port_rover
+  if (high - low < UDP_HTABLE_SIZE) return pick_any(rover, low, high)
   let best_size = 32767
   let best = rover
   for (let k = 0; k < UDP_HTABLE_SIZE && best_size > 0; k++) {
@@ -115,10 +126,10 @@ function pick_port(): number {
       best = rover + k
     }
   }
-  let result = wrap(best)
-  for (let k = 0; k < (1 << 16) / UDP_HTABLE_SIZE; k++, result = wrap(result + UDP_HTABLE_SIZE))
+  let result = wrap(best, low, high)
+  for (let k = 0; k < (1 << 16) / UDP_HTABLE_SIZE; k++, result = wrap(result + UDP_HTABLE_SIZE, low, high))
     if (!udp_lport_inuse(result)) return result
-  return 0
+  return pick_any(rover, low, high)
 }
 
 /** udp_v4_get_port - bind to this port, 0: to any. @context process @locks udp_hash_lock @returns 0, or 1: it cannot be had */
@@ -218,7 +229,13 @@ export function udp_v4_mcast_next(
 /** udp_hash_init - @context boot, CPU 0 */
 export function udp_hash_init(): void {
   rwlock_init(udp_hash_lock)
-  table.port_rover = sysctl_local_port_range[0]
+  table.port_rover = 0
+}
+/** udp_each - the sockets with a port, chain by chain. @context process, or a halted machine @locks udp_hash_lock for reading is held around f */
+export function udp_each(f: (inet: inet_sock, bucket: number) => void): void {
+  read_lock_bh(udp_hash_lock)
+  for (let b = 0; b < UDP_HTABLE_SIZE; b++) for (let s = first(b); s !== null; s = next(s)) f(s, b)
+  read_unlock_bh(udp_hash_lock)
 }
 /** udp_ports_used - sockets with a port. @context any, for /proc/net/sockstat */
 export function udp_ports_used(): number {

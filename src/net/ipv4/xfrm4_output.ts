@@ -29,7 +29,7 @@ import {
 } from '../wire/ipv4.js'
 import { STATE, XFRM_MODE_TUNNEL, XFRM_STATE_NOECN, XFRM_STATE_VALID, type xfrm_state } from '../xfrm/types.js'
 import { xfrm_state_check_expire, xfrm_state_count } from '../xfrm/xfrm_state.js'
-import { IPDEFTTL, icmp_send } from './icmp.js'
+import { icmp_send } from './icmp.js'
 import { ip_select_ident } from './ip_ident.js'
 import { ip_stats } from './mib.js'
 import { RTABLE } from './types.js'
@@ -51,7 +51,7 @@ function xfrm4_encap(x: xfrm_state, skb: sk_buff): void {
   set_ip_tos(iph, (x.flags & XFRM_STATE_NOECN) !== 0 ? tos & ~3 : (tos & 3) === 3 ? (tos & ~3) | 2 : tos)
   set_ip_frag_off(iph, df)
   set_ip_id(iph, df !== 0 ? 0 : ip_select_ident(RTABLE.ref(skb.dst!.path!.addr)))
-  set_ip_ttl(iph, IPDEFTTL)
+  set_ip_ttl(iph, skb.dst!.path!.hoplimit)
   set_ip_protocol(iph, IPPROTO_IPIP)
   set_ip_saddr(iph, x.saddr)
   set_ip_daddr(iph, x.daddr)

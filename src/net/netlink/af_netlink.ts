@@ -45,7 +45,7 @@ import { memcpy_fromiovecend } from '../core/iovec.js'
 import { skb_dequeue } from '../core/skb_queue.js'
 import { alloc_skb, consume_skb, skb_get, skb_put } from '../core/skbuff.js'
 import { sk_alloc, sock_flag, sock_init_data, sock_orphan, sock_put } from '../core/sock.js'
-import { sock_def_callbacks, sock_rmem, sock_wmem, sysctl_rmem_default, sysctl_wmem_default } from '../core/sock_mem.js'
+import { sock_def_callbacks, sock_rmem, sock_wmem } from '../core/sock_mem.js'
 import { capable, sock_disable_timestamp } from '../core/sock_opt.js'
 import {
   AF_UNSPEC,
@@ -157,7 +157,7 @@ function netlink_create(sock: socket, protocol: number): number {
   const sk = sk_alloc(AF_NETLINK, netlink_prot_sym)
   if (sk === null) return -ENOMEM
   sock.ops = netlink_ops_sym
-  sock_init_data(sock, sk, sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default)
+  sock_init_data(sock, sk, sock_def_callbacks)
   const nlk = nlk_sk(sk)
   spin_lock_init(nlk.cb_lock)
   init_waitqueue_head(nlk.wait)

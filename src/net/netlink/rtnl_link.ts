@@ -113,8 +113,7 @@ function rtnetlink_fill_ifinfo(
   rta_put_u32(skb, IFLA_WEIGHT, dev.weight)
   dv.setUint8(rta_put(skb, IFLA_MAP, 28) + 26, 0)
   rta_put_mac(skb, IFLA_ADDRESS, dev.dev_addr_hi, dev.dev_addr_lo)
-  const loopback = dev.type === 772
-  rta_put_mac(skb, IFLA_BROADCAST, loopback ? 0 : -1, loopback ? 0 : -1)
+  rta_put_mac(skb, IFLA_BROADCAST, dev.broadcast_hi, dev.broadcast_lo)
   rta_put_u32(skb, IFLA_MTU, dev.mtu)
   const { qdisc_sleeping: q } = dev
   const queue = dev.tx_queue_len === 0 ? 'noqueue' : q === null || q.dev === null ? 'noop' : 'pfifo_fast'

@@ -68,14 +68,7 @@ import {
   sock_orphan,
   sock_put,
 } from '../core/sock.js'
-import {
-  sock_alloc_send_skb,
-  sock_def_callbacks,
-  sock_rmem,
-  sock_wmem,
-  sysctl_rmem_default,
-  sysctl_wmem_default,
-} from '../core/sock_mem.js'
+import { sock_alloc_send_skb, sock_def_callbacks, sock_rmem, sock_wmem } from '../core/sock_mem.js'
 import { capable, OPT_SCRATCH, SIOCGSTAMP, sock_disable_timestamp, sock_get_timestamp } from '../core/sock_opt.js'
 import {
   MSG_DONTWAIT,
@@ -172,7 +165,7 @@ function packet_create(sock: socket, protocol: number): number {
   const sk = sk_alloc(AF_PACKET, packet_prot_sym)
   if (sk === null) return -ENOBUFS
   sock.ops = packet_ops_sym
-  sock_init_data(sock, sk, sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default)
+  sock_init_data(sock, sk, sock_def_callbacks)
   sk.sk_destruct = packet_sock_destruct_sym
   const po = pkt_sk(sk)
   spin_lock_init(po.bind_lock)

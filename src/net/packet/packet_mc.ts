@@ -9,22 +9,32 @@ import { EADDRNOTAVAIL, EINVAL, ENODEV, ENOMEM } from '../../lib/errno.js'
 import { MAX_SOCKS } from '../../lib/limits.js'
 import { kmem_cache_alloc, kmem_cache_create, kmem_cache_free } from '../../mm/slab.js'
 import { dev_set_allmulti, dev_set_promiscuity } from '../core/dev_change.js'
+import { dev_mc_add, dev_mc_delete } from '../core/dev_mcast.js'
 import { dev_get_by_index, dev_put, rtnl_lock, rtnl_unlock } from '../core/netdevice.js'
 import type { Call } from '../core/socket.js'
 import type { net_device } from '../core/types.js'
-import { PACKET_MCLIST, PACKET_MR_ALLMULTI, PACKET_MR_PROMISC, type packet_mclist, type packet_sock } from './types.js'
+import {
+  PACKET_MCLIST,
+  PACKET_MR_ALLMULTI,
+  PACKET_MR_MULTICAST,
+  PACKET_MR_PROMISC,
+  type packet_mclist,
+  type packet_sock,
+} from './types.js'
 
 const i32 = RAM.i32
 const u8 = RAM.u8
 const dv = RAM.dv
 const ETH_ALEN = 6
+const GROUP = PACKET_MCLIST.offset('addr_hi')
 
 const mclist_cache = kmem_cache_create('packet_mclist', PACKET_MCLIST, () => MAX_SOCKS)
 
-/** Groups need nothing: the devices of this machine receive the frames of all of them. */
 function packet_dev_mc(dev: net_device, ml: packet_mclist, what: number): void {
   if (ml.type === PACKET_MR_PROMISC) dev_set_promiscuity(dev, what)
   else if (ml.type === PACKET_MR_ALLMULTI) dev_set_allmulti(dev, what)
+  else if (ml.type === PACKET_MR_MULTICAST)
+    (what > 0 ? dev_mc_add : dev_mc_delete)(dev, ml.addr + GROUP, ml.alen, false)
 }
 
 // the program's packet_mreq, copied to kernel address `mreq`
@@ -34,7 +44,7 @@ const mr_alen = (mreq: number): number => dv.getUint16(mreq + 6, true)
 
 function same(ml: packet_mclist, mreq: number): boolean {
   if (ml.ifindex !== mr_ifindex(mreq) || ml.type !== mr_type(mreq) || ml.alen !== mr_alen(mreq)) return false
-  const at = ml.addr + PACKET_MCLIST.offset('addr_hi')
+  const at = ml.addr + GROUP
   for (let k = 0; k < ml.alen; k++) if (u8[at + k] !== u8[mreq + 8 + k]) return false
   return true
 }

@@ -82,6 +82,7 @@ import {
   unix_recv_end,
   unix_tot_inflight,
 } from './garbage.js'
+import { unix_sysctl_init } from './sysctl_net_unix.js'
 import { SUN_PATH, UCRED, UNIX_SOCK, unix_sk } from './types.js'
 import { unix_accept, unix_copy_creds, unix_listen, unix_stream_connect } from './unix_conn.js'
 import { scm_attach, type scm_cookie, scm_fp_dup, scm_recv, scm_release, scm_send } from './unix_scm.js'
@@ -450,6 +451,7 @@ const unix_seqpacket_ops_sym = symbol('unix_seqpacket_ops', unix_seqpacket_ops)
 
 /** unix_init - @context boot, CPU 0 */
 export function unix_init(): void {
+  unix_sysctl_init()
   unix_table_init()
   unix_gc_init()
   sock_register(AF_UNIX, unix_create_sym)

@@ -9,7 +9,6 @@ import { load, store } from '../../arch/atomic.js'
 import { BUG_ON } from '../../arch/cpu.js'
 import { schedule_timeout } from '../../irq/timer.js'
 import { ECONNRESET } from '../../lib/errno.js'
-import { MAX_DGRAM_QLEN } from '../../lib/limits.js'
 import { kfree } from '../../mm/kmalloc.js'
 import { current, schedule } from '../../sched/sched.js'
 import { signal_pending } from '../../sched/signal.js'
@@ -35,7 +34,7 @@ import { connection_based } from '../core/datagram.js'
 import { skb_dequeue, skb_queue_empty } from '../core/skb_queue.js'
 import { sk_alloc, sock_flag, sock_hold, sock_init_data, sock_orphan, sock_put } from '../core/sock.js'
 import { sk_wake_async, WAKE_IN } from '../core/sock_async.js'
-import { sock_def_callbacks, sock_wmem, sysctl_rmem_default, sysctl_wmem_default } from '../core/sock_mem.js'
+import { sock_def_callbacks, sock_wmem } from '../core/sock_mem.js'
 import {
   AF_UNIX,
   RCV_SHUTDOWN,
@@ -49,6 +48,7 @@ import {
 } from '../core/sock_types.js'
 import { SKB_HEAD } from '../core/types.js'
 import { unix_free_message, unix_insert_socket, unix_remove_socket } from './garbage.js'
+import { unix_ctl } from './sysctl_net_unix.js'
 import { UNIX_SOCK, unix_sk } from './types.js'
 import { scratch } from './unix_scm.js'
 import { unix_autobind, unix_unhash } from './unix_table.js'
@@ -100,8 +100,8 @@ const unix_prot_sym: Sym<unknown> = symbol('unix_prot', unix_sock_destructor)
 export function unix_create1(sock: socket | null): sock | null {
   const sk = sk_alloc(AF_UNIX, unix_prot_sym)
   if (sk === null) return null
-  sock_init_data(sock, sk, sock_def_callbacks, sysctl_rmem_default, sysctl_wmem_default)
-  sk.sk_max_ack_backlog = MAX_DGRAM_QLEN
+  sock_init_data(sock, sk, sock_def_callbacks)
+  sk.sk_max_ack_backlog = unix_ctl.max_dgram_qlen
   sk.sk_destruct = unix_sock_destructor_sym
   const u = unix_sk(sk)
   rwlock_init(u.lock)

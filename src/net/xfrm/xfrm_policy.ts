@@ -31,7 +31,7 @@ import {
 } from '../../sync/rwlock.js'
 import { spin_lock_init } from '../../sync/spinlock.js'
 import { dst_free, dst_hold, dst_release } from '../core/dst.js'
-import { DST, type dst_entry, type sk_buff } from '../core/types.js'
+import { DST, DST_NOPOLICY, DST_NOXFRM, type dst_entry, type sk_buff } from '../core/types.js'
 import {
   CUR_ADD_TIME,
   CUR_USE_TIME,
@@ -393,7 +393,7 @@ function xfrm_keep_bundle(policy: xfrm_policy, bundle: dst_entry): boolean {
  * negotiated; -ESRCH, -EINVAL, -ENOBUFS
  */
 export function xfrm_lookup(route: dst_entry, fl: Flow): number {
-  if (!xfrm_policies(XFRM_POLICY_OUT)) return route.addr
+  if ((route.flags & DST_NOXFRM) !== 0 || !xfrm_policies(XFRM_POLICY_OUT)) return route.addr
   const policy = xfrm_policy_lookup(XFRM_POLICY_OUT, fl)
   if (policy === null) return route.addr
   used(policy)
@@ -441,14 +441,15 @@ function __xfrm_policy_check(dir: number, skb: sk_buff): boolean {
   return ok
 }
 
-/** xfrm_policy_check - one look at the list of the direction where nothing is configured. @context softirq */
+/** xfrm_policy_check - one look at the list of the direction where nothing is configured. A device may ask for none (disable_policy). @context softirq */
 export function xfrm_policy_check(dir: number, skb: sk_buff): boolean {
-  return (READ_ONCE(LISTS + dir * 4) === 0 && skb.sp === 0) || __xfrm_policy_check(dir, skb)
+  if (READ_ONCE(LISTS + dir * 4) === 0 && skb.sp === 0) return true
+  return (skb.dst !== null && (skb.dst.flags & DST_NOPOLICY) !== 0) || __xfrm_policy_check(dir, skb)
 }
 
 /** xfrm_route_forward - the way of a packet of somebody else, as policies have it. @context softirq @returns 0, -errno: skb keeps its dst */
 export function xfrm_route_forward(skb: sk_buff): number {
-  if (!xfrm_policies(XFRM_POLICY_OUT)) return 0
+  if (!xfrm_policies(XFRM_POLICY_OUT) || (skb.dst!.flags & DST_NOXFRM) !== 0) return 0
   const fl: Flow = { daddr: 0, saddr: 0, proto: 0, sport: 0, dport: 0, oif: 0, tos: 0 }
   if (!call(spd.afinfo as Sym<xfrm_policy_afinfo>).decode_session(skb, fl)) return -EINVAL
   const route = skb.dst!

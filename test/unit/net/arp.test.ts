@@ -204,7 +204,7 @@ describe('a packet for somebody unknown', () => {
 
 describe('a neighbour', () => {
   test('REACHABLE, STALE, DELAY, PROBE, FAILED', () => {
-    sysctl_write('net.ipv4.neigh.default.base_reachable_time_ms', 30_000)
+    sysctl_write('net.ipv4.neigh.eth1.base_reachable_time_ms', 30_000)
     resolved()
     seconds(14)
     expect(state()).toBe(NUD_REACHABLE) // at least half of 30 s
@@ -301,7 +301,7 @@ describe('answers for others', () => {
   })
   test('proxy_arp: for all that a route leads to elsewhere; at once if the delay is 0; not for those on the same link', () => {
     sysctl_write('net.ipv4.conf.eth1.proxy_arp', 1)
-    sysctl_write('net.ipv4.neigh.default.proxy_delay_ms', 0)
+    sysctl_write('net.ipv4.neigh.eth1.proxy_delay_ms', 0)
     expect(hears(ask)).toEqual([answer])
     expect(hears(from({ op: 1, tip: '10.7.1.1', to: ALL, sip: '10.0.1.7' }))).toEqual([])
     // by medium_id: nothing is said of who hears the question himself, or of nobody
@@ -315,12 +315,12 @@ describe('answers for others', () => {
     ])
     expect(sysctl_write('net.ipv4.conf.eth1.medium_id', -2)).toBe(-22)
     sysctl_write('net.ipv4.conf.eth1.proxy_arp', 0)
-    sysctl_write('net.ipv4.neigh.default.proxy_delay_ms', 800)
+    sysctl_write('net.ipv4.neigh.eth1.proxy_delay_ms', 800)
   })
   test('more than the queue holds are lost; those that wait go with their device', () => {
     pneigh_add(ip('10.0.0.44'), null)
-    sysctl_write('net.ipv4.neigh.default.proxy_qlen', 2)
-    sysctl_write('net.ipv4.neigh.default.proxy_delay_ms', 3000)
+    sysctl_write('net.ipv4.neigh.eth1.proxy_qlen', 2)
+    sysctl_write('net.ipv4.neigh.eth1.proxy_delay_ms', 3000)
     const f = s.account(() => {
       for (let k = 0; k < 5; k++) hears(ask)
       pneigh_ifdown(eth1)
@@ -328,8 +328,8 @@ describe('answers for others', () => {
     expect(f.drops.neigh_queue_full).toBe(2)
     expect(f.drops.shutdown! + f.delivered).toBe(3)
     pneigh_ifdown(null)
-    sysctl_write('net.ipv4.neigh.default.proxy_qlen', 64)
-    sysctl_write('net.ipv4.neigh.default.proxy_delay_ms', 800)
+    sysctl_write('net.ipv4.neigh.eth1.proxy_qlen', 64)
+    sysctl_write('net.ipv4.neigh.eth1.proxy_delay_ms', 800)
   })
 })
 
@@ -349,9 +349,9 @@ function changed(at: number, to: number): Uint8Array {
 }
 
 test('a sysctl that is not there, or cannot be so', () => {
-  expect(sysctl_write('net.ipv4.neigh.default.nothing', 1)).toBe(-2)
+  expect(sysctl_write('net.ipv4.neigh.eth1.nothing', 1)).toBe(-2)
   expect(sysctl_write('net.ipv4.conf.eth7.proxy_arp', 1)).toBe(-2)
-  expect(sysctl_write('net.ipv4.neigh.default.mcast_solicit', -1)).toBe(-22)
+  expect(sysctl_write('net.ipv4.neigh.eth1.mcast_solicit', -1)).toBe(-22)
   expect(sysctl_write('net.ipv4.ip_forward', 2)).toBe(-22)
 })
 

@@ -2,7 +2,7 @@
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { sysctl_optmem_max } from '../../../src/net/core/filter.js'
+import { OPTMEM_MAX } from '../../../src/lib/limits.js'
 import { attach_filter, type Insn } from '../../../src/user/bpf.js'
 import {
   bind,
@@ -139,7 +139,7 @@ describe('sockets', () => {
         yield* attach(1, code, 8, 16),
         yield* attach(1, 0),
         yield* attach(4097, code),
-        yield* attach((sysctl_optmem_max - 8) / 8, code),
+        yield* attach((OPTMEM_MAX - 8) / 8, code),
         yield* attach(1, 16),
         yield* attach(0, code),
         yield* attach(2, code),

@@ -1,6 +1,8 @@
 /** IPsec of a host whose peer is a model by other ciphers: what is right goes through, everything else is counted and freed. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
+import { EPERM } from '../../../src/lib/errno.js'
+import { find_sysctl, sysctl_write } from '../../../src/net/core/sysctl.js'
 import { aes_cbc_decrypt, aes_cbc_encrypt, hmac_digest } from '../../../src/net/xfrm/crypto.js'
 import { xfrm_replay_advance, xfrm_replay_check } from '../../../src/net/xfrm/xfrm_replay.js'
 import { xfrm_state_all, xfrm_state_put } from '../../../src/net/xfrm/xfrm_state.js'
@@ -236,6 +238,15 @@ describe('tunnel mode', () => {
     good('route del 10.9.0.0/16')
     clean()
   })
+  test('the TTL outside is that of the way to the other end', () => {
+    lay()
+    good('route add 10.0.0.3/32 via 10.0.0.2 hoplimit 9')
+    const [out] = s.send(1, udpFrame({ src: '10.0.1.2', dst: '10.9.0.9', to: '02:00:00:00:00:02' }))[0]!
+    expect(parse(out!)).toMatchObject({ dst: '10.0.0.3', ttl: 9, ipChecksumGood: true })
+    good('route del 10.0.0.3/32')
+    good('route del 10.9.0.0/16')
+    clean()
+  })
   test('what comes out must have come by the policy of its direction', () => {
     lay()
     const packet = (o: { src: string; dst: string }): Uint8Array => udpFrame(o, counting(40)).subarray(14)
@@ -253,6 +264,47 @@ describe('tunnel mode', () => {
     good('xfrm policy add src 10.0.1.0/24 dir fwd action block')
     expect(fate(icmpFrame({ src: '10.0.1.2', dst: '10.0.0.2' }, 8))).toBe('xfrm_policy')
     clean()
+  })
+})
+
+describe('devices that ask for no policy', () => {
+  const conf = (name: string, value: number): void => expect(sysctl_write(`net.ipv4.conf.${name}`, value)).toBe(0)
+  test('disable_policy: what comes in by it is not looked at', () => {
+    good('xfrm policy add src 10.0.0.0/24 dir in action block')
+    good('xfrm policy add src 10.0.0.0/24 dir fwd action block')
+    const [ping, through] = [
+      icmpFrame({ src: '10.0.0.2', dst: '10.0.0.1' }, 8),
+      icmpFrame({ src: '10.0.0.2', dst: '10.0.1.2' }, 8),
+    ]
+    expect([fate(ping), fate(through)]).toEqual(['xfrm_policy', 'xfrm_policy'])
+    conf('eth1.disable_policy', 1)
+    conf('all.disable_policy', 1)
+    expect([fate(ping), fate(through)]).toEqual(['xfrm_policy', 'xfrm_policy'])
+    conf('eth0.disable_policy', 1)
+    expect([fate(ping), fate(through)]).toEqual(['delivered', 'forwarded'])
+    for (const of of ['eth0', 'eth1', 'all']) conf(`${of}.disable_policy`, 0)
+    clean()
+  })
+  test('disable_xfrm: what goes out by it goes as it is', () => {
+    good('xfrm policy add dst 10.0.0.0/24 dir out action block')
+    const through = (): string[] =>
+      s.send(1, icmpFrame({ src: '10.0.1.2', dst: '10.0.0.2', to: '02:00:00:00:00:02' }, 8))[0]!.map(f => parse(f).dst)
+    const answers = (): number => s.send(0, icmpFrame({ src: '10.0.0.2', dst: '10.0.0.1' }, 8))[0]!.length
+    expect([through(), answers()]).toEqual([[], 0])
+    conf('eth0.disable_xfrm', 1)
+    expect([through(), answers()]).toEqual([['10.0.0.2'], 1])
+    conf('eth0.disable_xfrm', 0)
+    clean()
+  })
+  test('the loopback is one; tag is kept, mc_forwarding is 0 and stays so', () => {
+    const read = (name: string): number => find_sysctl(`net.ipv4.conf.${name}`)!.get()
+    expect(['lo', 'eth0'].map(d => [read(`${d}.disable_xfrm`), read(`${d}.disable_policy`)])).toEqual([
+      [1, 1],
+      [0, 0],
+    ])
+    conf('eth0.tag', -7)
+    expect([read('eth0.tag'), read('eth1.tag'), read('all.mc_forwarding')]).toEqual([-7, 0, 0])
+    expect(sysctl_write('net.ipv4.conf.eth0.mc_forwarding', 1)).toBe(-EPERM)
   })
 })
 

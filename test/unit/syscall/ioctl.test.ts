@@ -1,6 +1,7 @@
 /** ioctl: of descriptors, of sockets, of devices and their addresses, as ifconfig uses it; with the errno of each bad argument. */
 import '../../helpers/clock.js' // first: it sets what the kernel's modules find when they load
 import { describe, expect, test } from 'vitest'
+import { RAM } from '../../../src/arch/ram.js'
 import {
   EACCES,
   EADDRNOTAVAIL,
@@ -16,9 +17,17 @@ import {
   EPERM,
   EPFNOSUPPORT,
 } from '../../../src/lib/errno.js'
-import { SIOCGIFMAP as GIFMAP, SIOCSIFMAP as SIFMAP } from '../../../src/net/core/dev_ioctl.js'
+import {
+  SIOCGIFMAP as GIFMAP,
+  SIOCSIFMAP as SIFMAP,
+  SIOCADDMULTI,
+  SIOCDELMULTI,
+  SIOCSIFHWBROADCAST,
+} from '../../../src/net/core/dev_ioctl.js'
+import { dev_mc_first } from '../../../src/net/core/dev_mcast.js'
 import { dev_get_by_name, dev_put } from '../../../src/net/core/netdevice.js'
 import { pneigh_for_each } from '../../../src/net/core/pneigh.js'
+import { sysctl_write } from '../../../src/net/core/sysctl.js'
 import { SIOCADDRT } from '../../../src/net/ipv4/fib_ioctl.js'
 import {
   bind,
@@ -269,6 +278,43 @@ describe('devices', () => {
     expect(change(SIFHWADDR, () => ifreq('eth1', 4, 0, 2, 0, 0, 0, 0, 9))).toBe(-EINVAL)
   })
 
+  test('groups by station address: one who asks by ioctl counts once', () => {
+    const GROUP = [0, 0, 1, 0, 0x5e, 1, 2, 3]
+    const groups = (): number[][] => {
+      const dev = dev_get_by_name('eth0')!
+      const list: number[][] = []
+      for (let mc = dev_mc_first(dev); mc !== null; mc = mc.next)
+        list.push([...RAM.u8.subarray(mc.addr8, mc.addr8 + 6)])
+      dev_put(dev)
+      return list
+    }
+    const multi = (cmd: number, name: string, data = GROUP, uid = 0): number =>
+      change(cmd, () => ifreq(name, ...data), uid)
+    expect([multi(SIOCADDMULTI, 'eth0'), multi(SIOCADDMULTI, 'eth0'), groups()]).toEqual([0, 0, [GROUP.slice(2)]])
+    expect([multi(SIOCDELMULTI, 'eth0'), groups(), multi(SIOCDELMULTI, 'eth0')]).toEqual([0, [], -ENOENT])
+    expect(multi(SIOCADDMULTI, 'eth0', [1, ...GROUP.slice(1)])).toBe(-EINVAL) // not AF_UNSPEC
+    expect(multi(SIOCADDMULTI, 'lo')).toBe(-EINVAL) // takes no list
+    expect(multi(SIOCADDMULTI, 'eth7')).toBe(-ENODEV)
+    expect(multi(SIOCADDMULTI, 'eth7', GROUP, 500)).toBe(-EPERM)
+    expect([multi(SIOCADDMULTI, 'eth0'), multi(SIOCADDMULTI, 'eth1')]).toEqual([0, 0]) // they go with their devices
+  })
+  test('SIOCSIFHWBROADCAST: whom questions and broadcasts are for', () => {
+    const set = (data: number[], uid = 0): number => change(SIOCSIFHWBROADCAST, () => ifreq('eth0', ...data), uid)
+    const asks = (): number[] => {
+      run(s, function* () {
+        const fd = yield* socket(2, 2, 0)
+        return yield* sendto(fd, malloc(4), 4, 0, sockaddr_in(malloc(16), inet_addr('10.0.0.77'), 9), 16)
+      })
+      s.pass(5)
+      return [...s.out()[0]![0]!.subarray(0, 6)]
+    }
+    expect(sysctl_write('net.ipv4.neigh.eth0.mcast_solicit', 1)).toBe(0)
+    s.out()
+    expect([set([1, 0, 3, 0, 0, 0, 0, 9]), asks()]).toEqual([0, [3, 0, 0, 0, 0, 9]])
+    expect([set([6, 0, 3, 0, 0, 0, 0, 9]), set([1, 0, 3, 0, 0, 0, 0, 9], 500)]).toEqual([-EINVAL, -EPERM])
+    expect([set([1, 0, 255, 255, 255, 255, 255, 255]), asks()]).toEqual([0, [255, 255, 255, 255, 255, 255]])
+    expect(sysctl_write('net.ipv4.neigh.eth0.mcast_solicit', 0)).toBe(0)
+  })
   test('up and down, a new name while it is down', () => {
     const up = (): number => word(GIFFLAGS, 'eth1') & 1
     const flags = word(GIFFLAGS, 'eth1') & 0xffff

@@ -25,7 +25,7 @@ import {
   set_ip_ttl,
   set_ip_vhl,
 } from '../../wire/ipv4.js'
-import { IPDEFTTL, icmp_send } from '../icmp.js'
+import { icmp_send } from '../icmp.js'
 import { ip_local_out } from '../ip_output.js'
 import { ip_rt_put } from '../route.js'
 import { ip_route_output_key } from '../route_output.js'
@@ -74,7 +74,7 @@ function build_reset(nskb: sk_buff, skb: sk_buff, th: number, payload: number): 
   set_ip_tos(iph, 0)
   set_ip_id(iph, 0)
   set_ip_frag_off(iph, IP_DF)
-  set_ip_ttl(iph, IPDEFTTL)
+  set_ip_ttl(iph, nskb.dst!.hoplimit)
   set_ip_protocol(iph, IPPROTO_TCP)
   set_ip_saddr(iph, saddr)
   set_ip_daddr(iph, daddr)

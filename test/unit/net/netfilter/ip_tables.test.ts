@@ -14,6 +14,7 @@ import {
   table_blob,
 } from '../../../../src/lib/iptables.js'
 import { prng_below, prng_seed } from '../../../../src/lib/prng.js'
+import { sysctl_write } from '../../../../src/net/core/sysctl.js'
 import { ipt_replace } from '../../../../src/net/ipv4/netfilter/ip_tables_user.js'
 import { delete_module, modules_loaded } from '../../../../src/sched/module.js'
 import { kmsg_text } from '../../../../src/sched/printk.js'
@@ -171,6 +172,17 @@ test('REJECT tells the sender how', () => {
   expect(checksum([...f.subarray(26, 34), 0, 6, 0, 20, ...f.subarray(34, 54)])).toBe(0)
   expect(s.send(0, tcp(4))[0]).toEqual([]) // no reset for a reset
   expect([...s.send(0, tcp(16, { ack: 99 }))[0]![0]!.subarray(38, 42)]).toEqual([0, 0, 0, 99])
+})
+
+test('a reset of REJECT has the TTL of its route', () => {
+  loadRules(s, table('-A FORWARD -p tcp -j REJECT --reject-with tcp-reset'))
+  const ttl = (): number => parse(s.send(0, tcp(2))[0]![0]!).ttl
+  const before = ttl()
+  sysctl_write('net.ipv4.ip_default_ttl', 77)
+  sysctl_write('net.ipv4.route.flush', 0)
+  expect([before, ttl()]).toEqual([64, 77])
+  sysctl_write('net.ipv4.ip_default_ttl', 64)
+  sysctl_write('net.ipv4.route.flush', 0)
 })
 
 test('mangle: MARK is seen by mark, TOS and TTL are written with a right checksum', () => {
