@@ -44,6 +44,14 @@ test('YAML takes a rate without a unit for a number', () => {
   expect(linkModel(links!.ab).rate).toBe(10e6)
 })
 
+test('a sysctl is a number, or several of one', () => {
+  const sysctl = { 'net.ipv4.ip_default_ttl': 9, 'net.ipv4.ip_local_port_range': [5000, 6000] }
+  const with_sysctl = (value: unknown): string =>
+    GOOD.replace('    gateway:', `    sysctl: ${JSON.stringify(value)}\n    gateway:`)
+  expect(parseScenario(with_sysctl(sysctl), 'f').hosts.a!.sysctl).toEqual(sysctl)
+  for (const bad of [[], ['x'], 'x', 1.5]) expect(() => parseScenario(with_sysctl({ y: bad }), 'f')).toThrow(/sysctl/)
+})
+
 test('what is said beside the file goes before it, and is what its fields are held against', () => {
   const text =
     'clock: virtual\nhosts: { a: { interfaces: { e: { tap: t, address: 10.0.0.1/24 } }, programs: [{ run: x, cpu: 1 }] } }'
