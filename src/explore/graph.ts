@@ -3,9 +3,10 @@
  * loader would do it in each thread anew, and before Node 22.15 with a second thread beside each: ten times the time.
  */
 import { readFileSync, statSync } from 'node:fs'
-import { createRequire, isBuiltin } from 'node:module'
+import { isBuiltin } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { resolve } from 'import-meta-resolve'
 import { type Instrumented, instrumentModule, isOurs } from './instrument.js'
 
 interface Kept {
@@ -75,7 +76,7 @@ function sharesNothing(name: string, from: string): boolean {
   try {
     const asked = new Map<string, boolean>()
     const seen = new Set<string>()
-    const open = [createRequire(from).resolve(name)]
+    const open = [fileURLToPath(resolve(name, from))]
     for (let file = open.pop(); file !== undefined; file = open.pop()) {
       if (seen.has(file)) continue
       seen.add(file)
@@ -85,7 +86,7 @@ function sharesNothing(name: string, from: string): boolean {
       for (const next of imports) {
         if (next.startsWith('.')) open.push(fileURLToPath(new URL(next, pathToFileURL(file))))
         else if (isBuiltin(next)) return false
-        else open.push(createRequire(file).resolve(next))
+        else open.push(fileURLToPath(resolve(next, pathToFileURL(file).href)))
       }
     }
     return true

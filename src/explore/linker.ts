@@ -1,8 +1,9 @@
 /** linker.ts - loads a scenario from texts that are there already, without a loader's hooks. Needs LINKER_FLAGS. */
-import { createRequire, isBuiltin } from 'node:module'
+import { isBuiltin } from 'node:module'
 import { dirname } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import vm from 'node:vm'
+import { resolve } from 'import-meta-resolve'
 
 /** For the thread that links. */
 export const LINKER_FLAGS = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning']
@@ -31,7 +32,7 @@ export async function linkedScenario(
   }
   async function link(name: string, from: string): Promise<vm.Module> {
     const at = name.startsWith('.') ? new URL(name, from).href : name
-    return inside(at) ?? (await outside(isPackage(at) ? pathToFileURL(createRequire(from).resolve(at)).href : at))
+    return inside(at) ?? (await outside(isPackage(at) ? resolve(at, from) : at))
   }
   async function imported(name: string, from: string): Promise<vm.Module> {
     const module = await link(name, from)

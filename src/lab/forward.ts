@@ -171,7 +171,9 @@ export async function runForward(
   }
   onOneClock([...captures.values()])
   const total = [...captures.values()].reduce((n, c) => n + c.offsets.length, 0)
-  const machine = new Machine(machineConfig(config, routes, captures))
+  const setup = machineConfig(config, routes, captures)
+  hooks.ready?.()
+  const machine = new Machine(setup)
   try {
     return await run(config, machine, total, output, hooks)
   } finally {

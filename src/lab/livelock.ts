@@ -219,6 +219,7 @@ async function captureOf({ pcap }: LivelockConfig, hooks: ProgressHook): Promise
 /** runLivelock - the whole experiment, one machine for each receive architecture after the other. */
 export async function runLivelock(config: LivelockConfig, hooks: ProgressHook = {}): Promise<LivelockResult> {
   const capture = await captureOf(config, hooks)
+  hooks.ready?.()
   const series: LivelockSeries[] = []
   const host_shares: number[][] = []
   const points = config.rates === 'auto' ? SWEEP.length : config.rates.length

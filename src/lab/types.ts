@@ -19,6 +19,8 @@ export interface ProgressHook {
   progress?(done: number, total: number, label: string): void
   /** One line that the user should know about the input. */
   notice?(line: string): void
+  /** All that was given has been read, and is sound: the machine is about to start. */
+  ready?(): void
   /** Once aborted, the experiment powers its machines off and rejects with an AbortError. */
   signal?: AbortSignal
   /** Takes the trace of one point, when the configuration asks for traces. */

@@ -122,7 +122,6 @@ async function forward(options: ForwardOptions, signal: AbortSignal): Promise<nu
   ])
   try {
     const profile = await profileOf(options)
-    if (profile === null) warnOvercommit(cpus, '; the packets that come out are the same')
     const { hz } = forwardDefaults()
     const config = { inputs, outputs, routes, cpus, rx, lock, seed, speed, hz, profile }
     const { forwardReport } = await import('../report/terminal.js')
@@ -143,7 +142,10 @@ async function convey(config: ForwardConfig, output: CaptureSink, signal: AbortS
   const { runForward } = await import('../forward.js')
   const bar = await startProgress()
   try {
-    const result = await runForward(config, output, { progress: bar.update, notice: bar.notice, signal })
+    const ready = (): void => {
+      if (config.profile === null) warnOvercommit(config.cpus, '; the packets that come out are the same')
+    }
+    const result = await runForward(config, output, { progress: bar.update, notice: bar.notice, ready, signal })
     signal.throwIfAborted()
     return result
   } finally {

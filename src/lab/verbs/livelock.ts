@@ -241,8 +241,6 @@ async function livelock(options: LivelockOptions, signal: AbortSignal): Promise<
   const inputs = [options.pcap, profileInput(options.profile)]
   const files = new OutputFiles({ '--json': json, '--csv': csv, '--html': html, '--trace': trace }, inputs)
   try {
-    if (options.clock === 'real')
-      warnOvercommit(options.cpus, '; virtual time is the better tool for that: --clock virtual')
     const traceFile = files.get('--trace')
     const { TraceWriter } = await import('../report/trace.js')
     const tracer = traceFile === undefined ? null : new TraceWriter(text => traceFile.write(text))
@@ -274,7 +272,11 @@ async function measure(
   const bar = await startProgress()
   try {
     const trace = tracer === null ? {} : { trace: tracer.add.bind(tracer) }
-    const result = await runLivelock(config, { progress: bar.update, notice: bar.notice, signal, ...trace })
+    const ready = (): void => {
+      if (config.profile === null)
+        warnOvercommit(config.cpus, '; virtual time is the better tool for that: --clock virtual')
+    }
+    const result = await runLivelock(config, { progress: bar.update, notice: bar.notice, ready, signal, ...trace })
     signal.throwIfAborted()
     return result
   } finally {
