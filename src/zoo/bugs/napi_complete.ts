@@ -5,6 +5,7 @@ import { symbol } from '../../abi/symbol.js'
 import { fetch_add, load, xchg } from '../../arch/atomic.js'
 import { do_softirq } from '../../irq/softirq.js'
 import { net_dev_init, netif_rx_complete, netif_rx_reschedule, netif_rx_schedule, RX_NAPI } from '../../net/core/dev.js'
+import { net_core_sysctl_init } from '../../net/core/sysctl_net_core.js'
 import { type int_ref, LINK_STATE_START, NETDEV, type net_device } from '../../net/core/types.js'
 import { cpu_init, machine_init } from '../kit/machine.js'
 import type { Twin } from '../kit/words.js'
@@ -33,6 +34,7 @@ const poll_sym = symbol('zoo_poll', poll)
 
 export function setup(twin: Twin) {
   machine_init(2, { rx_arch: RX_NAPI })
+  net_core_sysctl_init()
   net_dev_init(2)
   eth0.state = LINK_STATE_START
   eth0.weight = 64
