@@ -1,11 +1,13 @@
 /** ipsec.ts - the other end of an association, by the ciphers of Node: what it sends, and what it makes of what it gets. */
 import { createCipheriv, createDecipheriv, createHmac } from 'node:crypto'
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
+import { expect } from 'vitest'
 import { ip_main } from '../../src/user/ip.js'
 import { setuid } from '../../src/user/libc.js'
 import { ipFrame, parse } from './frames.js'
 import { run } from './programs.js'
 import type { Script } from './script.js'
+import { ip as address } from './solo.js'
 
 export interface Association {
   src: string
@@ -148,4 +150,30 @@ export function state(a: Association, more = ''): string {
   const auth = a.auth === undefined ? '' : `auth ${a.hash ?? 'sha1'} 0x${a.auth.toString('hex')} `
   const enc = a.enc === undefined ? "enc cipher_null ''" : `enc aes 0x${a.enc.toString('hex')}`
   return `xfrm state add src ${a.src} dst ${a.dst} proto esp spi ${a.spi} ${auth}${enc} ${more}`
+}
+
+/** The router of the tests of IPsec: 10.0.0.1 on eth0, between two peers there and one behind eth1. */
+export const ROUTER_OF_IPSEC = {
+  ports: [{ addresses: [{ local: address('10.0.0.1'), prefixlen: 24 }] }, {}],
+  neighbours: [
+    { address: address('10.0.0.2'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x102 } },
+    { address: address('10.0.0.3'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x103 } },
+    { address: address('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } },
+  ],
+  config: { loopback: 1, user_procs: 4 },
+}
+
+/** `ip` on that machine: `good` says nothing and ends well; `refused` gives what it said instead. */
+export function operator(s: Script) {
+  const good = (line: string): void => expect(ip(s, line)).toEqual([0, '', ''])
+  const refused = (line: string): string => {
+    const [code, out, err] = ip(s, line)
+    expect([code, out]).toEqual([2, ''])
+    return err.trim().replace('RTNETLINK answers: ', '')
+  }
+  const flush = (): void => {
+    good('xfrm policy flush')
+    good('xfrm state flush')
+  }
+  return { good, refused, flush }
 }

@@ -258,6 +258,6 @@ export function inet_init(): void {
   inet_ioctl_init()
   igmp_init(config('seed'))
   ip_ra_init()
-  inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, udp_err_sym)
+  inet_add_protocol(IPPROTO_UDP, udp_rcv_sym, { err_handler: udp_err_sym, no_policy: true })
   sock_register(AF_INET, inet_create_sym)
 }

@@ -126,7 +126,7 @@ const mod = define_module('ah4', {
   alias: 'xfrm-type-2-51',
   *init() {
     if (!xfrm_register_type(IPPROTO_AH, ah_type_sym, mod.addr)) return -EINVAL
-    inet_add_protocol(IPPROTO_AH, xfrm4_rcv_sym)
+    inet_add_protocol(IPPROTO_AH, xfrm4_rcv_sym, { no_policy: true })
     return 0
   },
   *exit() {

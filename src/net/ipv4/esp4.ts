@@ -131,7 +131,7 @@ const mod = define_module('esp4', {
   alias: 'xfrm-type-2-50',
   *init() {
     if (!xfrm_register_type(IPPROTO_ESP, esp_type_sym, mod.addr)) return -EINVAL
-    inet_add_protocol(IPPROTO_ESP, xfrm4_rcv_sym)
+    inet_add_protocol(IPPROTO_ESP, xfrm4_rcv_sym, { no_policy: true })
     return 0
   },
   *exit() {

@@ -1,8 +1,9 @@
 /** ip_input.ts - packets that come in: checks, the routing decision, local delivery. No locks of its own. */
 
-import { bytes, konst, type Layout, layout, Struct } from '../../abi/layout.js'
+import { bytes, type Layout, layout, Struct } from '../../abi/layout.js'
 import { DEFINE_STATIC } from '../../abi/section.js'
 import { call, type Sym, symbol } from '../../abi/symbol.js'
+import { READ_ONCE, WRITE_ONCE } from '../../arch/atomic.js'
 import { cost } from '../../arch/cost.js'
 import { tick } from '../../arch/cpu.js'
 import { RAM } from '../../arch/ram.js'
@@ -28,11 +29,6 @@ import { ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH } from '../wir
 import {
   IP_MF,
   IP_OFFSET,
-  IPPROTO_AH,
-  IPPROTO_COMP,
-  IPPROTO_ESP,
-  IPPROTO_IPIP,
-  IPPROTO_UDP,
   ip_daddr,
   ip_frag_off,
   ip_hdrlen,
@@ -80,14 +76,16 @@ attach_cb(IPCB as unknown as Layout<Struct>)
 class inet_protos extends Struct {
   declare handler: number
   declare err_handler: number
+  declare no_policy: number
 }
 const PROTOS: Layout<inet_protos> = layout('inet_protos', inet_protos, {
-  handler: konst(bytes(256 * 4)),
-  err_handler: konst(bytes(256 * 4)),
+  // modules come and go under packets: read once, written last
+  handler: bytes(256 * 4),
+  err_handler: bytes(256 * 4),
+  no_policy: bytes(256), // 1: it asks for policies itself
 })
 const protos = DEFINE_STATIC('inet_protos', PROTOS)
-const HANDLERS = protos.handler >> 2
-const ERR_HANDLERS = protos.err_handler >> 2
+const { handler: HANDLERS, err_handler: ERR_HANDLERS, no_policy: NO_POLICY } = protos
 
 /** What takes local packets of a protocol; skb.data is at its header. Consumes the packet. */
 export type inet_handler = (skb: sk_buff) => number
@@ -98,27 +96,34 @@ export type inet_handler = (skb: sk_buff) => number
  */
 export type inet_err_handler = (skb: sk_buff, info: number) => boolean
 
-/** inet_add_protocol - @context boot @returns false when the protocol is taken */
+export interface inet_protocol {
+  err_handler?: Sym<inet_err_handler>
+  /** It asks for policies itself, or takes off what they are about. */
+  no_policy?: boolean
+}
+
+/** inet_add_protocol - @context boot, a module's init @returns false when the protocol is taken */
 export function inet_add_protocol(
   protocol: number,
   handler: Sym<inet_handler>,
-  err_handler: Sym<inet_err_handler> = 0,
+  { err_handler = 0, no_policy = false }: inet_protocol = {},
 ): boolean {
-  if (i32[HANDLERS + protocol] !== 0) return false
-  i32[HANDLERS + protocol] = handler
-  i32[ERR_HANDLERS + protocol] = err_handler
+  if (READ_ONCE(HANDLERS + protocol * 4) !== 0) return false
+  u8[NO_POLICY + protocol] = no_policy ? 1 : 0
+  WRITE_ONCE(ERR_HANDLERS + protocol * 4, err_handler)
+  WRITE_ONCE(HANDLERS + protocol * 4, handler)
   return true
 }
 
 /** inet_del_protocol - a module goes; it waits for a grace period afterwards. @context process */
 export function inet_del_protocol(protocol: number): void {
-  i32[HANDLERS + protocol] = 0
-  i32[ERR_HANDLERS + protocol] = 0
+  WRITE_ONCE(HANDLERS + protocol * 4, 0)
+  WRITE_ONCE(ERR_HANDLERS + protocol * 4, 0)
 }
 
 /** inet_proto_error - tell the protocol. @context softirq @returns false: it knows nothing of it */
 export function inet_proto_error(protocol: number, skb: sk_buff, info: number): boolean {
-  const handler = i32[ERR_HANDLERS + protocol] as Sym<inet_err_handler>
+  const handler = READ_ONCE(ERR_HANDLERS + protocol * 4) as Sym<inet_err_handler>
   return handler === 0 || call(handler)(skb, info)
 }
 
@@ -241,22 +246,12 @@ function ip_local_deliver_finish(skb: sk_buff): number {
   return ret
 }
 
-/** Protocols that ask for policies themselves (no_policy), if anybody takes them: UDP, and what IPsec takes off. */
-function asks_itself(protocol: number): boolean {
-  return (
-    protocol === IPPROTO_UDP ||
-    protocol === IPPROTO_ESP ||
-    protocol === IPPROTO_AH ||
-    protocol === IPPROTO_COMP ||
-    protocol === IPPROTO_IPIP
-  )
-}
 /** @consumes skb, unless it returns minus the protocol that is at skb.data now */
 function deliver(skb: sk_buff, protocol: number): number {
   const raw = raw_v4_wanted(protocol)
   if (raw) raw_v4_input(skb)
-  const handler = i32[HANDLERS + protocol] as Sym<inet_handler>
-  if (!(handler !== 0 && asks_itself(protocol)) && !xfrm_policy_check(XFRM_POLICY_IN, skb)) {
+  const handler = READ_ONCE(HANDLERS + protocol * 4) as Sym<inet_handler>
+  if ((handler === 0 || u8[NO_POLICY + protocol] === 0) && !xfrm_policy_check(XFRM_POLICY_IN, skb)) {
     kfree_skb(skb, POLICY)
     return 0
   }

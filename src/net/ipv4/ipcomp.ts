@@ -133,7 +133,7 @@ const mod = define_module('ipcomp', {
   alias: 'xfrm-type-2-108',
   *init() {
     if (!xfrm_register_type(IPPROTO_COMP, ipcomp_type_sym, mod.addr)) return -EINVAL
-    inet_add_protocol(IPPROTO_COMP, xfrm4_rcv_sym, ipcomp4_err_sym)
+    inet_add_protocol(IPPROTO_COMP, xfrm4_rcv_sym, { err_handler: ipcomp4_err_sym, no_policy: true })
     return 0
   },
   *exit() {

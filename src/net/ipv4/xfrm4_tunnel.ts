@@ -40,7 +40,7 @@ const mod = define_module('xfrm4_tunnel', {
   alias: 'xfrm-type-2-4',
   *init() {
     if (!xfrm_register_type(IPPROTO_IPIP, ipip_type_sym, mod.addr)) return -EAGAIN
-    inet_add_protocol(IPPROTO_IPIP, xfrm4_rcv_sym)
+    inet_add_protocol(IPPROTO_IPIP, xfrm4_rcv_sym, { no_policy: true })
     return 0
   },
   *exit() {

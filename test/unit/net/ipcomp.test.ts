@@ -21,6 +21,8 @@ import {
   ip,
   ipcomp,
   ipcompFrame,
+  operator,
+  ROUTER_OF_IPSEC,
   state,
   uncomp,
   unwrap,
@@ -30,29 +32,15 @@ import { conserved, Script } from '../../helpers/script.js'
 import { ip as address } from '../../helpers/solo.js'
 import { complaints, dissected, hasTshark } from '../../helpers/tshark.js'
 
-const s = new Script({
-  ports: [{ addresses: [{ local: address('10.0.0.1'), prefixlen: 24 }] }, {}],
-  neighbours: [
-    { address: address('10.0.0.2'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x102 } },
-    { address: address('10.0.0.3'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x103 } },
-    { address: address('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } },
-  ],
-  config: { loopback: 1, user_procs: 4 },
-})
+const s = new Script(ROUTER_OF_IPSEC)
 const dir = mkdtempSync(join(tmpdir(), 'softnet-ipcomp-'))
 afterAll(() => rmSync(dir, { recursive: true }))
 
 const IN: Association = { src: '10.0.0.2', dst: '10.0.0.1', spi: 0x100 }
 const OUT: Association = { src: '10.0.0.1', dst: '10.0.0.2', spi: 0x200 }
-const good = (line: string): void => expect(ip(s, line)).toEqual([0, '', ''])
-const refused = (line: string): string => {
-  const [code, out, err] = ip(s, line)
-  expect([code, out]).toEqual([2, ''])
-  return err.trim().replace('RTNETLINK answers: ', '')
-}
+const { good, refused, flush } = operator(s)
 const clean = (): void => {
-  good('xfrm policy flush')
-  good('xfrm state flush')
+  flush()
   s.pass(1) // states with a tunnel end in a work
   expect(states()).toEqual([])
 }

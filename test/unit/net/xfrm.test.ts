@@ -7,33 +7,25 @@ import { aes_cbc_decrypt, aes_cbc_encrypt, hmac_digest } from '../../../src/net/
 import { xfrm_replay_advance, xfrm_replay_check } from '../../../src/net/xfrm/xfrm_replay.js'
 import { xfrm_state_all, xfrm_state_put } from '../../../src/net/xfrm/xfrm_state.js'
 import { counting, icmp, icmpFrame, ipFrame, parse, udpFrame } from '../../helpers/frames.js'
-import { type Association, ahFrame, esp, espFrame, ip, state, unwrap } from '../../helpers/ipsec.js'
+import {
+  type Association,
+  ahFrame,
+  esp,
+  espFrame,
+  ip,
+  operator,
+  ROUTER_OF_IPSEC,
+  state,
+  unwrap,
+} from '../../helpers/ipsec.js'
 import { conserved, Script } from '../../helpers/script.js'
-import { ip as address } from '../../helpers/solo.js'
 
-const s = new Script({
-  ports: [{ addresses: [{ local: address('10.0.0.1'), prefixlen: 24 }] }, {}],
-  neighbours: [
-    { address: address('10.0.0.2'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x102 } },
-    { address: address('10.0.0.3'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x103 } },
-    { address: address('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } },
-  ],
-  config: { loopback: 1, user_procs: 4 },
-})
+const s = new Script(ROUTER_OF_IPSEC)
 const bytes = (hex: string): Buffer => Buffer.from(hex.replaceAll(' ', ''), 'hex')
 const [AUTH, ENC] = [Buffer.from(counting(20)), Buffer.from(counting(16))]
 const IN: Association = { src: '10.0.0.2', dst: '10.0.0.1', spi: 0x100, auth: AUTH, enc: ENC }
 const OUT: Association = { src: '10.0.0.1', dst: '10.0.0.2', spi: 0x200, auth: AUTH, enc: ENC }
-const good = (line: string): void => expect(ip(s, line)).toEqual([0, '', ''])
-const refused = (line: string): string => {
-  const [code, out, err] = ip(s, line)
-  expect([code, out]).toEqual([2, ''])
-  return err.trim().replace('RTNETLINK answers: ', '')
-}
-const clean = (): void => {
-  good('xfrm policy flush')
-  good('xfrm state flush')
-}
+const { good, refused, flush: clean } = operator(s)
 const PING = icmp(8, 0, 7, counting(40))
 /** What becomes of one frame: the one thing that is counted. */
 const fate = (frame: Uint8Array): string => {

@@ -22,32 +22,29 @@ import {
 } from '../../../src/user/libnetlink.js'
 import { clock } from '../../helpers/clock.js'
 import { counting, icmp, ipFrame, parse, udp, udpFrame } from '../../helpers/frames.js'
-import { type Association, ahFrame, ahUnwrap, espFrame, ip, state } from '../../helpers/ipsec.js'
+import {
+  type Association,
+  ahFrame,
+  ahUnwrap,
+  espFrame,
+  ip,
+  operator,
+  ROUTER_OF_IPSEC,
+  state,
+} from '../../helpers/ipsec.js'
 import { runTask } from '../../helpers/iptables.js'
 import { finish, type Running, run, start } from '../../helpers/programs.js'
 import { conserved, Script } from '../../helpers/script.js'
 import { ip as address } from '../../helpers/solo.js'
 
-const s = new Script({
-  ports: [{ addresses: [{ local: address('10.0.0.1'), prefixlen: 24 }] }, {}],
-  neighbours: [
-    { address: address('10.0.0.2'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x102 } },
-    { address: address('10.0.0.3'), dev: 'eth0', mac: { hi: 0x02000000, lo: 0x103 } },
-    { address: address('10.0.1.2'), dev: 'eth1', mac: { hi: 0x02000000, lo: 0x202 } },
-  ],
-  config: { loopback: 1, user_procs: 4 },
-})
+const s = new Script(ROUTER_OF_IPSEC)
 const [AUTH, ENC] = [Buffer.from(counting(20)), Buffer.from(counting(16))]
 const IN: Association = { src: '10.0.0.2', dst: '10.0.0.1', spi: 0x100, auth: AUTH, enc: ENC }
 const OUT: Association = { src: '10.0.0.1', dst: '10.0.0.2', spi: 0x200, auth: AUTH, enc: ENC }
 const [HERE, PEER] = [address('10.0.0.1'), address('10.0.0.2')]
 const POLICY_OUT = 'src 10.0.0.1 dst 10.0.0.2 dir out'
 const PING = icmp(8, 0, 7, counting(40))
-const good = (line: string): void => expect(ip(s, line)).toEqual([0, '', ''])
-const clean = (): void => {
-  good('xfrm policy flush')
-  good('xfrm state flush')
-}
+const { good, flush: clean } = operator(s)
 const fate = (frame: Uint8Array): string => {
   const f = s.account(() => s.send(0, frame))
   return Object.keys(f.drops)[0] ?? (f.delivered === 1 ? 'delivered' : 'forwarded')
